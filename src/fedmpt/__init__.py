@@ -1,0 +1,3 @@
+"""Federated multi-label recognition with a frozen vision-language model."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,101 @@
+"""The words everything else uses.
+
+Axis letters, the same in every file:
+
+=====  ==========================================================
+``B``  images of a batch
+``M``  patches of an image
+``C``  classes
+``N``  conditions (or, more generally, prompts a class has)
+``D``  width of the joint image-text embedding space
+``W``  width of the text tower (its token embeddings)
+=====  ==========================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from jaxtyping import Float, Int8
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+State = Mapping[str, Tensor]
+"""What travels: the trained tensors of a method by name, nothing of the frozen model."""
+
+PRESENT, ABSENT, UNKNOWN = 1, 0, -1
+"""The three values of a label. Unknown labels carry no loss and no score."""
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong; the message says what, where, and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images with labels, before any of them is opened.
+
+    ``labels`` holds `PRESENT`, `ABSENT` or `UNKNOWN`, one row a file.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    labels: Int8[Tensor, "images C"]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A multi-label data set. ``class_names`` are as they stand in prompts: ``"dining table"``."""
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    test: Split
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a method sees of some images: features of the frozen image tower, and labels.
+
+    Features are in the text tower's space and not normalised.
+    """
+
+    patches: Float[Tensor, "B M D"]
+    pooled: Float[Tensor, "B D"]
+    labels: Int8[Tensor, "B C"]
+
+    def __len__(self) -> int:
+        return self.patches.shape[0]
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A frozen vision-language model.
+
+    ``name`` enters hashes and records, ``logit_scale`` is the factor on cosines (100 for CLIP).
+    """
+
+    name: str
+    image_size: int
+    logit_scale: float
+    tokenizer: CLIPTokenizer
+    text_model: CLIPTextModelWithProjection
+
+    def preprocess(self, image: Image.Image) -> Float[Tensor, "3 H W"]:
+        """One picture of any size and mode to what `encode_image` takes."""
+        ...
+
+    def encode_image(
+        self, pixels: Float[Tensor, "B 3 H W"]
+    ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B D"]]:
+        """Patch features and pooled feature, in the text tower's space, not normalised, no gradient."""
+        ...
