@@ -94,8 +94,6 @@ class Backbone(Protocol):
         """One picture of any size and mode to what `encode_image` takes."""
         ...
 
-    def encode_image(
-        self, pixels: Float[Tensor, "B 3 H W"]
-    ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B D"]]:
+    def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B D"]]:
         """Patch features and pooled feature, in the text tower's space, not normalised, no gradient."""
         ...

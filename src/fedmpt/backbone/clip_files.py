@@ -1,0 +1,296 @@
+"""A CLIP model in Hugging Face layout, from a folder or the hub, to a `ClipBackbone`.
+
+Weights are read from safetensors only: unpickling a ``pytorch_model.bin`` runs code of whoever wrote it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from fedmpt.backbone.image_tower import ClipBackbone
+from fedmpt.types import InputError
+
+WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
+PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
+
+CONVERT = (
+    "convert it once, if you trust who made it: "
+    "python -c \"from transformers import CLIPModel; CLIPModel.from_pretrained('{0}').save_pretrained('{1}')\""
+)
+
+
+def load_clip(folder: Path, *, weights: Path, name: str, device: torch.device, dtype: torch.dtype) -> ClipBackbone:
+    """The CLIP model of a folder, frozen. ``weights`` is the folder of its safetensors, mostly the same.
+
+    Raises:
+        InputError: if a file is missing, broken or of another model, or files do not fit each other.
+    """
+    _check_files(folder, weights)
+    _check_model_type(folder / "config.json")
+    with _quiet():
+        model = _load_model(folder, weights)
+        tokenizer, processor = _load_tokenizer(folder), _load_processor(folder)
+    # Read before the cast: bf16 would turn a scale of 100.0 into 98.9.
+    logit_scale = model.logit_scale.detach().double().exp().item()
+    model.requires_grad_(False).eval().to(device=device, dtype=dtype)
+    backbone = ClipBackbone(
+        name=name,
+        model=model,
+        logit_scale=logit_scale,
+        tokenizer=tokenizer,
+        text_model=_text_model(model),
+        processor=processor,
+    )
+    _check_tokenizer_fits(folder, model.config.text_config, tokenizer)
+    _check_processor_fits(folder, backbone)
+    return backbone
+
+
+def fetch_from_hub(hub_id: str) -> tuple[Path, Path]:
+    """Local folders of a hub model's files and of its weights, downloaded unless the cache has them.
+
+    They differ for an older model that is stored as a pickle and that the hub's own bot converted to safetensors in
+    a pull request which was never merged.
+
+    Raises:
+        InputError: if the model is unknown, closed, or not in the cache while the hub cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+
+    # From httpx or its successor, whichever huggingface_hub uses; it is no OSError if the connection fails.
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+
+    wanted = ["config.json", PREPROCESSOR, PROCESSOR, *TOKENIZER_FILES, "model*.safetensors", WEIGHTS_INDEX]
+    try:
+        folder = Path(snapshot_download(hub_id, allow_patterns=wanted))
+        weights = folder
+        if not _has_safetensors(folder) and (revision := _converted_revision(hub_id)):
+            weights = Path(snapshot_download(hub_id, revision=revision, allow_patterns=wanted[-2:]))
+    except (OSError, ValueError, HTTPError) as error:  # huggingface_hub's own derive from the first two
+        reason = next(iter(str(error).splitlines()), "")
+        raise InputError(
+            f"backbone {hub_id!r} is no folder here, and the hub did not give it ({type(error).__name__}: {reason}). "
+            f"Check the id; without a network give a local folder (on a machine with one: "
+            f"hf download {hub_id} --local-dir FOLDER), or set HF_HOME to a cache that holds it"
+        ) from error
+    if not _has_safetensors(weights):
+        raise InputError(
+            f"backbone {hub_id!r}: no {WEIGHTS} on the hub (or, offline, in the cache at {folder}), and pickled "
+            f"weights are never opened here; run hf download {hub_id} --local-dir FOLDER, "
+            f"{CONVERT.format('FOLDER', 'FOLDER')}, and give FOLDER"
+        )
+    return folder, weights
+
+
+def _converted_revision(hub_id: str) -> str | None:
+    """The hub's own conversion of pickled weights, if it made one. Only its bot's account is trusted."""
+    from huggingface_hub import constants, get_repo_discussions
+
+    if constants.HF_HUB_OFFLINE:
+        return None
+    for discussion in get_repo_discussions(hub_id, author="SFconvertbot", discussion_type="pull_request"):
+        if discussion.status == "open" and "safetensors" in discussion.title:
+            return f"refs/pr/{discussion.num}"
+    return None
+
+
+def _has_safetensors(folder: Path) -> bool:
+    return (folder / WEIGHTS).is_file() or (folder / WEIGHTS_INDEX).is_file()
+
+
+def _check_files(folder: Path, weights: Path) -> None:
+    missing = []
+    if not (folder / "config.json").is_file():
+        missing.append("config.json")
+    if not _preprocessor_file(folder).is_file():
+        missing.append(f"{PREPROCESSOR} (how pictures are resized and normalised)")
+    if not (folder / "tokenizer.json").is_file() and not all(
+        (folder / name).is_file() for name in ("vocab.json", "merges.txt")
+    ):
+        missing.append("the tokenizer (tokenizer.json, or vocab.json and merges.txt)")
+    pickled = sorted(file.name for pattern in PICKLED for file in folder.glob(pattern))
+    if not _has_safetensors(weights) and not pickled:
+        missing.append(f"the weights ({WEIGHTS})")
+    if missing:
+        raise InputError(
+            f"{folder} is no complete CLIP model, it lacks {', '.join(missing)}; "
+            "copy all files of the model there (hf download ID --local-dir FOLDER)"
+        )
+    if not _has_safetensors(weights):
+        raise InputError(
+            f"{folder}: weights only as {pickled[0]}, a pickle, which is never opened here; "
+            f"{CONVERT.format(folder, folder)}"
+        )
+    for file in _weight_files(weights):
+        _check_safetensors(file)
+
+
+def _weight_files(weights: Path) -> list[Path]:
+    if (weights / WEIGHTS).is_file():
+        return [weights / WEIGHTS]
+    index = _read_json(weights / WEIGHTS_INDEX)
+    names = index.get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise InputError(f"{weights / WEIGHTS_INDEX}: no weight_map; copy the file again")
+    return [weights / name for name in sorted(set(names.values()))]
+
+
+def _check_safetensors(file: Path) -> None:
+    """Header and length only; a torn download is found before anything is read."""
+    from safetensors import SafetensorError, safe_open
+
+    if not file.is_file():
+        raise InputError(f"{file} is missing, {WEIGHTS_INDEX} names it; copy it there")
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        size = file.stat().st_size
+        raise InputError(f"{file} is broken or cut off at {size} bytes ({error}); copy it again") from error
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read as JSON ({error}); copy it again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file} holds a {type(content).__name__}, not settings by name; copy it again")
+    return content
+
+
+def _check_model_type(config: Path) -> None:
+    kind = _read_json(config).get("model_type")
+    if kind != "clip":
+        raise InputError(
+            f"{config}: model_type is {kind!r}, not 'clip' with both towers; "
+            "for another kind of model write a plug-in, file.py:function (see fedmpt.types.Backbone)"
+        )
+
+
+def _load_model(folder: Path, weights: Path) -> Any:
+    from transformers import CLIPConfig, CLIPModel
+
+    try:
+        loaded: Any = CLIPModel.from_pretrained(
+            weights,
+            config=CLIPConfig.from_pretrained(folder),
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,  # reported with the others below, never accepted
+            output_loading_info=True,
+        )
+    except Exception as error:  # transformers raises whatever its parts raise on wrong settings
+        raise InputError(f"{folder}: transformers cannot load it ({type(error).__name__}: {error})") from error
+    model, info = loaded
+    _check_all_loaded(folder, info)
+    return model
+
+
+def _check_all_loaded(folder: Path, info: dict[str, Any]) -> None:
+    """transformers only warns, and leaves random numbers where the checkpoint had nothing."""
+    # Old checkpoints store position ids. Other heads on top of the towers do no harm, unread parts of towers do.
+    unread = [key for key in info["unexpected_keys"] if "_model." in key and not key.endswith("position_ids")]
+    mismatched = [f"{key} {list(has)} instead of {list(wants)}" for key, has, wants in info["mismatched_keys"]]
+    for what, keys in (("lack", info["missing_keys"]), ("have of another shape", mismatched), ("have beyond", unread)):
+        if keys:
+            named = ", ".join(sorted(keys)[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+            raise InputError(
+                f"{folder}: config.json and weights are of different models; the weights {what} what it describes: "
+                f"{named}. Copy both from one place"
+            )
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    from transformers import CLIPTokenizer
+
+    try:
+        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise InputError(f"{folder}: its tokenizer files cannot be read ({error}); copy them again") from error
+
+
+def _load_processor(folder: Path) -> Any:
+    from transformers import CLIPImageProcessorPil  # the one that needs no torchvision
+
+    file = _preprocessor_file(folder)
+    settings: Any = _read_json(file)
+    if file.name == PROCESSOR:
+        settings = settings.get("image_processor")
+    try:
+        if not isinstance(settings, dict):  # CLIP's defaults would take its place
+            raise ValueError("it has no image_processor")
+        return CLIPImageProcessorPil.from_dict(settings)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{file}: {error}; copy the model's own {PREPROCESSOR}") from error
+
+
+def _preprocessor_file(folder: Path) -> Path:
+    """Where every version looks first, or else where transformers 5 puts it in saving a CLIPProcessor."""
+    file, newer = folder / PREPROCESSOR, folder / PROCESSOR
+    return newer if newer.is_file() and not file.is_file() else file
+
+
+def _text_model(model: Any) -> Any:
+    """The text tower by itself, on the weights of ``model``."""
+    from transformers import CLIPTextModelWithProjection
+
+    with torch.device("meta"):  # a shell without memory; both its parts are replaced
+        text_model = CLIPTextModelWithProjection(model.config.text_config)
+    text_model.text_model, text_model.text_projection = model.text_model, model.text_projection
+    text_model.config.projection_dim = model.config.projection_dim  # the joint width; its own entry may be stale
+    assert {id(own) for own in text_model.parameters()} <= {id(shared) for shared in model.parameters()}
+    return text_model.requires_grad_(False).eval()
+
+
+def _check_tokenizer_fits(folder: Path, config: Any, tokenizer: Any) -> None:
+    if len(tokenizer) > config.vocab_size:
+        raise InputError(
+            f"{folder}: the tokenizer knows {len(tokenizer)} tokens, the text tower (config.json, vocab_size) "
+            f"{config.vocab_size}; they are of different models"
+        )
+    # 2 stands in OpenAI's own configs and means: the highest id, which is end-of-text.
+    if config.eos_token_id not in (2, tokenizer.eos_token_id):
+        raise InputError(
+            f"{folder}: end-of-text is token {tokenizer.eos_token_id} for the tokenizer and {config.eos_token_id} "
+            "for the text tower (config.json, eos_token_id); they are of different models"
+        )
+
+
+def _check_processor_fits(folder: Path, backbone: ClipBackbone) -> None:
+    side = backbone.image_size
+    try:
+        got = list(backbone.preprocess(Image.new("RGB", (side + 16, side))).shape)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{_preprocessor_file(folder)}: a test picture could not be prepared ({error})") from error
+    if got != [3, side, side]:
+        raise InputError(
+            f"{_preprocessor_file(folder)} makes pictures of {got}, the image tower (config.json, image_size) takes "
+            f"{[3, side, side]}; mend crop_size and size"
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bars and load reports; what matters in a report is checked and raised."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,183 @@
+"""The frozen CLIP image tower: pictures to patch features, and its blocks for methods that add tokens.
+
+Letters as in `fedmpt.types`; here ``T`` is the number of tokens in the tower (class token, patches, whatever a method
+added behind them) and ``V`` the width of the tower.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from fedmpt.types import InputError
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+PREPROCESSING_FIELDS = (
+    "do_resize",
+    "size",
+    "resample",
+    "do_center_crop",
+    "crop_size",
+    "do_rescale",
+    "rescale_factor",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+)
+"""What decides the pixels; the rest of a preprocessor config varies with the version that wrote it."""
+
+ARCHITECTURE_FIELDS = ("hidden_act", "num_attention_heads", "layer_norm_eps", "patch_size", "image_size")
+"""What decides the features and cannot be read off the weights."""
+
+
+class ImageBlock(nn.Module):
+    """One transformer block of the image tower, tokens to tokens.
+
+    Full attention, no mask. Shares the weights of ``layer``; hides that its arguments differ between transformers
+    versions.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, tokens: Float[Tensor, "B T V"]) -> Float[Tensor, "B T V"]:
+        out = self.layer(tokens, attention_mask=None)
+        return out[0] if isinstance(out, tuple) else out
+
+
+class ClipBackbone:
+    """A Hugging Face CLIP model as the frozen backbone of `fedmpt.types.Backbone`.
+
+    Beyond the protocol it opens the image tower: `embed_patches`, each of ``image_blocks`` in turn, then `finish` is
+    `encode_image`. These three let gradients through, so a method may train tokens it puts in between.
+
+    Args:
+        name: enters hashes and records.
+        model: a ``CLIPModel``; its weights are used where they are, on their device and in their dtype.
+        logit_scale: factor on cosines, in fp32 even if ``model`` is not.
+        text_model: the text tower, sharing ``model``'s weights.
+        processor: ``CLIPImageProcessorPil``.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        model: Any,
+        logit_scale: float,
+        tokenizer: CLIPTokenizer,
+        text_model: CLIPTextModelWithProjection,
+        processor: Any,
+    ) -> None:
+        config = model.config.vision_config
+        self.name = name
+        self.image_size: int = config.image_size
+        self.logit_scale = logit_scale
+        self.tokenizer = tokenizer
+        self.text_model = text_model
+        self.num_patches: int = (config.image_size // config.patch_size) ** 2
+        self.width: int = config.hidden_size
+        self.feature_width: int = model.visual_projection.out_features
+        self.image_blocks = nn.ModuleList(ImageBlock(layer) for layer in model.vision_model.encoder.layers).eval()
+        self._vision = model.vision_model
+        self._projection = model.visual_projection
+        self._processor = processor
+
+    @property
+    def device(self) -> torch.device:
+        """Where the towers are and features come out."""
+        return self._projection.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In what the towers compute; features are fp32 whatever it is."""
+        return self._projection.weight.dtype
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides the features of a picture: image tower weights, their dtype, preprocessing.
+
+        The same on every device and for every name; read once (about a second for ViT-B/16), then kept.
+        """
+        config = self._vision.config
+        settings = {
+            "preprocessing": {field: _plain(getattr(self._processor, field)) for field in PREPROCESSING_FIELDS},
+            "architecture": {field: getattr(config, field) for field in ARCHITECTURE_FIELDS},
+        }
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        for part, module in (("vision", self._vision), ("projection", self._projection)):
+            for name, tensor in sorted(module.state_dict().items()):
+                digest.update(f"{part}.{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+                digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    def preprocess(self, image: Image.Image) -> Float[Tensor, "3 H W"]:
+        """CLIP's own preparation of one picture of any size and mode, by the model's preprocessor config.
+
+        For OpenAI's models: shortest side to ``image_size`` (bicubic), centre crop, normalisation.
+        """
+        # Converted here as OpenAI's CLIP does, alpha dropped: newer transformers put transparent pictures on white,
+        # and features must not depend on the installed version.
+        batch = self._processor(images=image.convert("RGB"), do_convert_rgb=False, return_tensors="pt")
+        return batch["pixel_values"][0].float()
+
+    @torch.no_grad()  # not inference_mode: features become inputs of losses that are differentiated
+    def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B D"]]:
+        """Features of every patch and of the class token, fp32, on the tower's device, not normalised, no gradient.
+
+        Every output token takes the way of the class token: final layer norm, then projection into the text space.
+
+        Raises:
+            InputError: if ``pixels`` are not ``[B, 3, image_size, image_size]``.
+        """
+        tokens = self.embed_patches(pixels)
+        for block in self.image_blocks:
+            tokens = block(tokens)
+        return self.finish(tokens)
+
+    def embed_patches(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B T V"]:
+        """Tokens before the first block: class token, then the patches row by row, positions added, normed.
+
+        ``pixels`` may be on any device.
+
+        Raises:
+            InputError: if ``pixels`` are not ``[B, 3, image_size, image_size]``.
+        """
+        expected = (3, self.image_size, self.image_size)
+        if pixels.ndim != 4 or tuple(pixels.shape[1:]) != expected:
+            raise InputError(
+                f"{self.name} takes pixels of size [B, {', '.join(map(str, expected))}], "
+                f"got {list(pixels.shape)}; prepare pictures with this backbone's preprocess()"
+            )
+        embedded = self._vision.embeddings(pixels.to(self.device, self.dtype))
+        return self._vision.pre_layrnorm(embedded)  # transformers' spelling
+
+    def finish(self, tokens: Float[Tensor, "B T V"]) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B D"]]:
+        """Tokens after the last block to patch features and pooled feature, fp32, not normalised.
+
+        The class token is first and the patches follow it; tokens a method added behind the patches are dropped.
+        """
+        assert tokens.shape[1] > self.num_patches, "the class token and all patches must still be there"
+        features = self._projection(self._vision.post_layernorm(tokens[:, : 1 + self.num_patches])).float()
+        return features[:, 1:], features[:, 0]
+
+
+def _plain(value: Any) -> Any:
+    """Preprocessor settings as JSON has them, whichever classes the transformers version uses."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, (int, float)):
+        return float(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return {key: _plain(item) for key, item in sorted(dict(value).items()) if item is not None}

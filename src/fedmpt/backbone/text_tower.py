@@ -1,0 +1,191 @@
+"""The frozen CLIP text tower, run on prompts that share prefixes.
+
+Attention is causal, so two savings are exact. Nothing after the end-of-text token matters: prompts are cut to
+the longest one instead of padded to 77. And a prefix cannot see its suffix: its keys and values are computed once
+and every class suffix attends to them. Only the end-of-text token is read, so the last block runs for it alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from transformers import CLIPTextModelWithProjection
+
+
+@dataclass(frozen=True)
+class PromptEmbeddings:
+    """Embedded prompts, N prefixes times C suffixes, before position embeddings.
+
+    Prefix n has ``prefix_lengths[n]`` tokens and is padded behind them; suffix c ends at token ``ends[c]`` (its
+    end-of-text token) and is padded behind it. What stands in the padding is never read.
+    """
+
+    prefixes: Float[Tensor, "N P W"]
+    prefix_lengths: Int64[Tensor, " N"]
+    suffixes: Float[Tensor, "C S W"]
+    ends: Int64[Tensor, " C"]
+
+    @property
+    def num_prompts(self) -> int:
+        return self.prefixes.shape[0] * self.suffixes.shape[0]
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of the longest prompt."""
+        return int(self.prefix_lengths.max()) + int(self.ends.max()) + 1
+
+
+class TextTower:
+    """Prompt embeddings to text features. A plain object: nothing of it is a parameter of what holds it."""
+
+    def __init__(self, model: CLIPTextModelWithProjection) -> None:
+        inner = model.text_model
+        # Any: transformers' layers are used by the names of their weights, which checkpoints fix, not by signature.
+        self.layers: list[Any] = list(inner.encoder.layers)
+        self.token_embedding: nn.Embedding = inner.embeddings.token_embedding
+        self.position_embedding: nn.Embedding = inner.embeddings.position_embedding
+        self.final_norm = inner.final_layer_norm
+        self.projection = model.text_projection
+        self.num_heads: int = model.config.num_attention_heads
+
+    @property
+    def width(self) -> int:
+        return self.token_embedding.embedding_dim
+
+    @property
+    def joint_width(self) -> int:
+        """D: what the projection leads to."""
+        return self.projection.out_features
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens a prompt may have (77 for CLIP)."""
+        return self.position_embedding.num_embeddings
+
+    @property
+    def device(self) -> torch.device:
+        return self.token_embedding.weight.device
+
+    @torch.no_grad()
+    def embed_tokens(self, ids: Int64[Tensor, "*shape"]) -> Float[Tensor, "*shape W"]:
+        """Frozen token embeddings in fp32, without positions."""
+        return self.token_embedding(ids.to(self.device)).float()
+
+    def encode(self, prompts: PromptEmbeddings) -> Float[Tensor, "N C D"]:
+        """Projected features at the end-of-text token of every prompt, fp32, not normalised.
+
+        Equals the tower run on each whole prompt (to rounding), and so do the gradients.
+        """
+        assert prompts.max_length <= self.max_length, "prompts.py checks the length with a message"
+        tokens = self._with_positions(prompts)
+        tree = _PromptTree.of(prompts)
+        for layer in self.layers[:-1]:
+            tokens = self._block(layer, tokens, tree)
+        ends = self._last_block(self.layers[-1], tokens, tree)
+        return self.projection(self.final_norm(ends)).float()
+
+    def _with_positions(self, prompts: PromptEmbeddings) -> Float[Tensor, "N L W"]:
+        """Prefix n, then all C suffixes, as one row of P + C * S tokens."""
+        num_prefixes, prefix_size, _ = prompts.prefixes.shape
+        num_classes, suffix_size, _ = prompts.suffixes.shape
+        positions = self.position_embedding.weight
+        steps = torch.arange(suffix_size, device=positions.device)
+        # Padding behind a short prompt's end may point past the table; it is never read.
+        suffix_index = (prompts.prefix_lengths[:, None] + steps).clamp_max(self.max_length - 1)
+        prefixes = prompts.prefixes.to(positions.dtype) + positions[:prefix_size]
+        suffixes = prompts.suffixes.to(positions.dtype) + positions[suffix_index][:, None]
+        assert suffixes.shape[:2] == (num_prefixes, num_classes)
+        return torch.cat([prefixes, suffixes.flatten(1, 2)], dim=1)
+
+    def _block(self, layer: Any, tokens: Float[Tensor, "N L W"], tree: _PromptTree) -> Float[Tensor, "N L W"]:
+        normed = layer.layer_norm1(tokens)
+        query, (key, value) = self._split(layer.self_attn.q_proj(normed)), self._keys_and_values(layer, normed)
+        attended = torch.cat(
+            [_prefix_attention(query, key, value, tree), _suffix_attention(query, key, value, tree)], dim=2
+        )
+        tokens = tokens + layer.self_attn.out_proj(attended.transpose(1, 2).flatten(2))
+        return tokens + layer.mlp(layer.layer_norm2(tokens))
+
+    def _last_block(self, layer: Any, tokens: Float[Tensor, "N L W"], tree: _PromptTree) -> Float[Tensor, "N C W"]:
+        key, value = self._keys_and_values(layer, layer.layer_norm1(tokens))
+        ends = tokens[:, tree.end_index]
+        query = self._split(layer.self_attn.q_proj(layer.layer_norm1(ends)))
+        attended = _end_attention(query, key, value, tree)
+        ends = ends + layer.self_attn.out_proj(attended.transpose(1, 2).flatten(2))
+        return ends + layer.mlp(layer.layer_norm2(ends))
+
+    def _keys_and_values(self, layer: Any, normed: Float[Tensor, "N L W"]) -> tuple[Tensor, Tensor]:
+        return self._split(layer.self_attn.k_proj(normed)), self._split(layer.self_attn.v_proj(normed))
+
+    def _split(self, projected: Float[Tensor, "N L W"]) -> Float[Tensor, "N H L d"]:
+        return projected.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class _PromptTree:
+    """Where prefix and suffixes lie in a row of P + C * S tokens, and who may attend to whom."""
+
+    prefix_size: int
+    num_classes: int
+    suffix_size: int
+    ends: Int64[Tensor, " C"]
+    end_index: Int64[Tensor, " C"]
+    prefix_bias: Float[Tensor, "N 1 1 1 P"]
+    suffix_bias: Float[Tensor, "S S"]
+
+    @classmethod
+    def of(cls, prompts: PromptEmbeddings) -> _PromptTree:
+        prefix_size, (num_classes, suffix_size) = prompts.prefixes.shape[1], prompts.suffixes.shape[:2]
+        device = prompts.suffixes.device
+        padding = torch.arange(prefix_size, device=device) >= prompts.prefix_lengths[:, None]
+        prefix_bias = torch.zeros(padding.shape, device=device).masked_fill(padding, -torch.inf)
+        later = torch.ones(suffix_size, suffix_size, dtype=torch.bool, device=device).triu(1)
+        return cls(
+            prefix_size=prefix_size,
+            num_classes=num_classes,
+            suffix_size=suffix_size,
+            ends=prompts.ends,
+            end_index=prefix_size + torch.arange(num_classes, device=device) * suffix_size + prompts.ends,
+            prefix_bias=prefix_bias[:, None, None, None],
+            suffix_bias=torch.zeros(later.shape, device=device).masked_fill(later, -torch.inf),
+        )
+
+    def suffixes(self, heads: Float[Tensor, "N H L d"]) -> Float[Tensor, "N H C S d"]:
+        return heads[:, :, self.prefix_size :].unflatten(2, (self.num_classes, self.suffix_size))
+
+
+def _prefix_attention(query: Tensor, key: Tensor, value: Tensor, tree: _PromptTree) -> Float[Tensor, "N H P d"]:
+    # A padded token stands behind all real ones, so the causal mask alone hides it from them.
+    p = tree.prefix_size
+    return F.scaled_dot_product_attention(query[:, :, :p], key[:, :, :p], value[:, :, :p], is_causal=True)
+
+
+def _suffix_attention(query: Tensor, key: Tensor, value: Tensor, tree: _PromptTree) -> Float[Tensor, "N H CS d"]:
+    return _attend(tree.suffixes(query), key, value, tree, tree.suffix_bias).flatten(2, 3)
+
+
+def _end_attention(
+    query: Float[Tensor, "N H C d"], key: Tensor, value: Tensor, tree: _PromptTree
+) -> Float[Tensor, "N H C d"]:
+    bias = tree.suffix_bias[tree.ends][:, None]
+    return _attend(query[:, :, :, None], key, value, tree, bias)[:, :, :, 0]
+
+
+def _attend(
+    query: Float[Tensor, "N H C Q d"], key: Tensor, value: Tensor, tree: _PromptTree, bias: Tensor
+) -> Float[Tensor, "N H C Q d"]:
+    """Suffix queries over the shared prefix and their own suffix, without copying the prefix C times."""
+    p = tree.prefix_size
+    query = query * query.shape[-1] ** -0.5
+    flat = query.flatten(2, 3)
+    to_prefix = (flat @ key[:, :, :p].transpose(-1, -2)).unflatten(2, query.shape[2:4]) + tree.prefix_bias
+    to_suffix = query @ tree.suffixes(key).transpose(-1, -2) + bias
+    # Softmax in fp32 (the biases are) also where the tower runs in bf16.
+    weights = torch.cat([to_prefix, to_suffix], dim=-1).softmax(-1).to(query.dtype)
+    from_prefix = (weights[..., :p].flatten(2, 3) @ value[:, :, :p]).unflatten(2, query.shape[2:4])
+    return from_prefix + weights[..., p:] @ tree.suffixes(value)

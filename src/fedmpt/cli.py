@@ -1,0 +1,60 @@
+"""The ``fedmpt`` command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+HELP = """usage: fedmpt COMMAND [OPTIONS]
+
+Federated multi-label recognition with a frozen vision-language model.
+
+commands:
+  train      train a method across clients and score it
+  evaluate   score a checkpoint on a data set
+  predict    print labels of images
+
+examples:
+  fedmpt train --data voc:VOCdevkit --setting heterogeneous --t 0.5 --out runs/a
+  fedmpt train --data voc:VOCdevkit --method promptfl --seed 1 --out runs/b
+  fedmpt evaluate --checkpoint runs/a/checkpoint --data voc:VOCdevkit
+  fedmpt predict --checkpoint runs/a/checkpoint photo.jpg
+
+'fedmpt COMMAND --help' lists a command's options.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point. Exit codes: 0 done, 2 wrong input, 130 interrupted; anything else is a fault of ours."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return
+    if words[0] == "--version":
+        from fedmpt import __version__
+
+        print(f"fedmpt {__version__}")
+        return
+    sys.exit(_run(words[0], words[1:]))
+
+
+def _run(command: str, words: list[str]) -> int:
+    if command not in ("train", "evaluate", "predict"):
+        print(f"fedmpt: unknown command {command!r}; there are train, evaluate and predict", file=sys.stderr)
+        return 2
+    # Imported late: the commands need torch, --help and --version do not.
+    from fedmpt import commands
+    from fedmpt.types import InputError
+
+    try:
+        getattr(commands, command)(words)
+    except InputError as error:
+        print(f"fedmpt {command}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"fedmpt {command}: {error.filename or 'file system'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"fedmpt {command}: interrupted", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,134 @@
+"""What decides a run's numbers, as frozen dataclasses from which the command line is derived."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, Literal
+
+import torch
+
+from fedmpt.federated.client import LocalTraining
+from fedmpt.federated.simulate import Federation
+from fedmpt.methods import METHODS, MethodConfig
+from fedmpt.methods.fedmpt import FedMPTConfig
+from fedmpt.types import InputError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A training run. Stored as config.json; the same config gives the same numbers."""
+
+    data: str
+    """Data set, NAME:PATH, for example voc:VOCdevkit."""
+    backbone: str = "openai/clip-vit-base-patch16"
+    """Frozen model: a hub id, a folder in Hugging Face CLIP layout, file.py:function or package.module:function."""
+    setting: Literal["heterogeneous", "iid"] = "heterogeneous"
+    """How images are dealt to clients: heterogeneous clusters label vectors (see --t), iid deals at random."""
+    t: float | None = None
+    """Clients as a share of the classes, in (0, 1]; only for heterogeneous, where it is 0.5 unless given."""
+    clients: int | None = None
+    """Number of clients; only for iid."""
+    seed: int = 0
+    """Seed of initial values, order of images and cohorts."""
+    device: str = "cpu"
+    """Where to compute: cpu, cuda or cuda:1."""
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    """Number format of the frozen towers; what is trained stays in fp32."""
+    store_dtype: Literal["float16", "float32"] = "float16"
+    """Number format of the stored patch features."""
+    skip_corrupt: bool = False
+    """Leave out images that cannot be read, and list them, instead of stopping."""
+    federation: Federation = field(default_factory=Federation)
+    training: LocalTraining = field(default_factory=LocalTraining)
+    method: MethodConfig = field(default_factory=FedMPTConfig)
+
+    def check(self) -> None:
+        """Raises InputError for values that cannot be: one message, naming the flag."""
+        federation, training = self.federation, self.training
+        if self.setting == "heterogeneous" and self.clients is not None:
+            raise InputError("--clients goes with --setting iid; heterogeneous has as many as --t says")
+        if self.setting == "iid" and self.t is not None:
+            raise InputError("--t goes with --setting heterogeneous; give --clients for iid")
+        for flag, value in {
+            "rounds": federation.rounds,
+            "eval-every": federation.eval_every,
+            "local-epochs": training.local_epochs,
+            "batch-size": training.batch_size,
+            "learning-rate": federation.learning_rate,
+        }.items():
+            if not 0 < value < float("inf"):
+                raise InputError(f"--{flag} must be positive, got {value}")
+        if not 0 < federation.participation <= 1:
+            raise InputError(f"--participation must be in (0, 1], got {federation.participation}")
+        if not 0 <= training.momentum < 1:
+            raise InputError(f"--momentum must be in [0, 1), got {training.momentum}")
+        if not 0 <= training.weight_decay < float("inf"):
+            raise InputError(f"--weight-decay must not be negative, got {training.weight_decay}")
+
+    def to_json(self) -> dict[str, Any]:
+        words = dataclasses.asdict(self)
+        words["method"] = {"name": self.method.name, **words["method"]}
+        return words
+
+    @classmethod
+    def from_json(cls, words: Mapping[str, Any], *, source: str) -> RunConfig:
+        """The inverse of `to_json`.
+
+        Raises:
+            InputError: naming ``source`` and the field that is unknown or missing.
+        """
+        try:
+            rest = dict(words)
+            method = dict(rest.pop("method"))
+            method_class = METHODS[method.pop("name")]
+            return _construct(
+                cls,
+                rest
+                | {
+                    "federation": _construct(Federation, rest["federation"], source),
+                    "training": _construct(LocalTraining, rest["training"], source),
+                    "method": _construct(method_class, method, source),
+                },
+                source,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{source}: not the config of a run ({error!r})") from error
+
+
+# Published settings; 100 rounds for COCO. Clients count the same in the mean.
+PAPER_FEDERATION = Federation(rounds=50, learning_rate=0.001)
+DEFAULT_FEDERATION = Federation(rounds=10, learning_rate=0.05)
+
+PRESETS = ("default", "paper")
+
+
+def preset(name: str, method: str, data: str) -> RunConfig:
+    """Where flags start from: ``default`` is what measured best, ``paper`` what the paper and its code say.
+
+    Raises:
+        InputError: for a method or preset that does not exist.
+    """
+    if method not in METHODS:
+        raise InputError(f"unknown method {method!r}; there are {', '.join(METHODS)}")
+    if name not in PRESETS:
+        raise InputError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
+    config = METHODS[method]
+    if name == "paper":
+        return RunConfig(data=data, method=config.paper(), federation=PAPER_FEDERATION)
+    return RunConfig(data=data, method=config(), federation=DEFAULT_FEDERATION)
+
+
+def _construct(cls: type, words: Mapping[str, Any], source: str) -> Any:
+    names = {item.name for item in dataclasses.fields(cls)}
+    if unknown := sorted(words.keys() - names):
+        close = get_close_matches(unknown[0], names, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise InputError(f"{source}: unknown field {unknown[0]!r} for {cls.__name__}{hint}")
+    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in words.items()})

@@ -1,0 +1,167 @@
+"""Features of a frozen image tower: computed once per image, memory-mapped, never stale."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Int8, Int64
+from torch import Tensor
+
+from fedmpt.data.feature_build import BuildOptions, build_store
+from fedmpt.data.feature_files import (
+    DamagedStoreError,
+    Store,
+    publish,
+    read_store,
+    remove_leftovers,
+    temporary_folder,
+    writing,
+)
+from fedmpt.data.fingerprint import fingerprint, store_key
+from fedmpt.types import Backbone, Batch, InputError, Split
+
+__all__ = ["FeatureSet", "fingerprint", "open_features"]
+
+StoreDtype = Literal["float16", "float32"]
+
+# Decoding is what takes time beside the tower; beyond this many threads Python itself is the limit.
+NUM_WORKERS = min(8, os.cpu_count() or 1)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureSet:
+    """Features and labels of images. `subset` makes views that share the memory map, so a client costs nothing.
+
+    ``labels`` is without the images left out as corrupt, which ``skipped`` lists. ``rows`` are the rows of the
+    images in ``store``.
+    """
+
+    store: Store
+    split: Split
+    rows: Int64[Tensor, "n"]
+    labels: Int8[Tensor, "n C"]
+
+    def __len__(self) -> int:
+        return self.rows.shape[0]
+
+    @property
+    def num_patches(self) -> int:
+        """M of the features."""
+        return self.store.facts.num_patches
+
+    @property
+    def width(self) -> int:
+        """D of the features."""
+        return self.store.facts.width
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The image files, in the order of ``labels``."""
+        return tuple(self.split.files[row] for row in self.rows.tolist())
+
+    @property
+    def skipped(self) -> tuple[Path, ...]:
+        """Images of the whole split that are corrupt and have no features."""
+        return tuple(self.split.files[skipped.row] for skipped in self.store.facts.skipped)
+
+    def batch(self, rows: Int64[Tensor, "B"], *, device: str | torch.device = "cpu") -> Batch:
+        """The images ``rows`` of this set (0 .. len - 1, in any order, repeats allowed), features in fp32.
+
+        Raises:
+            IndexError: if a row is out of range; negative ones are.
+        """
+        self._check_rows(rows)
+        stored = self.rows[rows].numpy()
+        return Batch(
+            patches=torch.from_numpy(np.asarray(self.store.patches[stored])).to(device).float(),
+            pooled=torch.from_numpy(np.asarray(self.store.pooled[stored])).to(device).float(),
+            labels=self.labels[rows].to(device),
+        )
+
+    def subset(self, rows: Int64[Tensor, "B"]) -> FeatureSet:
+        """Only the images ``rows`` of this set, in that order; features stay where they are.
+
+        Raises:
+            IndexError: if a row is out of range; negative ones are.
+        """
+        self._check_rows(rows)
+        return FeatureSet(self.store, self.split, self.rows[rows], self.labels[rows])
+
+    def _check_rows(self, rows: Int64[Tensor, "B"]) -> None:
+        if rows.numel() and not (0 <= int(rows.min()) and int(rows.max()) < len(self)):
+            raise IndexError(f"rows reach from {int(rows.min())} to {int(rows.max())}; there are {len(self)} images")
+
+
+def open_features(
+    backbone: Backbone,
+    split: Split,
+    *,
+    cache: Path,
+    store_dtype: StoreDtype = "float16",
+    batch_size: int = 32,
+    device: str = "cpu",
+    skip_corrupt: bool = False,
+    progress: bool = True,
+    num_workers: int = NUM_WORKERS,
+) -> FeatureSet:
+    """Features of ``split``, from ``cache`` if model, preprocessing and image bytes are what they were.
+
+    Otherwise they are computed: ``num_workers`` threads decode ahead of the tower, which takes ``batch_size``
+    images at a time on ``device`` (where the backbone must be). Nothing half-finished is ever used; several
+    processes may open the same features at once. ``skip_corrupt`` leaves out images that cannot be decoded.
+
+    Raises:
+        InputError: if an option is out of range, an image is missing or corrupt (and not to be skipped) or all
+            are, the backbone breaks its protocol, features are not finite or too large for float16, or the cache
+            cannot be written or is too small.
+    """
+    assert split.labels.shape[0] == len(split)
+    if store_dtype not in get_args(StoreDtype):
+        raise InputError(f"store_dtype is {store_dtype!r}; it may be: {', '.join(get_args(StoreDtype))}")
+    for name, value in (("batch_size", batch_size), ("num_workers", num_workers)):
+        if value < 1:
+            raise InputError(f"{name} is {value}; it must be at least 1")
+    if len(split) == 0:
+        raise InputError(f"split {split.name!r} has no images")
+    options = BuildOptions(store_dtype, batch_size, device, skip_corrupt, progress, num_workers)
+    key = store_key(backbone, split.files, store_dtype=store_dtype, num_threads=num_workers, progress=progress)
+    store = _find_or_build(backbone, split, cache / "features" / key, options)
+    return _feature_set(store, split, skip_corrupt=skip_corrupt)
+
+
+def _find_or_build(backbone: Backbone, split: Split, folder: Path, options: BuildOptions) -> Store:
+    key, rows = folder.name, len(split)
+    try:
+        store = read_store(folder, key=key, rows=rows)
+    except DamagedStoreError as damage:
+        _log.warning("%s is damaged (%s); its features are computed again", folder, damage)
+        store = None
+    if store is None:
+        with writing(folder.parent):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder.parent)
+        with temporary_folder(folder.parent) as temporary:
+            build_store(temporary, backbone, split.files, key=key, options=options)
+            publish(temporary, folder, key=key, rows=rows)
+        store = read_store(folder, key=key, rows=rows)
+    assert store is not None
+    return store
+
+
+def _feature_set(store: Store, split: Split, *, skip_corrupt: bool) -> FeatureSet:
+    skipped = store.facts.skipped
+    if skipped and not skip_corrupt:  # The store may come from a run that did skip.
+        row, reason = skipped[0].row, skipped[0].reason
+        raise InputError(f"{split.files[row]}: {reason}; or leave such images out with --skip-corrupt")
+    kept = torch.ones(len(split), dtype=torch.bool)
+    kept[[entry.row for entry in skipped]] = False
+    rows = kept.nonzero().flatten()
+    return FeatureSet(store, split, rows, split.labels[rows])

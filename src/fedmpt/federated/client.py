@@ -1,0 +1,86 @@
+"""What a client does in a round. It knows nothing of who calls it: one process, or Flower."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from fedmpt.data.feature_store import FeatureSet
+from fedmpt.methods import Method
+from fedmpt.seeding import generator
+from fedmpt.state import Update, get_state, set_state
+from fedmpt.types import InputError, State
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """What local training leaves: the update that is sent, and the personal tensors that stay."""
+
+    update: Update
+    personal: State
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """How a client trains. The paper's values, but for the learning rate, which the round sets."""
+
+    local_epochs: int = 1
+    """Passes over a client's images in a round."""
+    batch_size: int = 32
+    """Images in a step."""
+    momentum: float = 0.9
+    """Momentum of SGD; starts from zero in every round."""
+    weight_decay: float = 1e-5
+    """Weight decay of SGD."""
+
+
+def local_update(
+    method: Method,
+    state: State,
+    features: FeatureSet,
+    *,
+    personal: State,
+    client: int,
+    round_index: int,
+    seed: int,
+    learning_rate: float,
+    training: LocalTraining,
+) -> LocalResult:
+    """Train ``method`` on one client's images, from the server's state and the client's own personal tensors.
+
+    The optimiser is fresh in every round. The order of images depends on (seed, round, client) alone.
+
+    Raises:
+        InputError: if the client has no images, or its loss is no longer finite.
+    """
+    if len(features) == 0:
+        raise InputError(f"client {client} has no images; leave it out or give it some")
+    set_state(method, {**state, **personal}, source=f"state for client {client}")
+    method.train()
+    optimizer = method.optimizer(
+        learning_rate=learning_rate, momentum=training.momentum, weight_decay=training.weight_decay
+    )
+    order = generator(seed, "shuffle", round_index, client)
+    total = 0.0
+    for _ in range(training.local_epochs):
+        for rows in torch.randperm(len(features), generator=order).split(training.batch_size):
+            loss = _step(method, features, rows, optimizer)
+            if not loss < float("inf"):
+                raise InputError(f"client {client}, round {round_index}: the loss is {loss}; try a lower learning rate")
+            total += loss * len(rows)
+    num_seen = len(features) * training.local_epochs
+    shared, personal = method.split(get_state(method))
+    update = Update(client=client, state=shared, num_examples=len(features), loss=total / num_seen)
+    return LocalResult(update, personal)
+
+
+def _step(method: Method, features: FeatureSet, rows: Int64[Tensor, " B"], optimizer: torch.optim.Optimizer) -> float:
+    batch = features.batch(rows, device=method.device)
+    optimizer.zero_grad(set_to_none=True)
+    loss = method.loss(method(batch), batch.labels)
+    loss.backward()
+    optimizer.step()
+    return loss.item()

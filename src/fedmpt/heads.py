@@ -1,0 +1,48 @@
+"""From similarities of patches and classes to one score per class."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+CSRA_PATCH_SCALE = 20.0
+CSRA_POOL_SCALE = 5.0
+
+
+def csra_logits(patches: Float[Tensor, "B M D"], text: Float[Tensor, "C D"]) -> Float[Tensor, "B C"]:
+    """Class-specific region attention as in DualCoOp (Sun et al. 2022): ``l_c = 5 sum_m softmax_m(s_cm) s_cm``.
+
+    ``s = 20 cos``, so a logit is about 100 cosines of the patches that look most like the class. Inputs need not be
+    normalised.
+    """
+    similarity = CSRA_PATCH_SCALE * F.normalize(patches, dim=-1) @ F.normalize(text, dim=-1).T
+    return CSRA_POOL_SCALE * (similarity.softmax(1) * similarity).sum(1)
+
+
+class SigmoidCalibration(nn.Module):
+    """Probabilities from the CSRA logits of methods with one prompt a class.
+
+    Such logits are 15 to 25 whatever the image shows, so a bare sigmoid is stuck at one without gradient. They are
+    standardised over the classes of the image, which needs no data to start from, then scaled and shifted by two
+    trained numbers that travel like all others.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def forward(self, logits: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
+        return (self.scale * standardised(logits) + self.bias).sigmoid()
+
+
+def standardised(logits: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
+    """Logits minus their mean over classes, over one plus their standard deviation.
+
+    The one (a hundredth of a cosine) keeps the order of images where there are only two classes, whose plain z-scores
+    are the same for every image.
+    """
+    spread = logits.std(-1, keepdim=True, correction=0)
+    return (logits - logits.mean(-1, keepdim=True)) / (1 + spread)

@@ -1,0 +1,96 @@
+"""What every method is: a frozen config that builds one module, and the hooks in which methods may differ."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int8
+from torch import Tensor, nn
+
+from fedmpt.backbone.text_tower import TextTower
+from fedmpt.losses import asymmetric_loss
+from fedmpt.state import Update, Weighting, mean_state
+from fedmpt.types import Backbone, Batch, State
+
+
+@dataclass(frozen=True)
+class MethodConfig(ABC):
+    """Options of a method; every one is a flag of ``fedmpt train``."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str]
+
+    @classmethod
+    def paper(cls) -> MethodConfig:
+        """The published values, where they differ from the defaults."""
+        return cls()
+
+    @abstractmethod
+    def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> Method:
+        """The method's module, initialised by ``generator``, on the text tower's device."""
+
+
+class Method(nn.Module, ABC):
+    """A way to turn frozen features into class probabilities, with few trained tensors.
+
+    ``state_dict()`` holds what is trained and nothing else: frozen towers are kept as plain attributes. All hooks but
+    `encode_text` and `forward` have defaults.
+    """
+
+    tower: TextTower
+    """The frozen text tower; not part of the state."""
+
+    personal: frozenset[str] = frozenset()
+    """Names of state tensors that stay with their client."""
+
+    @abstractmethod
+    def encode_text(self) -> Tensor:
+        """What depends on the parameters alone: computed once per step, and once per evaluation."""
+
+    @abstractmethod
+    def forward(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
+        """Probabilities in [0, 1]; ``text`` is `encode_text`'s result, computed when not given."""
+
+    def loss(self, probabilities: Float[Tensor, "B C"], labels: Int8[Tensor, "B C"]) -> Float[Tensor, ""]:
+        return asymmetric_loss(probabilities, labels)
+
+    def learning_rate_factors(self) -> dict[str, float]:
+        """Factors on the learning rate for parameters whose names start so; 1 for all others."""
+        return {}
+
+    def optimizer(self, *, learning_rate: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:
+        """A fresh optimiser for one client's local training."""
+        factors = self.learning_rate_factors()
+        groups = [
+            {"params": [parameter], "lr": learning_rate * _factor(name, factors)}
+            for name, parameter in self.named_parameters()
+        ]
+        return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
+
+    def aggregate(self, previous: State, updates: Iterable[Update], *, weighting: Weighting) -> State:
+        """The server's next state from those of this round's clients, in the order of their numbers."""
+        return mean_state(updates, weighting=weighting)
+
+    def split(self, state: State) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """A full state as what is shared and what is personal."""
+        shared = {name: tensor for name, tensor in state.items() if name not in self.personal}
+        return shared, {name: state[name] for name in self.personal}
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches have to be."""
+        return self.tower.device
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether there is anything to train: zero-shot has nothing."""
+        return any(True for _ in self.parameters())
+
+
+def _factor(name: str, factors: dict[str, float]) -> float:
+    return next((factor for prefix, factor in factors.items() if name.startswith(prefix)), 1.0)

@@ -1,0 +1,65 @@
+"""PromptFL (Guo et al. 2023): CoOp's context tokens, trained by federated averaging."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fedmpt.backbone.text_tower import TextTower
+from fedmpt.heads import SigmoidCalibration, csra_logits
+from fedmpt.methods.base import Method, MethodConfig
+from fedmpt.prompts import PromptTemplate, phrase_context, random_context
+from fedmpt.types import Backbone, Batch
+
+
+@dataclass(frozen=True)
+class PromptFLConfig(MethodConfig):
+    """One learnable context for all classes, with the CSRA head."""
+
+    name: ClassVar[str] = "promptfl"
+    summary: ClassVar[str] = "one context shared by all classes, CSRA head"
+    source: ClassVar[str] = "Guo et al. 2023 (PromptFL); Zhou et al. 2022 (CoOp)"
+
+    num_context: int = 16
+    """Learnable tokens before the class name."""
+    context_init: str = ""
+    """Words the context starts from, exactly num_context tokens; empty draws it from N(0, 0.02^2)."""
+
+    def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> PromptFL:
+        return PromptFL(self, backbone, class_names, generator=generator)
+
+
+class PromptFL(Method):
+    def __init__(
+        self,
+        config: PromptFLConfig,
+        backbone: Backbone,
+        class_names: Sequence[str],
+        *,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.tower = TextTower(backbone.text_model)
+        self.template = PromptTemplate(
+            self.tower, backbone.tokenizer, class_names, num_prefix_context=config.num_context
+        )
+        if config.context_init:
+            context = phrase_context(self.tower, backbone.tokenizer, config.context_init, config.num_context)
+        else:
+            context = random_context(config.num_context, self.tower.width, generator=generator)
+        self.context = nn.Parameter(context)
+        self.calibration = SigmoidCalibration()
+        self.to(self.tower.device)
+
+    def encode_text(self) -> Float[Tensor, "C D"]:
+        return F.normalize(self.tower.encode(self.template.embed(self.context[None]))[0], dim=-1)
+
+    def forward(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
+        text = self.encode_text() if text is None else text
+        return self.calibration(csra_logits(batch.patches, text))

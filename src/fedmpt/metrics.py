@@ -1,0 +1,280 @@
+"""Scores of multi-label recognition: mAP and the two families of F1.
+
+Everything is in percent. Unknown labels take part in nothing. Classes without a known positive have no average
+precision and no recall; they are left out of the means over classes, and counted.
+
+Two definitions of CF1 are in use, and they differ by several points on imbalanced data: ``CF1`` is the mean of the
+classes' F1 (DualCoOp), ``CF1_PR`` the harmonic mean of mean precision and mean recall (RAM, FedLGT).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from fedmpt.types import ABSENT, PRESENT, UNKNOWN, InputError
+
+Table = Tensor | np.ndarray
+"""A table of images by classes as callers have it. Shapes are checked here rather than in the type, for the message."""
+
+ORACLE_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well probabilities agree with labels. All scores are in percent, 0 to 100.
+
+    Attributes:
+        mAP: mean of the average precisions in ``per_class``.
+        CF1: mean of the classes' F1, over classes that have a positive.
+        OF1: F1 over all known entries of all classes together (micro F1).
+        CF1_PR: harmonic mean of mean precision and mean recall, over the classes of ``CF1``.
+        per_class: average precision by class index; None for a class without a known positive.
+        threshold: a class counts as predicted where its probability is above this; a tuple if each class has its own.
+        num_classes_without_positives: classes left out of ``mAP``, ``CF1`` and ``CF1_PR``.
+        num_images: rows scored.
+    """
+
+    mAP: float
+    CF1: float
+    OF1: float
+    CF1_PR: float
+    per_class: tuple[float | None, ...]
+    threshold: float | tuple[float, ...]
+    num_classes_without_positives: int
+    num_images: int
+
+    def to_json(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """The scores as JSON holds them, ``per_class`` keyed by name and null where a class has no positives.
+
+        Raises:
+            InputError: if the names are not one a class, or a name occurs twice.
+        """
+        if len(class_names) != len(self.per_class):
+            raise InputError(f"{len(class_names)} class names for {len(self.per_class)} scored classes; give one each")
+        twice = [name for name, count in Counter(class_names).items() if count > 1]
+        if twice:
+            raise InputError(f"class name {twice[0]!r} occurs more than once; scores are stored by name, so rename one")
+        return {
+            "mAP": self.mAP,
+            "CF1": self.CF1,
+            "OF1": self.OF1,
+            "CF1_PR": self.CF1_PR,
+            "per_class": dict(zip(class_names, self.per_class, strict=True)),
+            "threshold": list(self.threshold) if isinstance(self.threshold, tuple) else self.threshold,
+            "classes_without_positives": self.num_classes_without_positives,
+            "num_images": self.num_images,
+        }
+
+
+@dataclass(frozen=True)
+class BestScore:
+    """The highest score in percent, and the lowest threshold that reaches it."""
+
+    score: float
+    threshold: float
+
+
+@dataclass(frozen=True)
+class OracleScores:
+    """Scores at thresholds chosen on the very labels they are measured on: optimistic, see `oracle_scores`."""
+
+    CF1: BestScore
+    OF1: BestScore
+    CF1_PR: BestScore
+
+    def to_json(self) -> dict[str, dict[str, float]]:
+        """``{"CF1": {"score": ..., "threshold": ...}, "OF1": ..., "CF1_PR": ...}``, scores in percent."""
+        best = {"CF1": self.CF1, "OF1": self.OF1, "CF1_PR": self.CF1_PR}
+        return {metric: {"score": found.score, "threshold": found.threshold} for metric, found in best.items()}
+
+
+def multilabel_scores(
+    probabilities: Table, labels: Table, *, threshold: float | Sequence[float] | Tensor | np.ndarray = 0.5
+) -> Scores:
+    """Mean average precision and F1 scores, in percent, of probabilities [B, C] against labels [B, C].
+
+    Average precision is scikit-learn's: the step-wise sum over distinct scores, without interpolation, so that ties
+    cannot be won by the order of images. A class is predicted where its probability is strictly *above* the threshold,
+    as in DualCoOp's evaluation; the threshold is rounded to the probabilities' precision first. The precision of a
+    class that is never predicted is 0, and so is the harmonic mean of two zeros.
+
+    Args:
+        probabilities: in [0, 1]; a tensor or an array.
+        labels: 1 present, 0 absent, -1 unknown (ignored everywhere); a tensor or an array.
+        threshold: in [0, 1]; one for all classes, or one a class.
+
+    Raises:
+        InputError: if shapes disagree, nothing is given, no label is a known positive, a probability or threshold is
+            outside [0, 1] or NaN, or a label is none of the three values.
+    """
+    answers = _checked_answers(probabilities, labels)
+    cutoff, recorded = _checked_threshold(threshold, answers.probabilities)
+    per_class = _average_precisions(answers)
+    scored = [value for value in per_class if value is not None]
+    f1 = _f1_scores(_count(answers, cutoff))
+    return Scores(
+        mAP=sum(scored) / len(scored),
+        CF1=f1.per_class,
+        OF1=f1.overall,
+        CF1_PR=f1.precision_recall,
+        per_class=per_class,
+        threshold=recorded,
+        num_classes_without_positives=len(per_class) - len(scored),
+        num_images=len(answers.probabilities),
+    )
+
+
+def oracle_scores(
+    probabilities: Table, labels: Table, *, thresholds: Sequence[float] = ORACLE_THRESHOLDS
+) -> OracleScores:
+    """For CF1, OF1 and CF1_PR each, the best score over ``thresholds``, chosen on the given labels.
+
+    Optimistic: on test labels this picks the threshold with knowledge nobody has in use. It serves only to compare with
+    published tables that were made this way. Inputs and errors are those of `multilabel_scores`.
+    """
+    answers = _checked_answers(probabilities, labels)
+    if len(thresholds) == 0:
+        raise InputError("no thresholds to choose from; give at least one in [0, 1]")
+    tried = []
+    for threshold in thresholds:
+        cutoff, _ = _checked_threshold(float(threshold), answers.probabilities)
+        tried.append((float(threshold), _f1_scores(_count(answers, cutoff))))
+    return OracleScores(
+        CF1=_best([(f1.per_class, at) for at, f1 in tried]),
+        OF1=_best([(f1.overall, at) for at, f1 in tried]),
+        CF1_PR=_best([(f1.precision_recall, at) for at, f1 in tried]),
+    )
+
+
+@dataclass(frozen=True)
+class _Answers:
+    probabilities: Float[np.ndarray, "B C"]
+    present: Bool[np.ndarray, "B C"]
+    known: Bool[np.ndarray, "B C"]
+
+
+@dataclass(frozen=True)
+class _Counts:
+    true_positives: Int[np.ndarray, "C"]
+    predicted: Int[np.ndarray, "C"]
+    positives: Int[np.ndarray, "C"]
+
+
+@dataclass(frozen=True)
+class _F1:
+    per_class: float
+    overall: float
+    precision_recall: float
+
+
+def _count(answers: _Answers, cutoff: Float[np.ndarray, "..."]) -> _Counts:
+    predicted = (answers.probabilities > cutoff) & answers.known
+    return _Counts(
+        true_positives=(predicted & answers.present).sum(axis=0),
+        predicted=predicted.sum(axis=0),
+        positives=answers.present.sum(axis=0),
+    )
+
+
+def _f1_scores(counts: _Counts) -> _F1:
+    has_positives = counts.positives > 0
+    hits = counts.true_positives[has_positives]
+    predicted, positives = counts.predicted[has_positives], counts.positives[has_positives]
+    # A class that is never predicted has no hits either, so dividing by one makes its precision 0.
+    precision = float((hits / np.maximum(predicted, 1)).mean())
+    recall = float((hits / positives).mean())
+    both = precision + recall
+    # False alarms in classes without positives still count against the overall score.
+    overall = 2 * counts.true_positives.sum() / (counts.predicted.sum() + counts.positives.sum())
+    return _F1(
+        per_class=100 * float((2 * hits / (predicted + positives)).mean()),
+        overall=100 * float(overall),
+        precision_recall=100 * 2 * precision * recall / both if both > 0 else 0.0,
+    )
+
+
+def _average_precisions(answers: _Answers) -> tuple[float | None, ...]:
+    # scikit-learn takes about a second to import, and most users of this module never score anything.
+    from sklearn.metrics import average_precision_score
+
+    # One class at a time is read below, so each should lie in one piece.
+    columns = (np.ascontiguousarray(table.T) for table in (answers.probabilities, answers.present, answers.known))
+    return tuple(
+        100 * float(average_precision_score(present[known], probabilities[known])) if present.any() else None
+        for probabilities, present, known in zip(*columns, strict=True)
+    )
+
+
+def _best(tried: list[tuple[float, float]]) -> BestScore:
+    score, negative_threshold = max((score, -threshold) for score, threshold in tried)
+    return BestScore(score=score, threshold=-negative_threshold)
+
+
+def _checked_answers(probabilities: Table, labels: Table) -> _Answers:
+    scores, truth = _as_floats(probabilities), _as_array(labels)
+    if scores.ndim != 2 or scores.shape != truth.shape:
+        raise InputError(
+            f"probabilities have shape {scores.shape} and labels {truth.shape}; both must be [images, classes]"
+        )
+    if scores.size == 0:
+        raise InputError(f"nothing to score: there are {scores.shape[0]} images and {scores.shape[1]} classes")
+    # Written so that NaN, for which every comparison is false, is outside as well.
+    inside = (scores >= 0) & (scores <= 1)
+    if not inside.all():
+        remedy = "pass probabilities, for instance a sigmoid of the logits"
+        raise InputError(_first_bad("probability", scores, inside, "in [0, 1]", remedy))
+    present, known = truth == PRESENT, truth != UNKNOWN
+    valid = present | (truth == ABSENT) | ~known
+    if not valid.all():
+        remedy = "map the labels to these three values first"
+        raise InputError(_first_bad("label", truth, valid, "1 (present), 0 (absent) or -1 (unknown)", remedy))
+    if not present.any():
+        raise InputError(
+            "no label is 1 (present), so no score is defined; check that split and classes are the right ones"
+        )
+    return _Answers(probabilities=scores, present=present, known=known)
+
+
+def _checked_threshold(
+    threshold: float | Sequence[float] | Tensor | np.ndarray, probabilities: Float[np.ndarray, "B C"]
+) -> tuple[Float[np.ndarray, "..."], float | tuple[float, ...]]:
+    given = _as_floats(threshold)
+    num_classes = probabilities.shape[1]
+    if given.shape not in {(), (num_classes,)}:
+        raise InputError(f"threshold has shape {given.shape}; give one number, or {num_classes}, one a class")
+    inside = (given >= 0) & (given <= 1)
+    if not inside.all():
+        raise InputError(f"threshold {given[~inside].flat[0]} is outside [0, 1]; it is compared with probabilities")
+    recorded = float(given) if given.ndim == 0 else tuple(float(value) for value in given)
+    return given.astype(probabilities.dtype), recorded
+
+
+def _as_array(values: float | Sequence[float] | Table) -> Shaped[np.ndarray, "..."]:
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        # NumPy has no bfloat16; half precision goes to float32, where every value of it is exact.
+        values = (values.float() if values.is_floating_point() and values.itemsize < 4 else values).numpy()
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"expected numbers, got an array of {array.dtype}")
+    return array
+
+
+def _as_floats(values: float | Sequence[float] | Table) -> Float[np.ndarray, "..."]:
+    array = _as_array(values)
+    return array if array.dtype.kind == "f" else array.astype(np.float64)
+
+
+def _first_bad(
+    noun: str, table: Shaped[np.ndarray, "B C"], valid: Bool[np.ndarray, "B C"], allowed: str, remedy: str
+) -> str:
+    row, column = np.argwhere(~valid)[0]
+    more = f" ({(~valid).sum()} such entries)" if (~valid).sum() > 1 else ""
+    return f"{noun} {table[row, column]} at row {row}, class index {column} is not {allowed}{more}; {remedy}"

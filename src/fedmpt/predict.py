@@ -1,0 +1,100 @@
+"""Labels for new images from a trained checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedmpt.backbone import load_backbone
+from fedmpt.config import DTYPES, RunConfig
+from fedmpt.data.images import read_image
+from fedmpt.federated.calibrate import Calibration
+from fedmpt.federated.checkpoint import load_checkpoint
+from fedmpt.methods import Method
+from fedmpt.records import check_record, load_calibration
+from fedmpt.seeding import generator
+from fedmpt.state import get_state, set_state
+from fedmpt.types import Backbone, Batch, InputError
+
+
+@dataclass(frozen=True)
+class Label:
+    """A class with its probability in [0, 1], and whether that is over the class's threshold."""
+
+    name: str
+    probability: float
+    present: bool
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A method restored from a checkpoint, ready to score images."""
+
+    config: RunConfig
+    backbone: Backbone
+    class_names: tuple[str, ...]
+    method: Method
+    calibration: Calibration | None
+
+
+def load_trained(
+    checkpoint: Path, *, backbone: str | None = None, device: str = "cpu", class_names: Sequence[str] | None = None
+) -> Trained:
+    """Build the method a checkpoint was trained with, on the backbone it names or the one given.
+
+    Raises:
+        InputError: if the checkpoint is damaged, or of other classes, another method or another backbone.
+    """
+    stored = load_checkpoint(checkpoint)
+    record = stored.record
+    try:
+        config = RunConfig.from_json(record["config"], source=f"{checkpoint}/checkpoint.json")
+        names = tuple(record["class_names"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{checkpoint}/checkpoint.json: the record lacks {error}; restore it from a copy") from error
+    frozen = load_backbone(backbone or config.backbone, device=device, dtype=DTYPES[config.dtype])
+    check_record(record, frozen, class_names, source=str(checkpoint))
+    method = config.method.build(frozen, names, generator=generator(config.seed, "init"))
+    _, neutral = method.split(get_state(method))
+    set_state(method, {**stored.progress.state, **neutral}, source=str(checkpoint))
+    return Trained(config, frozen, names, method, load_calibration(checkpoint, names))
+
+
+def predict(trained: Trained, images: Sequence[Path], *, batch_size: int = 16) -> Iterator[tuple[Path, list[Label]]]:
+    """Labels of each image, most probable first; probabilities are calibrated where the checkpoint can.
+
+    Raises:
+        InputError: for an image that cannot be read, when its turn comes.
+    """
+    for start in range(0, len(images), batch_size):
+        some = images[start : start + batch_size]
+        for path, row in zip(some, _probabilities(trained, some), strict=True):
+            yield path, _labels(trained, row)
+
+
+@torch.no_grad()
+def _probabilities(trained: Trained, images: Sequence[Path]) -> Float[Tensor, "B C"]:
+    pixels = torch.stack([trained.backbone.preprocess(read_image(path)) for path in images])
+    device = trained.method.device
+    # Rounded as the stored features are, so that an image scores the same here and in evaluate.
+    stored = getattr(torch, trained.config.store_dtype)
+    patches, pooled = (part.to(stored).float() for part in trained.backbone.encode_image(pixels.to(device)))
+    unknown = torch.full((len(images), len(trained.class_names)), -1, dtype=torch.int8, device=device)
+    trained.method.eval()
+    return trained.method(Batch(patches, pooled, unknown)).cpu()
+
+
+def _labels(trained: Trained, row: Float[Tensor, " C"]) -> list[Label]:
+    thresholds = torch.full_like(row, 0.5)
+    shown = row
+    if trained.calibration is not None:
+        thresholds = trained.calibration.thresholds
+        shown = trained.calibration.calibrated(row[None])[0]
+    present = (row > thresholds).tolist()
+    order = shown.argsort(descending=True).tolist()
+    return [Label(trained.class_names[c], shown[c].item(), present[c]) for c in order]

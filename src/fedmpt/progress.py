@@ -1,0 +1,88 @@
+"""How a run shows itself in the terminal: a live bar, or one line a round where nobody watches."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from fedmpt.config import RunConfig
+from fedmpt.federated.simulate import Round, draw_cohort
+from fedmpt.run import Prepared
+from fedmpt.state import Update, get_state, num_parameters
+
+
+class TerminalWatcher:
+    """Rounds, clients, loss, mAP and time left, on the given console. Use as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            TextColumn("round {task.fields[round]}"),
+            BarColumn(),
+            TextColumn("client {task.fields[client]}  loss {task.fields[loss]}  mAP {task.fields[mAP]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._num_rounds = 0
+        self._cohort_size = 0
+        self._in_cohort = 0
+
+    def __enter__(self) -> TerminalWatcher:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def started(self, config: RunConfig, prepared: Prepared, *, rounds_done: int) -> None:
+        federation, num_clients = config.federation, len(prepared.clients)
+        self._num_rounds = federation.rounds
+        self._cohort_size = len(draw_cohort(num_clients, federation.participation, seed=config.seed, round_index=1))
+        trainable = num_parameters(get_state(prepared.method))
+        self._console.print(
+            f"{config.method.name}: {trainable:,} trained parameters, {num_clients} clients, "
+            f"{len(prepared.train)} training and {len(prepared.test)} test images, {federation.rounds} rounds",
+            highlight=False,
+        )
+        skipped = [*prepared.train.skipped, *prepared.test.skipped]
+        for path in skipped:
+            self._console.print(f"left out, cannot be read: {path}", highlight=False, soft_wrap=True)
+        if rounds_done:
+            self._console.print(f"continuing after round {rounds_done}", highlight=False)
+        self._task = self._bar.add_task(
+            "rounds",
+            total=federation.rounds * self._cohort_size,
+            completed=rounds_done * self._cohort_size,
+            round=f"{rounds_done + 1}/{federation.rounds}",
+            client=f"0/{self._cohort_size}",
+            loss="-",
+            mAP="-",
+        )
+
+    def client_done(self, update: Update) -> None:
+        assert self._task is not None
+        self._in_cohort += 1
+        place = f"{self._in_cohort}/{self._cohort_size}"
+        self._bar.update(self._task, advance=1, client=place, loss=f"{update.loss:.3f}")
+
+    def round_done(self, done: Round) -> None:
+        assert self._task is not None
+        self._in_cohort = 0
+        next_round = min(done.index + 1, self._num_rounds)
+        self._bar.update(self._task, round=f"{next_round}/{self._num_rounds}", client=f"0/{self._cohort_size}")
+        scored = ""
+        if done.scores is not None:
+            self._bar.update(self._task, mAP=f"{done.scores.mAP:.1f}")
+            scored = f"  mAP {done.scores.mAP:5.2f}  CF1 {done.scores.CF1:5.2f}  OF1 {done.scores.OF1:5.2f}"
+        self._console.print(
+            f"round {done.index:>3}/{self._num_rounds}  {len(done.clients)} clients  loss {done.loss:.4f}"
+            f"{scored}  {done.seconds:.1f} s",
+            highlight=False,
+        )

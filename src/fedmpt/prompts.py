@@ -1,0 +1,124 @@
+"""Prompts with learnable tokens: ``[SOS] [context] [condition] [context] [class] [.] [EOT]``.
+
+A prompt is a prefix, which all classes share, and a suffix, which all conditions share. Conditions and classes may
+be several BPE tokens long, each of another length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from transformers import CLIPTokenizer
+
+from fedmpt.backbone.text_tower import PromptEmbeddings, TextTower
+from fedmpt.types import InputError
+
+
+class PromptTemplate:
+    """The fixed tokens of all prompts, embedded once, with room for learnable ones.
+
+    ``prefix_texts`` are N texts that follow the prefix context (FedMPT's conditions; ``"a photo of a"`` for a
+    hand-written prompt; ``""`` for none). The prefix context stands after [SOS], one set a prefix; the suffix context
+    before the class name, shared by all prompts.
+
+    Raises:
+        InputError: if a prompt is longer than the tower takes, or a class name is empty.
+    """
+
+    def __init__(
+        self,
+        tower: TextTower,
+        tokenizer: CLIPTokenizer,
+        class_names: Sequence[str],
+        *,
+        prefix_texts: Sequence[str] = ("",),
+        num_prefix_context: int = 0,
+        num_suffix_context: int = 0,
+    ) -> None:
+        prefixes = [token_ids(tokenizer, text) for text in prefix_texts]
+        suffixes = [_class_ids(tokenizer, name) for name in class_names]
+        _check_length(tower, prefix_texts, prefixes, class_names, suffixes, 1 + num_prefix_context + num_suffix_context)
+        device = tower.device
+        self.num_prefix_context = num_prefix_context
+        self.num_suffix_context = num_suffix_context
+        self._start = tower.embed_tokens(torch.tensor([tokenizer.bos_token_id]))
+        self._prefix_rest = tower.embed_tokens(_padded(prefixes, tokenizer.eos_token_id))
+        self._suffix_rest = tower.embed_tokens(_padded(suffixes, tokenizer.eos_token_id))
+        self._prefix_lengths = torch.tensor([1 + num_prefix_context + len(ids) for ids in prefixes], device=device)
+        self._ends = torch.tensor([num_suffix_context + len(ids) - 1 for ids in suffixes], device=device)
+
+    def embed(
+        self,
+        prefix_context: Float[Tensor, "N b_prefix W"] | None = None,
+        suffix_context: Float[Tensor, "b_suffix W"] | None = None,
+    ) -> PromptEmbeddings:
+        """Put the learnable tokens into their places."""
+        num_prefixes, num_classes = len(self._prefix_lengths), len(self._ends)
+        start = self._start.expand(num_prefixes, 1, -1)
+        prefix = [start, self._prefix_rest]
+        suffix = [self._suffix_rest]
+        if prefix_context is not None:
+            prefix.insert(1, prefix_context)
+        if suffix_context is not None:
+            suffix.insert(0, suffix_context.expand(num_classes, -1, -1))
+        return PromptEmbeddings(torch.cat(prefix, 1), self._prefix_lengths, torch.cat(suffix, 1), self._ends)
+
+
+def token_ids(tokenizer: CLIPTokenizer, text: str) -> list[int]:
+    """BPE tokens of a text, without start and end."""
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+
+def phrase_context(
+    tower: TextTower, tokenizer: CLIPTokenizer, phrase: str, num_tokens: int
+) -> Float[Tensor, "num_tokens W"]:
+    """Context tokens that start as the words of a phrase.
+
+    Raises:
+        InputError: if the phrase is not exactly ``num_tokens`` BPE tokens long.
+    """
+    ids = token_ids(tokenizer, phrase)
+    if len(ids) != num_tokens:
+        raise InputError(
+            f"the phrase {phrase!r} is {len(ids)} tokens long, the context has {num_tokens}; "
+            f"set the context's length to {len(ids)} or choose another phrase"
+        )
+    return tower.embed_tokens(torch.tensor(ids, dtype=torch.int64))
+
+
+def random_context(*shape: int, generator: torch.Generator) -> Float[Tensor, "..."]:
+    """Context tokens drawn from N(0, 0.02^2), as in CoOp and the paper."""
+    return torch.randn(*shape, generator=generator) * 0.02
+
+
+def _class_ids(tokenizer: CLIPTokenizer, name: str) -> list[int]:
+    ids = token_ids(tokenizer, name)
+    if not ids:
+        raise InputError(f"class name {name!r} has no tokens; give every class a name in words")
+    return [*ids, *token_ids(tokenizer, "."), tokenizer.eos_token_id]
+
+
+def _padded(rows: Sequence[Sequence[int]], filler: int) -> Int64[Tensor, "rows longest"]:
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[filler] * (longest - len(row))] for row in rows], dtype=torch.int64)
+
+
+def _check_length(
+    tower: TextTower,
+    prefix_texts: Sequence[str],
+    prefixes: Sequence[Sequence[int]],
+    class_names: Sequence[str],
+    suffixes: Sequence[Sequence[int]],
+    num_others: int,
+) -> None:
+    longest_prefix = max(range(len(prefixes)), key=lambda index: len(prefixes[index]))
+    longest_suffix = max(range(len(suffixes)), key=lambda index: len(suffixes[index]))
+    length = num_others + len(prefixes[longest_prefix]) + len(suffixes[longest_suffix])
+    if length > tower.max_length:
+        raise InputError(
+            f"the prompt for condition {prefix_texts[longest_prefix]!r} and class {class_names[longest_suffix]!r} has "
+            f"{length} tokens, the text tower takes {tower.max_length}; shorten a name or use fewer context tokens"
+        )

@@ -1,0 +1,134 @@
+"""The small files of a run's folder: rounds, what a checkpoint belongs to, calibration, versions."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import fedmpt
+from fedmpt.config import RunConfig
+from fedmpt.data.feature_store import fingerprint
+from fedmpt.federated.calibrate import Calibration
+from fedmpt.federated.simulate import Round
+from fedmpt.files import read_json, write_atomically, write_json
+from fedmpt.types import Backbone, InputError
+
+VERSIONED = ("torch", "transformers", "numpy", "scikit-learn", "safetensors", "pillow")
+
+
+class RoundLog:
+    """rounds.jsonl: one line a round, on the disk before the round's checkpoint is.
+
+    Opening it drops what stands behind round ``keep``, which a killed run may have left.
+    """
+
+    def __init__(self, path: Path, *, keep: int) -> None:
+        self._path = path
+        kept = [line for line in _complete_lines(path) if line["round"] <= keep]
+        write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        self.seconds = sum(line["seconds"] for line in kept)
+
+    def append(self, done: Round) -> None:
+        line: dict[str, Any] = {
+            "round": done.index,
+            "clients": list(done.clients),
+            "loss": done.loss,
+            "learning_rate": done.learning_rate,
+            "seconds": round(done.seconds, 3),
+        }
+        if done.scores is not None:
+            scores = done.scores
+            line |= {"mAP": scores.mAP, "CF1": scores.CF1, "OF1": scores.OF1, "CF1_PR": scores.CF1_PR}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.seconds += line["seconds"]
+
+
+def _complete_lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break  # A kill while writing leaves half a line, always the last.
+    return lines
+
+
+def checkpoint_record(config: RunConfig, backbone: Backbone, class_names: Sequence[str]) -> dict[str, Any]:
+    """What a checkpoint's tensors belong to: enough to build the method again and to notice a wrong backbone."""
+    return {
+        "fedmpt": fedmpt.__version__,
+        "config": config.to_json(),
+        "class_names": list(class_names),
+        "backbone": {"name": backbone.name, "fingerprint": fingerprint(backbone)},
+    }
+
+
+def check_record(
+    record: Mapping[str, Any], backbone: Backbone, class_names: Sequence[str] | None, *, source: str
+) -> None:
+    """Raises InputError if a checkpoint was trained for other classes (unless None) or on another backbone."""
+    expected = list(record["class_names"])
+    if class_names is not None and list(class_names) != expected:
+        odd = next(iter(sorted(set(class_names) ^ set(expected))), None)
+        what = f"{odd!r} is only in one of them" if odd else "they are in another order"
+        raise InputError(
+            f"{source} was trained for {len(expected)} classes, the data has {len(class_names)}; {what}. "
+            "Give data with the same class list"
+        )
+    if record["backbone"]["fingerprint"] != fingerprint(backbone):
+        raise InputError(
+            f"{source} was trained on backbone {record['backbone']['name']!r}, which is not this {backbone.name!r} "
+            "or has other weights, number format or preprocessing; give the same with --backbone"
+        )
+
+
+def save_calibration(folder: Path, calibration: Calibration, class_names: Sequence[str]) -> None:
+    rows = zip(
+        class_names,
+        calibration.thresholds.tolist(),
+        calibration.scale.tolist(),
+        calibration.bias.tolist(),
+        strict=True,
+    )
+    words = {name: {"threshold": cut, "scale": scale, "bias": bias} for name, cut, scale, bias in rows}
+    write_json(folder / "calibration.json", words)
+
+
+def load_calibration(folder: Path, class_names: Sequence[str]) -> Calibration | None:
+    """The calibration stored with a checkpoint; None where training has not come to its end.
+
+    Raises:
+        InputError: if the file is damaged or of other classes.
+    """
+    path = folder / "calibration.json"
+    if not path.exists():
+        return None
+    words = read_json(path)
+    try:
+        columns = {
+            key: torch.tensor([float(words[name][key]) for name in class_names])
+            for key in ("threshold", "scale", "bias")
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: not the calibration of these classes ({error!r}); delete it or restore it"
+        ) from error
+    return Calibration(thresholds=columns["threshold"], scale=columns["scale"], bias=columns["bias"])
+
+
+def versions() -> dict[str, str]:
+    return {"fedmpt": fedmpt.__version__, "python": platform.python_version()} | {
+        name: version(name) for name in VERSIONED
+    }

@@ -1,0 +1,215 @@
+"""A training run: from a config to a folder of results, with resume."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from fedmpt.backbone import load_backbone
+from fedmpt.config import DTYPES, RunConfig
+from fedmpt.data import load_data
+from fedmpt.data.feature_store import FeatureSet, open_features
+from fedmpt.data.partition import partition
+from fedmpt.federated.calibrate import Calibration, calibrate, score_histograms
+from fedmpt.federated.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from fedmpt.federated.evaluate import probabilities
+from fedmpt.federated.simulate import Progress, Round, run_rounds
+from fedmpt.files import read_json, write_json
+from fedmpt.methods import Method
+from fedmpt.metrics import multilabel_scores, oracle_scores
+from fedmpt.records import RoundLog, check_record, checkpoint_record, save_calibration, versions
+from fedmpt.seeding import generator
+from fedmpt.state import Update, get_state, num_bytes, num_parameters, set_state
+from fedmpt.types import Backbone, ImageData, InputError
+
+
+class Watcher(Protocol):
+    """Who is told how a run goes; `fedmpt.progress` has one for the terminal."""
+
+    def started(self, config: RunConfig, prepared: Prepared, *, rounds_done: int) -> None: ...
+
+    def client_done(self, update: Update) -> None: ...
+
+    def round_done(self, done: Round) -> None: ...
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything a run needs before its first round."""
+
+    backbone: Backbone
+    data: ImageData
+    train: FeatureSet
+    test: FeatureSet
+    clients: list[FeatureSet]
+    method: Method
+    seconds: float
+
+
+def prepare(config: RunConfig, *, cache: Path, show_progress: bool) -> Prepared:
+    """Load data and backbone, compute or open features, deal them to clients, build the method.
+
+    Raises:
+        InputError: for anything wrong with what the user gave.
+    """
+    began = time.perf_counter()
+    config.check()
+    data = load_data(config.data)
+    backbone = load_backbone(config.backbone, device=config.device, dtype=DTYPES[config.dtype])
+    # Built before the features: what is wrong with a method's options shows at once.
+    method = config.method.build(backbone, data.class_names, generator=generator(config.seed, "init"))
+    # Dealing out labels is quick too, and catches a wrong --t before the tower runs.
+    _deal(config, data.train.labels)
+    sets = [
+        open_features(
+            backbone,
+            split,
+            cache=cache,
+            store_dtype=config.store_dtype,
+            device=config.device,
+            skip_corrupt=config.skip_corrupt,
+            progress=show_progress,
+        )
+        for split in (data.train, data.test)
+    ]
+    train, test = sets
+    clients = [train.subset(rows) for rows in _deal(config, train.labels)]
+    return Prepared(backbone, data, train, test, clients, method, time.perf_counter() - began)
+
+
+def _deal(config: RunConfig, labels: Tensor) -> list[Tensor]:
+    if config.setting == "heterogeneous":
+        return partition(labels, setting="heterogeneous", t=0.5 if config.t is None else config.t)
+    return partition(labels, setting="iid", num_clients=config.clients, seed=config.seed)
+
+
+def train(
+    config: RunConfig, *, out: Path, resume: bool, cache: Path, watcher: Watcher, show_progress: bool = True
+) -> dict[str, Any]:
+    """Run a federation and write ``out``: config.json, rounds.jsonl, checkpoint/, results.json. Returns the results.
+
+    Nothing is written before everything that was given has been checked. With ``resume``, an interrupted run goes
+    on after its last complete round and ends with the same numbers; a finished one is left as it is.
+
+    Raises:
+        InputError: for wrong input, or if ``out`` holds another run.
+    """
+    checkpoint = _earlier(config, out, resume=resume)
+    if checkpoint is not None and (out / "results.json").is_file():
+        return read_json(out / "results.json")
+    prepared = prepare(config, cache=cache, show_progress=show_progress)
+    record = checkpoint_record(config, prepared.backbone, prepared.data.class_names)
+    if checkpoint is not None:
+        check_record(checkpoint.record, prepared.backbone, prepared.data.class_names, source=str(out / "checkpoint"))
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "config.json", config.to_json())
+    progress = checkpoint.progress if checkpoint else None
+    log = RoundLog(out / "rounds.jsonl", keep=progress.rounds_done if progress else 0)
+    watcher.started(config, prepared, rounds_done=progress.rounds_done if progress else 0)
+    for done in _rounds(config, prepared, progress, watcher):
+        log.append(done)
+        save_checkpoint(out / "checkpoint", done.progress, record)
+        watcher.round_done(done)
+        progress = done.progress
+    if progress is None:  # Nothing to train: the checkpoint still says which method, classes and backbone.
+        progress = Progress(rounds_done=0, state={}, personal={})
+        save_checkpoint(out / "checkpoint", progress, record)
+    return _finish(config, prepared, progress, out=out, log=log)
+
+
+def _earlier(config: RunConfig, out: Path, *, resume: bool) -> Checkpoint | None:
+    """The checkpoint to continue from; None to start afresh."""
+    if out.is_file():
+        raise InputError(f"--out {out} is a file; give a folder")
+    stored = out / "config.json"
+    if not resume:
+        if stored.exists() or (out / "checkpoint").exists():
+            raise InputError(f"{out} already holds a run; continue it with --resume or choose another --out")
+        return None
+    if not stored.exists():
+        return None
+    different = _differences(RunConfig.from_json(read_json(stored), source=str(stored)), config)
+    if different:
+        raise InputError(f"{out} was started with other options ({different}); repeat those or choose another --out")
+    return load_checkpoint(out / "checkpoint") if (out / "checkpoint" / "checkpoint.json").exists() else None
+
+
+def _differences(old: RunConfig, new: RunConfig) -> str:
+    before, after = _flat(old.to_json()), _flat(new.to_json())
+    keys = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    return "; ".join(f"{key} was {before.get(key)!r}, now {after.get(key)!r}" for key in keys)
+
+
+def _flat(words: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in words.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _rounds(config: RunConfig, prepared: Prepared, start: Progress | None, watcher: Watcher) -> Iterator[Round]:
+    if not prepared.method.is_trained:
+        return iter(())
+    return run_rounds(
+        prepared.method,
+        prepared.clients,
+        prepared.test,
+        federation=config.federation,
+        training=config.training,
+        seed=config.seed,
+        start=start,
+        on_update=watcher.client_done,
+    )
+
+
+def _finish(config: RunConfig, prepared: Prepared, progress: Progress, *, out: Path, log: RoundLog) -> dict[str, Any]:
+    """Calibrate, score on the test set, write the results."""
+    method, class_names = prepared.method, prepared.data.class_names
+    _, neutral = method.split(get_state(method))
+    set_state(method, {**progress.state, **neutral}, source=str(out / "checkpoint"))
+    calibration = calibrate(
+        score_histograms(probabilities(method, client), client.labels) for client in prepared.clients
+    )
+    save_calibration(out / "checkpoint", calibration, class_names)
+    scores = score(probabilities(method, prepared.test), prepared.test, class_names, calibration=calibration)
+    results = {
+        **scores,
+        "params": {
+            "trainable": num_parameters(get_state(method)),
+            "sent_bytes_per_round": num_bytes(progress.state),
+            "clients": len(prepared.clients),
+        },
+        "time": {"prepare_s": round(prepared.seconds, 3), "rounds_s": round(log.seconds, 3)},
+        "versions": versions(),
+        "skipped_images": [str(path) for part in (prepared.train, prepared.test) for path in part.skipped],
+    }
+    write_json(out / "results.json", results)
+    return results
+
+
+def score(
+    found: Float[Tensor, "images C"],
+    features: FeatureSet,
+    class_names: Sequence[str],
+    *,
+    calibration: Calibration | None,
+    oracle: bool = False,
+) -> dict[str, Any]:
+    """Scores as results.json has them: ``test`` at 0.5, ``test_calibrated`` at the federation's thresholds, and on
+    request ``oracle``, whose thresholds are chosen on the test labels."""
+    scores: dict[str, Any] = {"test": multilabel_scores(found, features.labels).to_json(class_names)}
+    if calibration is not None:
+        calibrated = multilabel_scores(found, features.labels, threshold=calibration.thresholds)
+        scores["test_calibrated"] = calibrated.to_json(class_names)
+    if oracle:
+        scores["oracle"] = oracle_scores(found, features.labels).to_json()
+    return scores

@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fake_backbone import FakeBackbone, write_split
+from PIL import Image
+
+from fedmpt.data.feature_store import FeatureSet, open_features
+from fedmpt.data.images import read_image
+from fedmpt.data.voc import load_voc
+from fedmpt.types import InputError, Split
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Split:
+    return write_split(tmp_path / "images", 10)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def stores(cache: Path) -> list[str]:
+    return sorted(folder.name for folder in (cache / "features").iterdir())
+
+
+def direct_features(backbone: FakeBackbone, files: tuple[Path, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Without any store, all images in one batch."""
+    with torch.no_grad():
+        return backbone.encode_image(torch.stack([backbone.preprocess(read_image(file)) for file in files]))
+
+
+def all_rows(features: FeatureSet) -> torch.Tensor:
+    return torch.arange(len(features))
+
+
+@pytest.mark.parametrize(("store_dtype", "tolerance"), [("float16", 1e-3), ("float32", 1e-6)])
+def test_features_are_those_of_the_tower(split: Split, cache: Path, store_dtype: Any, tolerance: float) -> None:
+    backbone = FakeBackbone()
+    features = open_features(backbone, split, cache=cache, store_dtype=store_dtype, batch_size=4)
+    assert backbone.batches == [4, 4, 2]
+    batch = features.batch(all_rows(features))
+    patches, pooled = direct_features(FakeBackbone(), split.files)
+    torch.testing.assert_close(batch.patches, patches, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(batch.pooled, pooled, rtol=tolerance, atol=tolerance)
+    assert torch.equal(batch.labels, split.labels)
+    assert batch.patches.dtype == batch.pooled.dtype == torch.float32
+    assert (len(features), features.num_patches, features.width) == (10, 4, 6)
+    assert (features.files, features.skipped) == (split.files, ())
+
+
+def test_rows_come_in_the_order_asked_for(split: Split, cache: Path) -> None:
+    features = open_features(FakeBackbone(), split, cache=cache)
+    whole = features.batch(all_rows(features))
+    rows = torch.tensor([7, 0, 7, 3])
+    batch = features.batch(rows)
+    assert torch.equal(batch.patches, whole.patches[rows])
+    assert torch.equal(batch.pooled, whole.pooled[rows])
+    assert torch.equal(batch.labels, split.labels[rows])
+    assert len(features.batch(torch.tensor([], dtype=torch.int64))) == 0
+
+
+def test_a_batch_is_a_copy(split: Split, cache: Path) -> None:
+    features = open_features(FakeBackbone(), split, cache=cache, store_dtype="float32")
+    before = features.batch(all_rows(features)).patches.clone()
+    features.batch(all_rows(features)).patches.zero_()
+    assert torch.equal(features.batch(all_rows(features)).patches, before)
+
+
+def test_subsets_are_views(split: Split, cache: Path) -> None:
+    features = open_features(FakeBackbone(), split, cache=cache)
+    rows = torch.tensor([8, 2, 5])
+    client = features.subset(rows)
+    inner = client.subset(torch.tensor([2, 0]))
+    assert torch.equal(inner.batch(torch.tensor([0, 1])).patches, features.batch(torch.tensor([5, 8])).patches)
+    assert torch.equal(inner.labels, split.labels[[5, 8]])
+    assert inner.files == (split.files[5], split.files[8])
+    assert inner.store.patches is features.store.patches
+    assert isinstance(inner.store.patches, np.memmap)
+
+
+@pytest.mark.parametrize("rows", [[10], [-1], [0, 11]])
+def test_rows_out_of_range(split: Split, cache: Path, rows: list[int]) -> None:
+    features = open_features(FakeBackbone(), split, cache=cache)
+    for use in (features.batch, features.subset):
+        with pytest.raises(IndexError, match="there are 10 images"):
+            use(torch.tensor(rows))
+
+
+def test_the_second_time_nothing_is_computed(split: Split, cache: Path) -> None:
+    first = open_features(FakeBackbone(), split, cache=cache)
+    backbone = FakeBackbone()
+    second = open_features(backbone, split, cache=cache)
+    assert backbone.batches == []
+    assert torch.equal(first.batch(all_rows(first)).patches, second.batch(all_rows(second)).patches)
+
+
+def test_moved_images_and_new_labels_need_no_computing(split: Split, cache: Path, tmp_path: Path) -> None:
+    open_features(FakeBackbone(), split, cache=cache)
+    shutil.move(tmp_path / "images", tmp_path / "elsewhere")
+    moved = Split("test", tuple(tmp_path / "elsewhere" / file.name for file in split.files), 1 - split.labels)
+    backbone = FakeBackbone()
+    features = open_features(backbone, moved, cache=cache)
+    assert backbone.batches == []
+    assert torch.equal(features.labels, 1 - split.labels)
+
+
+def change_one_pixel(backbone: FakeBackbone, split: Split) -> Split:
+    image = Image.open(split.files[4]).copy()
+    image.putpixel((0, 0), tuple(255 - value for value in image.getpixel((0, 0))))
+    image.save(split.files[4])
+    return split
+
+
+def change_one_weight(backbone: FakeBackbone, split: Split) -> Split:
+    with torch.no_grad():
+        backbone._conv.weight[0, 0, 0, 0] += 0.5
+    return split
+
+
+def change_preprocessing(backbone: FakeBackbone, split: Split) -> Split:
+    backbone.brightness = 0.9
+    return split
+
+
+def change_order(backbone: FakeBackbone, split: Split) -> Split:
+    return Split(split.name, split.files[::-1], split.labels.flip(0))
+
+
+def leave_one_out(backbone: FakeBackbone, split: Split) -> Split:
+    return Split(split.name, split.files[1:], split.labels[1:])
+
+
+@pytest.mark.parametrize(
+    "change", [change_one_pixel, change_one_weight, change_preprocessing, change_order, leave_one_out]
+)
+def test_a_stale_store_is_never_used(split: Split, cache: Path, change: Callable[[FakeBackbone, Split], Split]) -> None:
+    open_features(FakeBackbone(), split, cache=cache)
+    backbone = FakeBackbone()
+    changed = change(backbone, split)
+    features = open_features(backbone, changed, cache=cache)
+    assert sum(backbone.batches) == len(changed)
+    assert len(stores(cache)) == 2
+    expected, _ = direct_features(backbone, changed.files)
+    torch.testing.assert_close(features.batch(all_rows(features)).patches, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_number_formats_have_stores_of_their_own(split: Split, cache: Path) -> None:
+    open_features(FakeBackbone(), split, cache=cache, store_dtype="float16")
+    open_features(FakeBackbone(), split, cache=cache, store_dtype="float32")
+    assert len(stores(cache)) == 2
+
+
+def test_rebuilt_features_are_the_same_bytes(split: Split, cache: Path) -> None:
+    open_features(FakeBackbone(), split, cache=cache, batch_size=3, num_workers=1)
+    folder = cache / "features" / stores(cache)[0]
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    shutil.rmtree(cache)
+    open_features(FakeBackbone(), split, cache=cache, batch_size=3, num_workers=4)
+    assert sorted(before) == ["patches.npy", "pooled.npy", "store.json"]
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_duplicated_pictures_are_fine(split: Split, cache: Path) -> None:
+    twice = Split("train", split.files + split.files, torch.cat([split.labels, split.labels]))
+    batch = open_features(FakeBackbone(), twice, cache=cache).batch(torch.tensor([3, 13]))
+    torch.testing.assert_close(batch.patches[0], batch.patches[1])
+
+
+def test_the_store_describes_itself(split: Split, cache: Path) -> None:
+    open_features(FakeBackbone(), split, cache=cache)
+    facts = json.loads((cache / "features" / stores(cache)[0] / "store.json").read_text())
+    assert facts["key"] == stores(cache)[0]
+    assert (facts["backbone"], facts["dtype"], facts["rows"]) == ("fake", "float16", 10)
+    assert (facts["num_patches"], facts["width"], facts["skipped"]) == (4, 6, [])
+
+
+def spoil(split: Split, *rows: int) -> None:
+    contents = [b"no picture", b"", split.files[2].read_bytes()[:100]]
+    for content, row in zip(contents * len(rows), rows, strict=False):
+        split.files[row].write_bytes(content)
+
+
+def test_a_corrupt_image_stops_and_is_named(split: Split, cache: Path) -> None:
+    spoil(split, 6)
+    with pytest.raises(InputError, match=r"006\.png: the image cannot be read .*--skip-corrupt"):
+        open_features(FakeBackbone(), split, cache=cache, batch_size=2)
+    assert stores(cache) == []
+
+
+@pytest.mark.parametrize("rows", [(0,), (9,), (0, 1, 2, 3, 4), (1, 5, 6)])
+def test_corrupt_images_can_be_left_out(split: Split, cache: Path, rows: tuple[int, ...]) -> None:
+    spoil(split, *rows)
+    features = open_features(FakeBackbone(), split, cache=cache, batch_size=2, skip_corrupt=True)
+    kept = [row for row in range(10) if row not in rows]
+    assert features.skipped == tuple(split.files[row] for row in rows)
+    assert features.files == tuple(split.files[row] for row in kept)
+    assert torch.equal(features.labels, split.labels[kept])
+    expected, _ = direct_features(FakeBackbone(), features.files)
+    torch.testing.assert_close(features.batch(all_rows(features)).patches, expected, rtol=1e-3, atol=1e-3)
+    facts = json.loads((cache / "features" / stores(cache)[0] / "store.json").read_text())
+    assert [entry["row"] for entry in facts["skipped"]] == list(rows)
+    again = FakeBackbone()
+    assert open_features(again, split, cache=cache, skip_corrupt=True).skipped == features.skipped
+    assert again.batches == []
+
+
+def test_leaving_out_must_be_asked_for_every_time(split: Split, cache: Path) -> None:
+    spoil(split, 6)
+    open_features(FakeBackbone(), split, cache=cache, skip_corrupt=True)
+    with pytest.raises(InputError, match=r"006\.png: the image cannot be read .*--skip-corrupt"):
+        open_features(FakeBackbone(), split, cache=cache)
+
+
+def test_nothing_but_corrupt_images(split: Split, cache: Path) -> None:
+    spoil(split, *range(10))
+    with pytest.raises(InputError, match=r"none of the 10 images could be read; the first, .*000\.png"):
+        open_features(FakeBackbone(), split, cache=cache, skip_corrupt=True)
+    assert stores(cache) == []
+
+
+def test_a_missing_image_is_never_left_out(split: Split, cache: Path) -> None:
+    split.files[3].unlink()
+    with pytest.raises(InputError, match=r"003\.png: the image cannot be read: No such file"):
+        open_features(FakeBackbone(), split, cache=cache, skip_corrupt=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"num_workers": 0}, "num_workers is 0"),
+    ],
+)
+def test_wrong_options(split: Split, cache: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        open_features(FakeBackbone(), split, cache=cache, **options)
+
+
+def test_a_split_without_images(cache: Path) -> None:
+    with pytest.raises(InputError, match="split 'train' has no images"):
+        open_features(FakeBackbone(), Split("train", (), torch.zeros(0, 3, dtype=torch.int8)), cache=cache)
+
+
+def test_real_photos(shared: Path, cache: Path) -> None:
+    test = load_voc(shared / "data" / "VOCdevkit").test
+    part = Split("test", test.files[:40], test.labels[:40])
+    features = open_features(FakeBackbone(), part, cache=cache)
+    expected, _ = direct_features(FakeBackbone(), part.files)
+    torch.testing.assert_close(features.batch(all_rows(features)).patches, expected, rtol=1e-3, atol=2e-3)
