@@ -42,3 +42,5 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start})") from error
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from error
+    except (ValueError, RecursionError) as error:  # Numbers of thousands of digits, brackets nested as deep.
+        raise InputError(f"{path}: JSON that cannot be read ({error})") from error

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator
 
 from fedmpt.methods import Method
 from fedmpt.state import Update, Weighting, check_state
-from fedmpt.types import State
+from fedmpt.types import InputError, State
 
 
 def aggregate(method: Method, previous: State, updates: Iterable[Update], *, weighting: Weighting) -> State:
     """The next state. ``updates`` come in the order of client numbers and are taken one at a time.
 
     Raises:
-        InputError: if an update has missing, unknown, misshapen or non-finite tensors, naming the client.
+        InputError: if an update has missing, unknown, misshapen or non-finite tensors, or no images, naming the client.
         ValueError: if there is no update, or they are out of order.
     """
     return method.aggregate(previous, _checked(updates, previous), weighting=weighting)
@@ -25,5 +25,7 @@ def _checked(updates: Iterable[Update], like: State) -> Iterator[Update]:
         if update.client <= last:
             raise ValueError(f"client {update.client} came after client {last}; sort updates by client")
         last = update.client
+        if update.num_examples < 1:
+            raise InputError(f"client {update.client} says it has {update.num_examples} images; leave it out")
         check_state(update.state, like=like, source=f"client {update.client}")
         yield update

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int8, Int64
 from torch import Tensor
 
@@ -70,28 +71,57 @@ def _f1_thresholds(counts: Int64[Tensor, "2 C bins"]) -> Float[Tensor, " C"]:
     above = counts.flip(-1).cumsum(-1).flip(-1).double()
     f1 = 2 * above[1] / (above.sum(0) + counts[1].sum(-1, keepdim=True)).clamp_min(1)
     edges = torch.linspace(-LOG_ODDS_LIMIT, LOG_ODDS_LIMIT, NUM_BINS + 1, dtype=torch.float64)[:-1]
+    edges[0] = -torch.inf  # The first bin also holds all that lies below it.
     return edges[f1.argmax(-1)].sigmoid().float()
 
 
-def _logistic_fit(
-    counts: Int64[Tensor, "2 C bins"], *, num_steps: int = 50
-) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
-    """Platt scaling (1999) of all classes at once: Newton on the binned log-odds, with his smoothed targets."""
+def _logistic_fit(counts: Int64[Tensor, "2 C bins"]) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
+    """Platt scaling (1999) of all classes at once, on the binned log-odds, with his smoothed targets."""
     width = 2 * LOG_ODDS_LIMIT / NUM_BINS
     centres = torch.linspace(-LOG_ODDS_LIMIT + width / 2, LOG_ODDS_LIMIT - width / 2, NUM_BINS, dtype=torch.float64)
-    features = torch.stack([centres, torch.ones_like(centres)])
     absent, present = counts.double()
+    total = (absent + present).clamp_min(1e-12)
     num_absent, num_present = absent.sum(-1, keepdim=True), present.sum(-1, keepdim=True)
     target = present * (num_present + 1) / (num_present + 2) + absent / (num_absent + 2)
-    weights = torch.tensor([1.0, 0.0], dtype=torch.float64).repeat(counts.shape[1], 1)
-    ridge = 1e-6 * torch.eye(2, dtype=torch.float64)
+    # Scores of many classes lie far from zero and close together: without standardising, scale and bias are one.
+    mean = (total * centres).sum(-1, keepdim=True) / total.sum(-1, keepdim=True)
+    variance = (total * (centres - mean) ** 2).sum(-1, keepdim=True) / total.sum(-1, keepdim=True)
+    spread = variance.sqrt().clamp_min(width)
+    rate = (target.sum(-1, keepdim=True) / total.sum(-1, keepdim=True)).clamp(1e-6, 1 - 1e-6)
+    features = torch.stack([(centres - mean) / spread, torch.ones_like(target)], dim=1)
+    weights = _newton(features, total, target, start=torch.cat([spread, rate.logit()], dim=1))
+    scale = weights[:, :1] / spread
+    return scale[:, 0].float(), (weights[:, 1:] - scale * mean)[:, 0].float()
+
+
+def _newton(
+    features: Float[Tensor, "C 2 bins"],
+    total: Float[Tensor, "C bins"],
+    target: Float[Tensor, "C bins"],
+    *,
+    start: Float[Tensor, "C 2"],
+    num_steps: int = 100,
+) -> Float[Tensor, "C 2"]:
+    """Weights that minimise the logistic loss with ``target`` of the ``total`` counted present, for every class."""
+
+    def loss(weights: Tensor) -> Float[Tensor, " C"]:
+        logits = torch.einsum("ci,cib->cb", weights, features)
+        return (total * F.softplus(logits) - target * logits).sum(-1)
+
+    weights, lowest = start, loss(start)
+    ridge = 1e-9 * total.sum(-1)[:, None, None] * torch.eye(2, dtype=torch.float64)
     for _ in range(num_steps):
-        predicted = (weights @ features).sigmoid()
-        gradient = ((absent + present) * predicted - target) @ features.T
-        curvature = (absent + present) * predicted * (1 - predicted)
-        hessian = torch.einsum("cb,ib,jb->cij", curvature, features, features) + ridge
-        step = torch.linalg.solve(hessian, gradient)
-        weights = weights - step.clamp(-1, 1)
-        if step.abs().max() < 1e-8:
+        predicted = torch.einsum("ci,cib->cb", weights, features).sigmoid()
+        gradient = torch.einsum("cb,cib->ci", total * predicted - target, features)
+        curvature = total * predicted * (1 - predicted)
+        step = torch.linalg.solve(torch.einsum("cb,cib,cjb->cij", curvature, features, features) + ridge, gradient)
+        length = torch.ones_like(lowest)
+        # Far from the optimum the curvature vanishes and a full step overshoots: halve it until the loss falls.
+        while ((worse := loss(weights - length[:, None] * step) > lowest) & (length > 1e-12)).any():
+            length = torch.where(worse, length / 2, length)
+        moved = torch.where(worse[:, None], weights, weights - length[:, None] * step)
+        change, weights = (moved - weights).abs().max(), moved
+        lowest = loss(weights)
+        if change < 1e-10:
             break
-    return weights[:, 0].float(), weights[:, 1].float()
+    return weights

@@ -47,7 +47,8 @@ def save_checkpoint(folder: Path, progress: Progress, record: Mapping[str, Any])
     }
     write_json(folder / INDEX, index)
     kept = {file["name"] for file in (state_file, personal_file) if file}
-    for path in folder.glob("*.safetensors"):
+    leftovers = folder.glob(".*.tmp")  # Of a run that was killed while it wrote.
+    for path in [*folder.glob("*.safetensors"), *leftovers]:
         if path.name not in kept:
             path.unlink(missing_ok=True)
 
@@ -71,7 +72,10 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             for key, tensor in _read_tensors(folder, index["personal"]).items():
                 client, name = key.split("/", 1)
                 personal.setdefault(int(client), {})[name] = tensor
-        progress = Progress(rounds_done=int(index["rounds_done"]), state=state, personal=personal)
+        rounds_done = index["rounds_done"]
+        if not isinstance(rounds_done, int) or rounds_done < 0:
+            raise ValueError(f"rounds_done is {rounds_done!r}")
+        progress = Progress(rounds_done=rounds_done, state=state, personal=personal)
         return Checkpoint(progress, dict(index["record"]))
     except InputError:
         raise
@@ -81,9 +85,11 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 def _write_tensors(folder: Path, stem: str, tensors: State) -> dict[str, str]:
     content = save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
-    path = folder / f"{stem}.safetensors"
+    digest = hashlib.sha256(content).hexdigest()
+    # The hash in the name: a round that is stored twice must not overwrite what the old index still names.
+    path = folder / f"{stem}-{digest[:12]}.safetensors"
     write_atomically(path, content)
-    return {"name": path.name, "sha256": hashlib.sha256(content).hexdigest()}
+    return {"name": path.name, "sha256": digest}
 
 
 def _read_tensors(folder: Path, file: Mapping[str, str]) -> State:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -68,7 +69,7 @@ def local_update(
     for _ in range(training.local_epochs):
         for rows in torch.randperm(len(features), generator=order).split(training.batch_size):
             loss = _step(method, features, rows, optimizer)
-            if not loss < float("inf"):
+            if not math.isfinite(loss):
                 raise InputError(f"client {client}, round {round_index}: the loss is {loss}; try a lower learning rate")
             total += loss * len(rows)
     num_seen = len(features) * training.local_epochs
@@ -80,7 +81,7 @@ def local_update(
 def _step(method: Method, features: FeatureSet, rows: Int64[Tensor, " B"], optimizer: torch.optim.Optimizer) -> float:
     batch = features.batch(rows, device=method.device)
     optimizer.zero_grad(set_to_none=True)
-    loss = method.loss(method(batch), batch.labels)
+    loss = method.loss(batch)
     loss.backward()
     optimizer.step()
     return loss.item()

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int8
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedmpt.backbone.text_tower import TextTower
 from fedmpt.losses import asymmetric_loss
 from fedmpt.state import Update, Weighting, mean_state
-from fedmpt.types import Backbone, Batch, State
+from fedmpt.types import Backbone, Batch, InputError, State
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,9 @@ class Method(nn.Module, ABC):
     def forward(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
         """Probabilities in [0, 1]; ``text`` is `encode_text`'s result, computed when not given."""
 
-    def loss(self, probabilities: Float[Tensor, "B C"], labels: Int8[Tensor, "B C"]) -> Float[Tensor, ""]:
-        return asymmetric_loss(probabilities, labels)
+    def loss(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, ""]:
+        """What local training minimises; ``text`` as in `forward`."""
+        return asymmetric_loss(self(batch, text), batch.labels)
 
     def learning_rate_factors(self) -> dict[str, float]:
         """Factors on the learning rate for parameters whose names start so; 1 for all others."""
@@ -90,6 +91,12 @@ class Method(nn.Module, ABC):
     def is_trained(self) -> bool:
         """Whether there is anything to train: zero-shot has nothing."""
         return any(True for _ in self.parameters())
+
+
+def check_class_names(class_names: Sequence[str], *, method: str) -> None:
+    """Raises InputError where there is nothing to tell apart: all our methods compare classes within an image."""
+    if len(class_names) < 2:
+        raise InputError(f"{method} compares classes with each other and got {len(class_names)}; give at least two")
 
 
 def _factor(name: str, factors: dict[str, float]) -> float:

@@ -8,17 +8,17 @@ weighs the conditions' predictions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int8
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedmpt.backbone.text_tower import TextTower
 from fedmpt.losses import asymmetric_loss
-from fedmpt.methods.base import Method, MethodConfig
+from fedmpt.methods.base import Method, MethodConfig, check_class_names
 from fedmpt.prompts import PromptTemplate, phrase_context, random_context
 from fedmpt.transport import patch_marginals, sinkhorn
 from fedmpt.types import Backbone, Batch, InputError
@@ -71,6 +71,8 @@ class FedMPTConfig(MethodConfig):
     """Factor on the learning rate for the adapters."""
     gate_rate: float = 1.0
     """Factor on the learning rate for the gate."""
+    calibration_rate: float = 1.0
+    """Factor on the learning rate for the calibration's scales and biases."""
 
     gamma_positive: float = 1.0
     """Focusing of the asymmetric loss on present labels."""
@@ -148,17 +150,8 @@ class FedMPT(Method):
     def learning_rate_factors(self) -> dict[str, float]:
         config = self.config
         context = {"condition_context": config.context_rate, "class_context": config.context_rate}
-        return context | {"adapter_": config.adapter_rate, "gate_": config.gate_rate}
-
-    def loss(self, probabilities: Float[Tensor, "B C"], labels: Int8[Tensor, "B C"]) -> Float[Tensor, ""]:
-        config = self.config
-        return asymmetric_loss(
-            probabilities,
-            labels,
-            gamma_positive=config.gamma_positive,
-            gamma_negative=config.gamma_negative,
-            margin=config.margin,
-        )
+        calibration = {"scale": config.calibration_rate, "bias": config.calibration_rate}
+        return context | calibration | {"adapter_": config.adapter_rate, "gate_": config.gate_rate}
 
     def encode_text(self) -> Float[Tensor, "N C D"]:
         """Normalised condition prompts; N = 1 without them."""
@@ -169,7 +162,8 @@ class FedMPT(Method):
         text = self.encode_text() if text is None else text
         patches = F.normalize(batch.patches, dim=-1)
         by_condition = self.condition_predictions(self.similarities(patches, text))
-        probabilities = (self.gate_weights(patches)[..., None] * by_condition).sum(1)
+        # Weights that sum to one but for rounding can lead a few 1e-7 over it, and scores refuse such probabilities.
+        probabilities = (self.gate_weights(patches)[..., None] * by_condition).sum(1).clamp_max(1)
         return self._calibrated(probabilities) if self.config.calibration else probabilities
 
     def similarities(self, patches: Float[Tensor, "B M D"], text: Float[Tensor, "#N C D"]) -> Float[Tensor, "B N M C"]:
@@ -211,6 +205,16 @@ class FedMPT(Method):
             return patches.new_full((len(patches), num), 1 / num)
         return (patches.mean(1) @ self.gate_down @ self.gate_up).softmax(-1)
 
+    def _asymmetric_loss(self, probabilities: Float[Tensor, "B C"], batch: Batch) -> Float[Tensor, ""]:
+        config = self.config
+        return asymmetric_loss(
+            probabilities,
+            batch.labels,
+            gamma_positive=config.gamma_positive,
+            gamma_negative=config.gamma_negative,
+            margin=config.margin,
+        )
+
     def _calibrated(self, probabilities: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
         return (self.scale * probabilities.logit(eps=1e-6) + self.bias).sigmoid()
 
@@ -235,10 +239,16 @@ def adapted_cosines(
 
 
 def _check(config: FedMPTConfig, class_names: Sequence[str]) -> None:
-    if len(class_names) < 2:
-        raise InputError("FedMPT compares classes with each other: give at least two")
-    if not config.conditions or len(set(config.conditions)) != len(config.conditions):
-        raise InputError(f"conditions must be at least one and all different, got {config.conditions!r}")
+    check_class_names(class_names, method="FedMPT")
+    conditions = config.conditions
+    if not conditions or len(set(conditions)) != len(conditions) or not all(map(str.strip, conditions)):
+        raise InputError(f"--conditions must be at least one, all different and in words, got {conditions!r}")
     for name in ("entropy", "patch_temperature", "rank", "num_class_context", "sinkhorn_iterations"):
-        if not getattr(config, name) > 0:
-            raise InputError(f"{name.replace('_', '-')} must be positive, got {getattr(config, name)}")
+        if not 0 < getattr(config, name) < float("inf"):
+            raise InputError(f"--{name.replace('_', '-')} must be positive, got {getattr(config, name)}")
+    rates = [field.name for field in fields(config) if field.name.endswith("_rate")]
+    for name in ("num_condition_context", "sinkhorn_tolerance", "gamma_positive", "gamma_negative", *rates):
+        if not 0 <= getattr(config, name) < float("inf"):
+            raise InputError(f"--{name.replace('_', '-')} must not be negative, got {getattr(config, name)}")
+    if not 0 <= config.margin < 1:
+        raise InputError(f"--margin must be in [0, 1), got {config.margin}")

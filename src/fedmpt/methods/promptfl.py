@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from fedmpt.backbone.text_tower import TextTower
 from fedmpt.heads import SigmoidCalibration, csra_logits
-from fedmpt.methods.base import Method, MethodConfig
+from fedmpt.methods.base import Method, MethodConfig, check_class_names
 from fedmpt.prompts import PromptTemplate, phrase_context, random_context
-from fedmpt.types import Backbone, Batch
+from fedmpt.types import Backbone, Batch, InputError
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,9 @@ class PromptFL(Method):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
+        check_class_names(class_names, method="PromptFL")
+        if config.num_context < 1:
+            raise InputError(f"--num-context must be positive, got {config.num_context}")
         self.tower = TextTower(backbone.text_model)
         self.template = PromptTemplate(
             self.tower, backbone.tokenizer, class_names, num_prefix_context=config.num_context

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedmpt.backbone.text_tower import TextTower
 from fedmpt.heads import csra_logits, standardised
-from fedmpt.methods.base import Method, MethodConfig
+from fedmpt.methods.base import Method, MethodConfig, check_class_names
 from fedmpt.prompts import PromptTemplate
 from fedmpt.types import Backbone, Batch, InputError
 
@@ -39,8 +39,9 @@ class ZeroShotConfig(MethodConfig):
 class ZeroShot(Method):
     def __init__(self, config: ZeroShotConfig, backbone: Backbone, class_names: Sequence[str]) -> None:
         super().__init__()
+        check_class_names(class_names, method="zero-shot CLIP")
         if not config.template.endswith(" {}.") or config.template.count("{}") != 1:
-            raise InputError(f"template {config.template!r} must end with ' {{}}.', as in 'a photo of a {{}}.'")
+            raise InputError(f"--template {config.template!r} must end with ' {{}}.', as in 'a photo of a {{}}.'")
         self.head = config.head
         self.logit_scale = backbone.logit_scale
         self.tower = TextTower(backbone.text_model)
