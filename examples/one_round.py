@@ -54,9 +54,7 @@ def main() -> None:
         method = FedMPTConfig().build(backbone, data.class_names, generator=generator(SEED, "init"))
         state = get_state(method)
         before = multilabel_scores(probabilities(method, test), test.labels)
-        print(
-            f"{sum(tensor.numel() for tensor in state.values()):,} trained numbers, mAP {before.mAP:.2f} at the start"
-        )
+        print(f"{num_parameters(state):,} trained parameters, mAP {before.mAP:.2f} at the start")
 
         # Every client trains from the server's state and sends back its own; images stay where they are.
         updates = []
