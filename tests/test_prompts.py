@@ -9,7 +9,7 @@ import torch
 
 from fedmpt.backbone import load_backbone
 from fedmpt.backbone.text_tower import TextTower
-from fedmpt.prompts import PromptTemplate, phrase_context, random_context, token_ids
+from fedmpt.prompts import PromptTemplate, context_from, random_context, token_ids
 from fedmpt.types import Backbone, InputError
 
 
@@ -32,12 +32,21 @@ def test_layout_is_start_context_condition_context_class_stop_end(backbone: Back
     torch.testing.assert_close(found, torch.cat(expected), atol=0, rtol=0)
 
 
-def test_phrase_has_to_fit(backbone: Backbone) -> None:
+def test_context_ends_with_the_phrase_and_is_random_before_it(backbone: Backbone) -> None:
     tower = TextTower(backbone.text_model)
-    count = len(token_ids(backbone.tokenizer, "a dog"))
-    assert phrase_context(tower, backbone.tokenizer, "a dog", count).shape == (count, tower.width)
-    with pytest.raises(InputError, match=f"'a dog' is {count} tokens long, the context has {count + 1}"):
-        phrase_context(tower, backbone.tokenizer, "a dog", count + 1)
+    ids = token_ids(backbone.tokenizer, "a dog")
+    words = tower.embed_tokens(torch.tensor(ids))
+
+    def start(phrase: str, num_tokens: int, seed: int = 0) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return context_from(tower, backbone.tokenizer, phrase, num_tokens, generator=generator)
+
+    assert start("a dog", len(ids)).equal(words)
+    assert start("a dog", len(ids) - 1).equal(words[1:])
+    longer = start("a dog", len(ids) + 3)
+    assert longer[3:].equal(words)
+    assert longer[:3].equal(start("", 3))
+    assert not longer[:3].equal(start("", 3, seed=1))
 
 
 def test_too_long_a_prompt_is_named(backbone: Backbone) -> None:

@@ -72,21 +72,16 @@ def token_ids(tokenizer: CLIPTokenizer, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
 
-def phrase_context(
-    tower: TextTower, tokenizer: CLIPTokenizer, phrase: str, num_tokens: int
+def context_from(
+    tower: TextTower, tokenizer: CLIPTokenizer, phrase: str, num_tokens: int, *, generator: torch.Generator
 ) -> Float[Tensor, "num_tokens W"]:
-    """Context tokens that start as the words of a phrase.
+    """Context tokens that start as the last words of a phrase, next to the class name, and random in front of them.
 
-    Raises:
-        InputError: if the phrase is not exactly ``num_tokens`` BPE tokens long.
+    An empty phrase gives random ones only.
     """
-    ids = token_ids(tokenizer, phrase)
-    if len(ids) != num_tokens:
-        raise InputError(
-            f"the phrase {phrase!r} is {len(ids)} tokens long, the context has {num_tokens}; "
-            f"set the context's length to {len(ids)} or choose another phrase"
-        )
-    return tower.embed_tokens(torch.tensor(ids, dtype=torch.int64))
+    ids = token_ids(tokenizer, phrase)[-num_tokens:]
+    drawn = random_context(num_tokens - len(ids), tower.width, generator=generator).to(tower.device)
+    return torch.cat([drawn, tower.embed_tokens(torch.tensor(ids, dtype=torch.int64))])
 
 
 def random_context(*shape: int, generator: torch.Generator) -> Float[Tensor, "..."]:

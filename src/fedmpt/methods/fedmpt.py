@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fedmpt.backbone.text_tower import TextTower
 from fedmpt.losses import asymmetric_loss
 from fedmpt.methods.base import Method, MethodConfig, check_class_names
-from fedmpt.prompts import PromptTemplate, phrase_context, random_context
+from fedmpt.prompts import PromptTemplate, context_from, random_context
 from fedmpt.transport import patch_marginals, sinkhorn
 from fedmpt.types import Backbone, Batch, InputError
 
@@ -50,11 +50,11 @@ class FedMPTConfig(MethodConfig):
     """Learnable tokens before the condition, one set each."""
     num_class_context: int = 4
     """Learnable tokens before the class, one set for all."""
-    class_context_init: str = ""
-    """Words the class context starts from, exactly num_class_context tokens; empty draws it from N(0, 0.02^2)."""
+    class_context_init: str = "a photo of a"
+    """Words the class context starts from; where too few, and if empty, tokens are drawn from N(0, 0.02^2)."""
     rank: int = 32
     """Rank of adapters and gate."""
-    entropy: float = 0.2
+    entropy: float = 1.0
     """Entropy of the transport in cost units (POT's reg)."""
     patch_temperature: float = 4.0
     """tau: how evenly patches share the mass; smaller is sharper."""
@@ -62,16 +62,16 @@ class FedMPTConfig(MethodConfig):
     """Most Sinkhorn iterations."""
     sinkhorn_tolerance: float = 1e-3
     """Largest relative error of a row sum at which Sinkhorn stops."""
-    calibration: bool = False
+    calibration: bool = True
     """Also train a scale and a bias for each class on the log-odds."""
 
     context_rate: float = 1.0
     """Factor on the learning rate for the prompts' tokens."""
-    adapter_rate: float = 1.0
+    adapter_rate: float = 50.0
     """Factor on the learning rate for the adapters."""
-    gate_rate: float = 1.0
+    gate_rate: float = 30.0
     """Factor on the learning rate for the gate."""
-    calibration_rate: float = 1.0
+    calibration_rate: float = 30.0
     """Factor on the learning rate for the calibration's scales and biases."""
 
     gamma_positive: float = 1.0
@@ -130,11 +130,10 @@ class FedMPT(Method):
         if config.condition_prompts:
             shape = (config.num_conditions, config.num_condition_context, width)
             self.condition_context = nn.Parameter(random_context(*shape, generator=generator))
-        if config.class_context_init:
-            words, size = config.class_context_init, config.num_class_context
-            self.class_context = nn.Parameter(phrase_context(self.tower, backbone.tokenizer, words, size))
-        else:
-            self.class_context = nn.Parameter(random_context(config.num_class_context, width, generator=generator))
+        words, size = config.class_context_init, config.num_class_context
+        self.class_context = nn.Parameter(
+            context_from(self.tower, backbone.tokenizer, words, size, generator=generator)
+        )
 
     def _add_adapters_and_gate(self, joint_width: int, generator: torch.Generator) -> None:
         config, num = self.config, self.config.num_conditions
@@ -159,12 +158,24 @@ class FedMPT(Method):
         return F.normalize(self.tower.encode(self.template.embed(condition_context, self.class_context)), dim=-1)
 
     def forward(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
+        mixture = self.mixture(batch, text)
+        return self._calibrated(mixture) if self.config.calibration else mixture
+
+    def loss(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, ""]:
+        mixture = self.mixture(batch, text)
+        loss = self._asymmetric_loss(mixture, batch)
+        if not self.config.calibration:
+            return loss
+        # Scales and biases learn from their own loss: sent through them, the gradient of all else costs mAP.
+        return loss + self._asymmetric_loss(self._calibrated(mixture.detach()), batch)
+
+    def mixture(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
+        """P': the conditions' predictions weighed by the gate, in [0, 1]."""
         text = self.encode_text() if text is None else text
         patches = F.normalize(batch.patches, dim=-1)
         by_condition = self.condition_predictions(self.similarities(patches, text))
         # Weights that sum to one but for rounding can lead a few 1e-7 over it, and scores refuse such probabilities.
-        probabilities = (self.gate_weights(patches)[..., None] * by_condition).sum(1).clamp_max(1)
-        return self._calibrated(probabilities) if self.config.calibration else probabilities
+        return (self.gate_weights(patches)[..., None] * by_condition).sum(1).clamp_max(1)
 
     def similarities(self, patches: Float[Tensor, "B M D"], text: Float[Tensor, "#N C D"]) -> Float[Tensor, "B N M C"]:
         """Cosines of adapted patches and prompts on the logit scale. ``patches`` are normalised."""

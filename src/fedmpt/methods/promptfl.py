@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fedmpt.backbone.text_tower import TextTower
 from fedmpt.heads import SigmoidCalibration, csra_logits
 from fedmpt.methods.base import Method, MethodConfig, check_class_names
-from fedmpt.prompts import PromptTemplate, phrase_context, random_context
+from fedmpt.prompts import PromptTemplate, context_from
 from fedmpt.types import Backbone, Batch, InputError
 
 
@@ -29,7 +29,7 @@ class PromptFLConfig(MethodConfig):
     num_context: int = 16
     """Learnable tokens before the class name."""
     context_init: str = ""
-    """Words the context starts from, exactly num_context tokens; empty draws it from N(0, 0.02^2)."""
+    """Words the context starts from; where they are too few, and if empty, tokens are drawn from N(0, 0.02^2)."""
 
     def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> PromptFL:
         return PromptFL(self, backbone, class_names, generator=generator)
@@ -52,10 +52,9 @@ class PromptFL(Method):
         self.template = PromptTemplate(
             self.tower, backbone.tokenizer, class_names, num_prefix_context=config.num_context
         )
-        if config.context_init:
-            context = phrase_context(self.tower, backbone.tokenizer, config.context_init, config.num_context)
-        else:
-            context = random_context(config.num_context, self.tower.width, generator=generator)
+        context = context_from(
+            self.tower, backbone.tokenizer, config.context_init, config.num_context, generator=generator
+        )
         self.context = nn.Parameter(context)
         self.calibration = SigmoidCalibration()
         self.to(self.tower.device)

@@ -1,0 +1,25 @@
+"""Zero-shot, PromptFL and FedMPT at their best settings (chosen on validation images, see docs/method.md)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fedmpt.config import RunConfig, preset
+
+
+def rows(data: str) -> dict[str, RunConfig]:
+    """A config for each line of the table; data set, backbone and seed are put in by `benchmarks/run.py`."""
+    zero_shot, promptfl, fedmpt = (preset("default", name, data) for name in ("zero-shot", "promptfl", "fedmpt"))
+    return {
+        "zero-shot, patches": zero_shot,
+        "zero-shot, pooled": replace(zero_shot, method=replace(zero_shot.method, head="pooled")),
+        "zero-shot, CSRA": replace(zero_shot, method=replace(zero_shot.method, head="csra")),
+        "PromptFL, 16 random tokens": promptfl,
+        "PromptFL, from 'a photo of a'": with_method(promptfl, num_context=4, context_init="a photo of a"),
+        "FedMPT, paper's values": replace(fedmpt, method=type(fedmpt.method).paper()),
+        "FedMPT": fedmpt,
+    }
+
+
+def with_method(config: RunConfig, **options: object) -> RunConfig:
+    return replace(config, method=replace(config.method, **options))
