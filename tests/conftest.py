@@ -15,7 +15,7 @@ from tiny_clip import write_tiny_clip
 
 # Before any test module imports the package: what is imported earlier stays unchecked.
 jaxtyping.install_import_hook("fedmpt", "typecheck.check")
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 PROJECT = Path(__file__).resolve().parents[1]
 

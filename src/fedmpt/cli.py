@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -42,19 +43,26 @@ def _run(command: str, words: list[str]) -> int:
     if command not in ("train", "evaluate", "predict"):
         print(f"fedmpt: unknown command {command!r}; there are train, evaluate and predict", file=sys.stderr)
         return 2
-    # Imported late: the commands need torch, --help and --version do not.
-    from fedmpt import commands
-    from fedmpt.types import InputError
-
     try:
+        # Imported late: --help and --version need none of it.
+        from fedmpt import commands
+
         getattr(commands, command)(words)
-    except InputError as error:
-        print(f"fedmpt {command}: {error}", file=sys.stderr)
-        return 2
+        sys.stdout.flush()
+    except BrokenPipeError:  # The reader, say `head`, has enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         print(f"fedmpt {command}: {error.filename or 'file system'}: {error.strerror or error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"fedmpt {command}: interrupted", file=sys.stderr)
+    except ValueError as error:
+        from fedmpt.types import InputError
+
+        if not isinstance(error, InputError):
+            raise
+        print(f"fedmpt {command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print(f"fedmpt {command}: interrupted{stop}", file=sys.stderr)
         return 130
     return 0

@@ -1,4 +1,7 @@
-"""The commands: flags in, `fedmpt.run` and `fedmpt.predict` called, tables and JSON out."""
+"""The commands: flags in, `fedmpt.run` and `fedmpt.predict` called, tables and JSON out.
+
+What needs torch is imported within functions: help and mistyped options must not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +9,19 @@ import argparse
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from fedmpt.config import PRESETS, RunConfig, preset
-from fedmpt.data import load_data
-from fedmpt.data.feature_store import open_features
-from fedmpt.federated.evaluate import probabilities
-from fedmpt.files import read_json, write_json
-from fedmpt.predict import Label, load_trained
-from fedmpt.predict import predict as predict_labels
-from fedmpt.progress import TerminalWatcher
-from fedmpt.run import score
-from fedmpt.run import train as train_run
-from fedmpt.types import InputError
+if TYPE_CHECKING:
+    from fedmpt.config import RunConfig, TrainOptions
+    from fedmpt.predict import Label
 
 
 def default_cache() -> Path:
@@ -34,56 +30,28 @@ def default_cache() -> Path:
     return Path(os.environ.get("FEDMPT_CACHE") or Path(base) / "fedmpt")
 
 
-@dataclass(frozen=True)
-class TrainOptions:
-    """Train a method across clients and score it on the test set.
-
-    Leaves in --out: config.json, rounds.jsonl, checkpoint/ and results.json. Examples:
-
-    fedmpt train --data voc:VOCdevkit --out runs/a
-
-    fedmpt train --data voc:VOCdevkit --method promptfl --num-context 4 --seed 1 --out runs/b
-
-    fedmpt train --out runs/a --resume
-    """
-
-    out: Path
-    """Folder for the run."""
-    method: str = "fedmpt"
-    """What to train: fedmpt, promptfl or zero-shot. Decides which method options there are below."""
-    preset: Literal["default", "paper"] = "default"
-    """Where options start from: what measured best here, or the paper's values."""
-    resume: bool = False
-    """Continue the run in --out after its last complete round; its options need not be repeated."""
-    cache: Path = field(default_factory=default_cache)
-    """Folder for computed features."""
-    quiet: bool = False
-    """Print nothing but errors."""
-    run: RunConfig = tyro.MISSING
-
-
 def train(words: list[str]) -> None:
-    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    chooser.add_argument("--method")
-    chooser.add_argument("--preset", default="default", choices=PRESETS)
-    chooser.add_argument("--out")
-    chooser.add_argument("--resume", action="store_true")
-    chosen, _ = chooser.parse_known_args(words)
-    start = _starting_config(chosen)
-    default = TrainOptions(out=tyro.MISSING, method=start.method.name, preset=chosen.preset, run=start)
-    options = tyro.cli(
-        TrainOptions, args=words, default=default, prog="fedmpt train", config=(tyro.conf.OmitArgPrefixes,)
-    )
-    console = Console(stderr=True, quiet=options.quiet)
-    with TerminalWatcher(console) as watcher:
-        results = train_run(
-            options.run,
-            out=options.out,
-            resume=options.resume,
-            cache=options.cache,
-            watcher=watcher,
-            show_progress=not options.quiet,
-        )
+    from fedmpt.progress import TerminalWatcher
+    from fedmpt.run import is_finished
+    from fedmpt.run import train as train_run
+
+    options = _train_options(words)
+    console = Console(stderr=True, quiet=options.quiet, highlight=False, soft_wrap=True)
+    was_finished = is_finished(options.out)
+    try:
+        with TerminalWatcher(console) as watcher:
+            results = train_run(
+                options.run,
+                out=options.out,
+                resume=options.resume,
+                cache=options.cache or default_cache(),
+                watcher=watcher,
+                show_progress=not options.quiet,
+            )
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(_how_to_continue(options)) from stop
+    if was_finished:
+        console.print(f"{options.out} was finished before; it is left as it is", markup=False)
     if not options.quiet:
         _print_scores(results)
 
@@ -91,6 +59,8 @@ def train(words: list[str]) -> None:
 @dataclass(frozen=True)
 class EvaluateOptions:
     """Score a checkpoint on the test part of a data set, and write the scores.
+
+    For example:
 
     fedmpt evaluate --checkpoint runs/a/checkpoint --data voc:VOCdevkit
     """
@@ -109,12 +79,22 @@ class EvaluateOptions:
     """File for the scores; evaluation.json beside the checkpoint unless given."""
     skip_corrupt: bool = False
     """Leave out images that cannot be read, and list them, instead of stopping."""
-    cache: Path = field(default_factory=default_cache)
-    """Folder for computed features."""
+    cache: Path | None = None
+    """Folder for computed features; $FEDMPT_CACHE or a folder of the user's cache unless given."""
 
 
 def evaluate(words: list[str]) -> None:
     options = tyro.cli(EvaluateOptions, args=words, prog="fedmpt evaluate")
+    from fedmpt.data import load_data
+    from fedmpt.data.feature_store import open_features
+    from fedmpt.federated.evaluate import probabilities
+    from fedmpt.files import write_json
+    from fedmpt.predict import load_trained
+    from fedmpt.records import check_writable
+    from fedmpt.run import score
+
+    out = options.out or options.checkpoint.resolve().parent / "evaluation.json"
+    check_writable(out, kind="file")
     data = load_data(options.data)
     trained = load_trained(
         options.checkpoint, backbone=options.backbone, device=options.device, class_names=data.class_names
@@ -122,29 +102,25 @@ def evaluate(words: list[str]) -> None:
     features = open_features(
         trained.backbone,
         data.test,
-        cache=options.cache,
+        cache=options.cache or default_cache(),
         store_dtype=trained.config.store_dtype,
         device=options.device,
         skip_corrupt=options.skip_corrupt,
     )
     found = probabilities(trained.method, features)
-    scores = score(
-        found,
-        features,
-        trained.class_names,
-        calibration=trained.calibration,
-        oracle=options.protocol == "oracle",
-    )
+    oracle = options.protocol == "oracle"
+    scores = score(found, features, trained.class_names, calibration=trained.calibration, oracle=oracle)
     scores["skipped_images"] = [str(path) for path in features.skipped]
-    out = options.out or options.checkpoint.resolve().parent / "evaluation.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, scores)
-    _print_scores(scores)
-    Console(stderr=True).print(f"written to {out}", highlight=False, soft_wrap=True)
+    _print_evaluation(scores, out)
 
 
 @dataclass(frozen=True)
 class PredictOptions:
     """Print the labels of images with their probabilities.
+
+    For example:
 
     fedmpt predict --checkpoint runs/a/checkpoint photo.jpg
 
@@ -167,6 +143,10 @@ class PredictOptions:
 
 def predict(words: list[str]) -> None:
     options = tyro.cli(PredictOptions, args=words, prog="fedmpt predict")
+    from fedmpt.predict import load_trained
+    from fedmpt.predict import predict as predict_labels
+    from fedmpt.types import InputError
+
     if not options.images:
         raise InputError("give at least one image file")
     trained = load_trained(options.checkpoint, backbone=options.backbone, device=options.device)
@@ -178,14 +158,65 @@ def predict(words: list[str]) -> None:
         _print_labels(found, options.top)
 
 
-def _starting_config(chosen: argparse.Namespace) -> RunConfig:
+def _train_options(words: list[str]) -> TrainOptions:
+    """Parsed in two steps, since the method decides which options there are."""
+    from fedmpt.config import TrainOptions
+    from fedmpt.types import InputError
+
+    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in ("--method", "--preset", "--out", "--data"):
+        chooser.add_argument(flag, nargs="?")  # A value may be missing: the second parser has the message for that.
+    chooser.add_argument("--resume", action="store_true")
+    chosen, _ = chooser.parse_known_args(words)
+    wants_help = "-h" in words or "--help" in words
+    if chosen.out is None and not wants_help:
+        raise InputError("give a folder for the run with --out, for example --out runs/a")
+    out = Path(chosen.out or ".")
+    start = _from_preset(chosen, data=chosen.data or "") if wants_help else _starting_config(chosen, out)
+    default = TrainOptions(out=out, method=start.method.name, preset=chosen.preset or "default", run=start)
+    return tyro.cli(TrainOptions, args=words, default=default, prog="fedmpt train", config=(tyro.conf.OmitArgPrefixes,))
+
+
+def _starting_config(chosen: argparse.Namespace, out: Path) -> RunConfig:
     """The stored config when resuming, else the preset; flags then override it."""
-    if chosen.resume and chosen.out and (stored := Path(chosen.out) / "config.json").is_file():
+    from fedmpt.config import RunConfig
+    from fedmpt.files import read_json
+    from fedmpt.types import InputError
+
+    stored = out / "config.json"
+    if chosen.resume and stored.is_file():
         config = RunConfig.from_json(read_json(stored), source=str(stored))
         if chosen.method not in (None, config.method.name):
-            raise InputError(f"{chosen.out} holds a run of {config.method.name}, not {chosen.method}")
-        return config
-    return preset(chosen.preset, chosen.method or "fedmpt", data=tyro.MISSING)
+            raise InputError(f"{out} holds a run of {config.method.name}, not {chosen.method}")
+        # A preset that is named has to agree with the run, as all other flags have to.
+        return config if chosen.preset is None else _from_preset(chosen, data=config.data)
+    if chosen.data is None:
+        nothing = f"{out} holds no run to continue; check --out, or " if chosen.resume else ""
+        raise InputError(f"{nothing}give a data set with --data, for example --data voc:VOCdevkit")
+    return _from_preset(chosen, data=chosen.data)
+
+
+def _from_preset(chosen: argparse.Namespace, *, data: str) -> RunConfig:
+    from fedmpt.config import preset
+
+    return preset(chosen.preset or "default", chosen.method or "fedmpt", data=data)
+
+
+def _how_to_continue(options: TrainOptions) -> str:
+    if not (options.out / "config.json").is_file():
+        return "; nothing was stored, give the same command to start again"
+    words = ["fedmpt", "train", "--out", str(options.out), "--resume"]
+    if options.cache:
+        words += ["--cache", str(options.cache)]
+    return f"; complete rounds are stored, continue with: {shlex.join(words)}"
+
+
+def _print_evaluation(scores: Mapping[str, Any], out: Path) -> None:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for path in scores["skipped_images"]:
+        console.print(f"left out, cannot be read: {path}", markup=False)
+    _print_scores(scores)
+    console.print(f"written to {out}", markup=False)
 
 
 def _print_scores(results: Mapping[str, Any]) -> None:
@@ -202,10 +233,11 @@ def _print_scores(results: Mapping[str, Any]) -> None:
     Console().print(table)
 
 
-def _print_labels(found: list[tuple[Path, list[Label]]], top: int) -> None:
-    console = Console(highlight=False)
+def _print_labels(found: Iterable[tuple[Path, Sequence[Label]]], top: int) -> None:
+    console = Console(highlight=False, soft_wrap=True)
     for path, labels in found:
-        console.print(str(path), style="bold", soft_wrap=True, markup=False)
+        console.print(str(path), style="bold", markup=False)
         shown = [label for rank, label in enumerate(labels) if label.present or rank < top]
         for label in shown:
-            console.print(f"  {label.probability:6.1%}  {label.name}{'' if label.present else '  (below threshold)'}")
+            below = "" if label.present else "  (below threshold)"
+            console.print(f"  {label.probability:6.1%}  {label.name}{below}", markup=False)

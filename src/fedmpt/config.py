@@ -6,9 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import torch
+import tyro
 
 from fedmpt.federated.client import LocalTraining
 from fedmpt.federated.simulate import Federation
@@ -16,6 +18,8 @@ from fedmpt.methods import METHODS, MethodConfig
 from fedmpt.methods.fedmpt import FedMPTConfig
 from fedmpt.types import InputError
 
+# Far beyond use; above it, times a factor, numbers of SGD itself overflow.
+MAX_LEARNING_RATE = 1e6
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -23,7 +27,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class RunConfig:
     """A training run. Stored as config.json; the same config gives the same numbers."""
 
-    data: str
+    data: Annotated[str, tyro.conf.arg(help_behavior_hint="(required)")]
     """Data set, NAME:PATH, for example voc:VOCdevkit."""
     backbone: str = "openai/clip-vit-base-patch16"
     """Frozen model: a hub id, a folder in Hugging Face CLIP layout, file.py:function or package.module:function."""
@@ -54,6 +58,11 @@ class RunConfig:
             raise InputError("--clients goes with --setting iid; heterogeneous has as many as --t says")
         if self.setting == "iid" and self.t is not None:
             raise InputError("--t goes with --setting heterogeneous; give --clients for iid")
+        if self.setting == "iid" and (self.clients is None or self.clients < 1):
+            given = "none is given" if self.clients is None else f"got {self.clients}"
+            raise InputError(f"--setting iid needs --clients, at least 1; {given}")
+        if self.t is not None and not 0 < self.t <= 1:
+            raise InputError(f"--t must be in (0, 1], got {self.t}; it is the number of clients over that of classes")
         for flag, value in {
             "rounds": federation.rounds,
             "eval-every": federation.eval_every,
@@ -63,6 +72,8 @@ class RunConfig:
         }.items():
             if not 0 < value < float("inf"):
                 raise InputError(f"--{flag} must be positive, got {value}")
+        if federation.learning_rate > MAX_LEARNING_RATE:
+            raise InputError(f"--learning-rate must be at most {MAX_LEARNING_RATE}, got {federation.learning_rate}")
         if not 0 < federation.participation <= 1:
             raise InputError(f"--participation must be in (0, 1], got {federation.participation}")
         if not 0 <= training.momentum < 1:
@@ -100,6 +111,36 @@ class RunConfig:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{source}: not the config of a run ({error!r})") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Train a method across clients and score it on the test set.
+
+    Leaves in --out: config.json, rounds.jsonl, checkpoint/ and results.json.
+
+    For example:
+
+    fedmpt train --data voc:VOCdevkit --out runs/a
+
+    fedmpt train --data voc:VOCdevkit --method promptfl --num-context 4 --seed 1 --out runs/b
+
+    fedmpt train --out runs/a --resume
+    """
+
+    out: Annotated[Path, tyro.conf.arg(help_behavior_hint="(required)")]
+    """Folder for the run."""
+    method: str = "fedmpt"
+    """What to train: fedmpt, promptfl or zero-shot. Decides which method options there are below."""
+    preset: Literal["default", "paper"] = "default"
+    """Where options start from: what measured best here, or the paper's values."""
+    resume: bool = False
+    """Continue the run in --out after its last complete round; its options need not be repeated."""
+    cache: Path | None = None
+    """Folder for computed features; $FEDMPT_CACHE or a folder of the user's cache unless given."""
+    quiet: bool = False
+    """Print nothing but errors."""
+    run: Annotated[RunConfig, tyro.conf.arg(name="")]
 
 
 # Published settings; 100 rounds for COCO. Clients count the same in the mean.

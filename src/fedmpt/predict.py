@@ -50,6 +50,8 @@ def load_trained(
     Raises:
         InputError: if the checkpoint is damaged, or of other classes, another method or another backbone.
     """
+    if not (checkpoint / "checkpoint.json").exists() and (checkpoint / "checkpoint").is_dir():
+        raise InputError(f"{checkpoint} is the folder of a run; give the checkpoint in it, {checkpoint / 'checkpoint'}")
     stored = load_checkpoint(checkpoint)
     record = stored.record
     try:
@@ -71,22 +73,24 @@ def predict(trained: Trained, images: Sequence[Path], *, batch_size: int = 16) -
     Raises:
         InputError: for an image that cannot be read, when its turn comes.
     """
+    trained.method.eval()
+    with torch.no_grad():
+        text = trained.method.encode_text()
     for start in range(0, len(images), batch_size):
         some = images[start : start + batch_size]
-        for path, row in zip(some, _probabilities(trained, some), strict=True):
+        for path, row in zip(some, _probabilities(trained, some, text), strict=True):
             yield path, _labels(trained, row)
 
 
 @torch.no_grad()
-def _probabilities(trained: Trained, images: Sequence[Path]) -> Float[Tensor, "B C"]:
+def _probabilities(trained: Trained, images: Sequence[Path], text: Tensor) -> Float[Tensor, "B C"]:
     pixels = torch.stack([trained.backbone.preprocess(read_image(path)) for path in images])
     device = trained.method.device
     # Rounded as the stored features are, so that an image scores the same here and in evaluate.
     stored = getattr(torch, trained.config.store_dtype)
     patches, pooled = (part.to(stored).float() for part in trained.backbone.encode_image(pixels.to(device)))
     unknown = torch.full((len(images), len(trained.class_names)), -1, dtype=torch.int8, device=device)
-    trained.method.eval()
-    return trained.method(Batch(patches, pooled, unknown)).cpu()
+    return trained.method(Batch(patches, pooled, unknown), text).cpu()
 
 
 def _labels(trained: Trained, row: Float[Tensor, " C"]) -> list[Label]:

@@ -23,6 +23,7 @@ class TerminalWatcher:
             BarColumn(),
             TextColumn("client {task.fields[client]}  loss {task.fields[loss]}  mAP {task.fields[mAP]}"),
             TimeRemainingColumn(),
+            TextColumn("left"),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -33,7 +34,6 @@ class TerminalWatcher:
         self._in_cohort = 0
 
     def __enter__(self) -> TerminalWatcher:
-        self._bar.start()
         return self
 
     def __exit__(
@@ -45,26 +45,37 @@ class TerminalWatcher:
         federation, num_clients = config.federation, len(prepared.clients)
         self._num_rounds = federation.rounds
         self._cohort_size = len(draw_cohort(num_clients, federation.participation, seed=config.seed, round_index=1))
-        trainable = num_parameters(get_state(prepared.method))
-        self._console.print(
-            f"{config.method.name}: {trainable:,} trained parameters, {num_clients} clients, "
-            f"{len(prepared.train)} training and {len(prepared.test)} test images, {federation.rounds} rounds",
-            highlight=False,
-        )
-        skipped = [*prepared.train.skipped, *prepared.test.skipped]
-        for path in skipped:
-            self._console.print(f"left out, cannot be read: {path}", highlight=False, soft_wrap=True)
-        if rounds_done:
-            self._console.print(f"continuing after round {rounds_done}", highlight=False)
+        self._introduce(config, prepared, rounds_done=rounds_done)
+        if not prepared.method.is_trained:
+            return
         self._task = self._bar.add_task(
             "rounds",
             total=federation.rounds * self._cohort_size,
             completed=rounds_done * self._cohort_size,
-            round=f"{rounds_done + 1}/{federation.rounds}",
+            round=f"{min(rounds_done + 1, federation.rounds)}/{federation.rounds}",
             client=f"0/{self._cohort_size}",
             loss="-",
             mAP="-",
         )
+        # Not earlier: features have a bar of their own, and two at once wipe each other out.
+        self._bar.start()
+
+    def _introduce(self, config: RunConfig, prepared: Prepared, *, rounds_done: int) -> None:
+        num_rounds = config.federation.rounds
+        trainable = num_parameters(get_state(prepared.method))
+        rounds = f"{num_rounds} round{'' if num_rounds == 1 else 's'}" if trainable else "nothing to train"
+        self._print(f"{config.method.name}: {trainable:,} trained parameters, {rounds}")
+        self._print(
+            f"{len(prepared.clients)} clients, {len(prepared.train)} training and {len(prepared.test)} test images"
+        )
+        for path in (*prepared.train.skipped, *prepared.test.skipped):
+            self._print(f"left out, cannot be read: {path}")
+        if rounds_done:
+            self._print(f"continuing after round {rounds_done}")
+
+    def _print(self, line: str) -> None:
+        # Never wrapped: a path cut in two cannot be copied.
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def client_done(self, update: Update) -> None:
         assert self._task is not None
@@ -75,14 +86,13 @@ class TerminalWatcher:
     def round_done(self, done: Round) -> None:
         assert self._task is not None
         self._in_cohort = 0
-        next_round = min(done.index + 1, self._num_rounds)
-        self._bar.update(self._task, round=f"{next_round}/{self._num_rounds}", client=f"0/{self._cohort_size}")
+        if done.index < self._num_rounds:
+            self._bar.update(self._task, round=f"{done.index + 1}/{self._num_rounds}", client=f"0/{self._cohort_size}")
         scored = ""
         if done.scores is not None:
             self._bar.update(self._task, mAP=f"{done.scores.mAP:.1f}")
             scored = f"  mAP {done.scores.mAP:5.2f}  CF1 {done.scores.CF1:5.2f}  OF1 {done.scores.OF1:5.2f}"
-        self._console.print(
+        self._print(
             f"round {done.index:>3}/{self._num_rounds}  {len(done.clients)} clients  loss {done.loss:.4f}"
-            f"{scored}  {done.seconds:.1f} s",
-            highlight=False,
+            f"{scored}  {done.seconds:.1f} s"
         )

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from transformers import CLIPTokenizer
 
 from fedmpt.backbone.text_tower import PromptEmbeddings, TextTower
-from fedmpt.types import InputError
+from fedmpt.types import InputError, Tokenizer
 
 
 class PromptTemplate:
@@ -31,7 +30,7 @@ class PromptTemplate:
     def __init__(
         self,
         tower: TextTower,
-        tokenizer: CLIPTokenizer,
+        tokenizer: Tokenizer,
         class_names: Sequence[str],
         *,
         prefix_texts: Sequence[str] = ("",),
@@ -67,13 +66,13 @@ class PromptTemplate:
         return PromptEmbeddings(torch.cat(prefix, 1), self._prefix_lengths, torch.cat(suffix, 1), self._ends)
 
 
-def token_ids(tokenizer: CLIPTokenizer, text: str) -> list[int]:
+def token_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     """BPE tokens of a text, without start and end."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
 
 def context_from(
-    tower: TextTower, tokenizer: CLIPTokenizer, phrase: str, num_tokens: int, *, generator: torch.Generator
+    tower: TextTower, tokenizer: Tokenizer, phrase: str, num_tokens: int, *, generator: torch.Generator
 ) -> Float[Tensor, "num_tokens W"]:
     """Context tokens that start as the last words of a phrase, next to the class name, and random in front of them.
 
@@ -89,7 +88,7 @@ def random_context(*shape: int, generator: torch.Generator) -> Float[Tensor, "..
     return torch.randn(*shape, generator=generator) * 0.02
 
 
-def _class_ids(tokenizer: CLIPTokenizer, name: str) -> list[int]:
+def _class_ids(tokenizer: Tokenizer, name: str) -> list[int]:
     ids = token_ids(tokenizer, name)
     if not ids:
         raise InputError(f"class name {name!r} has no tokens; give every class a name in words")

@@ -8,7 +8,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -21,6 +21,18 @@ from fedmpt.files import read_json, write_atomically, write_json
 from fedmpt.types import Backbone, InputError
 
 VERSIONED = ("torch", "transformers", "numpy", "scikit-learn", "safetensors", "pillow")
+
+
+def check_writable(path: Path, *, kind: Literal["folder", "file"]) -> None:
+    """Raises InputError if output cannot go to ``path``. Asked first, since training comes before writing."""
+    if path.exists() and path.is_dir() != (kind == "folder"):
+        raise InputError(f"--out {path} is a {'file' if kind == 'folder' else 'folder'}; give a {kind}")
+    start = path.absolute() if kind == "folder" else path.absolute().parent
+    existing = next(place for place in (start, *start.parents) if place.exists())
+    if not existing.is_dir():
+        raise InputError(f"--out {path}: {existing} is a file, not a folder; choose another place")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"--out {path}: {existing} may not be written to; choose another place")
 
 
 class RoundLog:
@@ -79,7 +91,11 @@ def check_record(
     record: Mapping[str, Any], backbone: Backbone, class_names: Sequence[str] | None, *, source: str
 ) -> None:
     """Raises InputError if a checkpoint was trained for other classes (unless None) or on another backbone."""
-    expected = list(record["class_names"])
+    try:
+        expected = list(record["class_names"])
+        trained_on, trained_fingerprint = record["backbone"]["name"], record["backbone"]["fingerprint"]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{source}: the checkpoint's record lacks {error}; restore it from a copy") from error
     if class_names is not None and list(class_names) != expected:
         odd = next(iter(sorted(set(class_names) ^ set(expected))), None)
         what = f"{odd!r} is only in one of them" if odd else "they are in another order"
@@ -87,9 +103,9 @@ def check_record(
             f"{source} was trained for {len(expected)} classes, the data has {len(class_names)}; {what}. "
             "Give data with the same class list"
         )
-    if record["backbone"]["fingerprint"] != fingerprint(backbone):
+    if trained_fingerprint != fingerprint(backbone):
         raise InputError(
-            f"{source} was trained on backbone {record['backbone']['name']!r}, which is not this {backbone.name!r} "
+            f"{source} was trained on backbone {trained_on!r}, which is not this {backbone.name!r} "
             "or has other weights, number format or preprocessing; give the same with --backbone"
         )
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -23,12 +24,13 @@ from fedmpt.federated.simulate import Progress, Round, run_rounds
 from fedmpt.files import read_json, write_json
 from fedmpt.methods import Method
 from fedmpt.metrics import multilabel_scores, oracle_scores
-from fedmpt.records import RoundLog, check_record, checkpoint_record, save_calibration, versions
+from fedmpt.records import RoundLog, check_record, check_writable, checkpoint_record, save_calibration, versions
 from fedmpt.seeding import generator
 from fedmpt.state import Update, get_state, num_bytes, num_parameters, set_state
-from fedmpt.types import Backbone, ImageData, InputError
+from fedmpt.types import PRESENT, Backbone, ImageData, InputError
 
 
+@runtime_checkable
 class Watcher(Protocol):
     """Who is told how a run goes; `fedmpt.progress` has one for the terminal."""
 
@@ -61,6 +63,7 @@ def prepare(config: RunConfig, *, cache: Path, show_progress: bool) -> Prepared:
     began = time.perf_counter()
     config.check()
     data = load_data(config.data)
+    _check_labels(data)
     backbone = load_backbone(config.backbone, device=config.device, dtype=DTYPES[config.dtype])
     # Built before the features: what is wrong with a method's options shows at once.
     method = config.method.build(backbone, data.class_names, generator=generator(config.seed, "init"))
@@ -83,6 +86,14 @@ def prepare(config: RunConfig, *, cache: Path, show_progress: bool) -> Prepared:
     return Prepared(backbone, data, train, test, clients, method, time.perf_counter() - began)
 
 
+def _check_labels(data: ImageData) -> None:
+    for split in (data.train, data.test):
+        if not (split.labels == PRESENT).any():
+            raise InputError(
+                f"{data.name}: no image of the {split.name} split shows any of the classes; check its annotations"
+            )
+
+
 def _deal(config: RunConfig, labels: Tensor) -> list[Tensor]:
     if config.setting == "heterogeneous":
         return partition(labels, setting="heterogeneous", t=0.5 if config.t is None else config.t)
@@ -101,32 +112,54 @@ def train(
         InputError: for wrong input, or if ``out`` holds another run.
     """
     checkpoint = _earlier(config, out, resume=resume)
-    if checkpoint is not None and (out / "results.json").is_file():
+    if resume and is_finished(out):
         return read_json(out / "results.json")
     prepared = prepare(config, cache=cache, show_progress=show_progress)
     record = checkpoint_record(config, prepared.backbone, prepared.data.class_names)
     if checkpoint is not None:
         check_record(checkpoint.record, prepared.backbone, prepared.data.class_names, source=str(out / "checkpoint"))
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "config.json", config.to_json())
     progress = checkpoint.progress if checkpoint else None
-    log = RoundLog(out / "rounds.jsonl", keep=progress.rounds_done if progress else 0)
-    watcher.started(config, prepared, rounds_done=progress.rounds_done if progress else 0)
-    for done in _rounds(config, prepared, progress, watcher):
-        log.append(done)
-        save_checkpoint(out / "checkpoint", done.progress, record)
-        watcher.round_done(done)
-        progress = done.progress
-    if progress is None:  # Nothing to train: the checkpoint still says which method, classes and backbone.
-        progress = Progress(rounds_done=0, state={}, personal={})
-        save_checkpoint(out / "checkpoint", progress, record)
-    return _finish(config, prepared, progress, out=out, log=log)
+    with _run_folder(out):
+        write_json(out / "config.json", config.to_json())
+        log = RoundLog(out / "rounds.jsonl", keep=progress.rounds_done if progress else 0)
+        watcher.started(config, prepared, rounds_done=progress.rounds_done if progress else 0)
+        for done in _rounds(config, prepared, progress, watcher):
+            log.append(done)
+            save_checkpoint(out / "checkpoint", done.progress, record)
+            watcher.round_done(done)
+            progress = done.progress
+        if progress is None:  # Nothing to train: the checkpoint still says which method, classes and backbone.
+            progress = Progress(rounds_done=0, state={}, personal={})
+            save_checkpoint(out / "checkpoint", progress, record)
+        return _finish(config, prepared, progress, out=out, log=log)
+
+
+def is_finished(out: Path) -> bool:
+    """Whether ``out`` holds a run that came to its end."""
+    return (out / "config.json").is_file() and (out / "results.json").is_file()
+
+
+@contextmanager
+def _run_folder(out: Path) -> Iterator[None]:
+    """``out`` as a folder, without what a killed run left half-written; gone again if not one round succeeds."""
+    is_new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    for leftover in (*out.glob(".*.tmp"), *out.glob("checkpoint/.*.tmp")):
+        leftover.unlink(missing_ok=True)
+    try:
+        yield
+    except InputError:
+        if not (out / "checkpoint").exists():
+            for name in ("config.json", "rounds.jsonl"):
+                (out / name).unlink(missing_ok=True)
+            if is_new:
+                out.rmdir()
+        raise
 
 
 def _earlier(config: RunConfig, out: Path, *, resume: bool) -> Checkpoint | None:
     """The checkpoint to continue from; None to start afresh."""
-    if out.is_file():
-        raise InputError(f"--out {out} is a file; give a folder")
+    check_writable(out, kind="folder")
     stored = out / "config.json"
     if not resume:
         if stored.exists() or (out / "checkpoint").exists():
@@ -176,9 +209,9 @@ def _finish(config: RunConfig, prepared: Prepared, progress: Progress, *, out: P
     method, class_names = prepared.method, prepared.data.class_names
     _, neutral = method.split(get_state(method))
     set_state(method, {**progress.state, **neutral}, source=str(out / "checkpoint"))
-    calibration = calibrate(
-        score_histograms(probabilities(method, client), client.labels) for client in prepared.clients
-    )
+    # The clients' histograms add up to that of all images. Counted at once, text features are computed once.
+    counts = score_histograms(probabilities(method, prepared.train), prepared.train.labels)
+    calibration = calibrate([counts])
     save_calibration(out / "checkpoint", calibration, class_names)
     scores = score(probabilities(method, prepared.test), prepared.test, class_names, calibration=calibration)
     results = {

@@ -17,14 +17,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int8
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from PIL import Image
-    from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 State = Mapping[str, Tensor]
 """What travels: the trained tensors of a method by name, nothing of the frozen model."""
@@ -78,17 +77,34 @@ class Batch:
 
 
 @runtime_checkable
+class Tokenizer(Protocol):
+    """What is used of transformers' CLIPTokenizer, whose import takes seconds."""
+
+    bos_token_id: int
+    eos_token_id: int
+
+    def __call__(self, text: str, *, add_special_tokens: bool) -> Mapping[str, Any]:
+        """Token ids under ``"input_ids"``."""
+        ...
+
+
+@runtime_checkable
 class Backbone(Protocol):
     """A frozen vision-language model.
 
-    ``name`` enters hashes and records, ``logit_scale`` is the factor on cosines (100 for CLIP).
+    ``name`` enters hashes and records, ``logit_scale`` is the factor on cosines (100 for CLIP), ``text_model`` is
+    transformers' CLIPTextModelWithProjection.
     """
 
     name: str
     image_size: int
     logit_scale: float
-    tokenizer: CLIPTokenizer
-    text_model: CLIPTextModelWithProjection
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def text_model(self) -> nn.Module: ...
 
     def preprocess(self, image: Image.Image) -> Float[Tensor, "3 H W"]:
         """One picture of any size and mode to what `encode_image` takes."""

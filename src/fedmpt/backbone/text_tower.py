@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from transformers import CLIPTextModelWithProjection
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,12 @@ class PromptEmbeddings:
 
 
 class TextTower:
-    """Prompt embeddings to text features. A plain object: nothing of it is a parameter of what holds it."""
+    """Prompt embeddings to text features. A plain object: nothing of it is a parameter of what holds it.
 
-    def __init__(self, model: CLIPTextModelWithProjection) -> None:
+    ``model`` is a CLIPTextModelWithProjection of transformers.
+    """
+
+    def __init__(self, model: Any) -> None:
         inner = model.text_model
         # Any: transformers' layers are used by the names of their weights, which checkpoints fix, not by signature.
         self.layers: list[Any] = list(inner.encoder.layers)

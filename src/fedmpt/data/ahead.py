@@ -37,8 +37,10 @@ def map_ahead(
 
 @contextlib.contextmanager
 def progress_bar(description: str, total: int, *, enabled: bool) -> Iterator[Callable[[int], None]]:
-    """A function to call with the number of items just done; a bar with the time left if stderr is a terminal."""
+    """A function to call with the number of items just done: a bar with the time left, or one line without terminal."""
     if not (enabled and sys.stderr.isatty()):
+        if enabled:
+            print(f"{description} ({total})", file=sys.stderr)
         yield lambda num_done: None
         return
     # Imported here: only a person at a terminal needs it.

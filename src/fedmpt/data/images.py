@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fedmpt.types import InputError
 
@@ -59,9 +59,11 @@ def read_image(path: Path) -> Image.Image:
         except InputError:
             raise
         except FileNotFoundError:
-            raise InputError(f"{path}: no such image; check the data set's folder") from None
+            raise InputError(f"{path}: no such image; check the name") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise InputError(f"{path}: the image is too large: {error}; scale it down") from error
+        except UnidentifiedImageError:
+            raise InputError(f"{path}: the image cannot be read (no known format); replace or remove it") from None
         except Exception as error:  # Pillow's decoders raise about anything on damaged bytes.
             raise InputError(f"{path}: the image cannot be read ({error}); replace or remove it") from error
 

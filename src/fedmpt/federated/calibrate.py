@@ -80,14 +80,15 @@ def _logistic_fit(counts: Int64[Tensor, "2 C bins"]) -> tuple[Float[Tensor, " C"
     width = 2 * LOG_ODDS_LIMIT / NUM_BINS
     centres = torch.linspace(-LOG_ODDS_LIMIT + width / 2, LOG_ODDS_LIMIT - width / 2, NUM_BINS, dtype=torch.float64)
     absent, present = counts.double()
-    total = (absent + present).clamp_min(1e-12)
+    total = absent + present
+    num_labels = total.sum(-1, keepdim=True).clamp_min(1)
     num_absent, num_present = absent.sum(-1, keepdim=True), present.sum(-1, keepdim=True)
     target = present * (num_present + 1) / (num_present + 2) + absent / (num_absent + 2)
     # Scores of many classes lie far from zero and close together: without standardising, scale and bias are one.
-    mean = (total * centres).sum(-1, keepdim=True) / total.sum(-1, keepdim=True)
-    variance = (total * (centres - mean) ** 2).sum(-1, keepdim=True) / total.sum(-1, keepdim=True)
+    mean = (total * centres).sum(-1, keepdim=True) / num_labels
+    variance = (total * (centres - mean) ** 2).sum(-1, keepdim=True) / num_labels
     spread = variance.sqrt().clamp_min(width)
-    rate = (target.sum(-1, keepdim=True) / total.sum(-1, keepdim=True)).clamp(1e-6, 1 - 1e-6)
+    rate = (target.sum(-1, keepdim=True) / num_labels).clamp(1e-6, 1 - 1e-6)
     features = torch.stack([(centres - mean) / spread, torch.ones_like(target)], dim=1)
     weights = _newton(features, total, target, start=torch.cat([spread, rate.logit()], dim=1))
     scale = weights[:, :1] / spread
@@ -109,7 +110,7 @@ def _newton(
         return (total * F.softplus(logits) - target * logits).sum(-1)
 
     weights, lowest = start, loss(start)
-    ridge = 1e-9 * total.sum(-1)[:, None, None] * torch.eye(2, dtype=torch.float64)
+    ridge = 1e-9 * total.sum(-1).clamp_min(1)[:, None, None] * torch.eye(2, dtype=torch.float64)
     for _ in range(num_steps):
         predicted = torch.einsum("ci,cib->cb", weights, features).sigmoid()
         gradient = torch.einsum("cb,cib->ci", total * predicted - target, features)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from fedmpt.data.feature_store import FeatureSet
 from fedmpt.methods import Method
 from fedmpt.seeding import generator
-from fedmpt.state import Update, get_state, set_state
+from fedmpt.state import Update, check_state, get_state, set_state
 from fedmpt.types import InputError, State
 
 
@@ -55,7 +54,7 @@ def local_update(
     The optimiser is fresh in every round. The order of images depends on (seed, round, client) alone.
 
     Raises:
-        InputError: if the client has no images, or its loss is no longer finite.
+        InputError: if the client has no images, or its loss or a personal tensor is no longer finite.
     """
     if len(features) == 0:
         raise InputError(f"client {client} has no images; leave it out or give it some")
@@ -68,12 +67,14 @@ def local_update(
     total = 0.0
     for _ in range(training.local_epochs):
         for rows in torch.randperm(len(features), generator=order).split(training.batch_size):
-            loss = _step(method, features, rows, optimizer)
-            if not math.isfinite(loss):
-                raise InputError(f"client {client}, round {round_index}: the loss is {loss}; try a lower learning rate")
-            total += loss * len(rows)
+            try:
+                total += _step(method, features, rows, optimizer) * len(rows)
+            except InputError as error:
+                raise InputError(f"client {client}, round {round_index}: {error}") from error
     num_seen = len(features) * training.local_epochs
     shared, personal = method.split(get_state(method))
+    # The server checks what is sent; nobody else would notice these.
+    check_state(personal, like=personal, source=f"client {client}, round {round_index}, personal")
     update = Update(client=client, state=shared, num_examples=len(features), loss=total / num_seen)
     return LocalResult(update, personal)
 
@@ -82,6 +83,8 @@ def _step(method: Method, features: FeatureSet, rows: Int64[Tensor, " B"], optim
     batch = features.batch(rows, device=method.device)
     optimizer.zero_grad(set_to_none=True)
     loss = method.loss(batch)
+    if not loss.isfinite():
+        raise InputError(f"the loss is {loss.item()}; try a lower learning rate")
     loss.backward()
     optimizer.step()
     return loss.item()

@@ -199,6 +199,8 @@ class FedMPT(Method):
     def plan(self, similarity: Float[Tensor, "B N M C"]) -> Float[Tensor, "B N M C"]:
         """Transport plans between patches and classes; columns sum to 1 / C. No gradient, as in PLOT and RAM."""
         similarity = similarity.detach()
+        if not similarity.isfinite().all():
+            raise InputError("the similarities are no longer finite; try a lower learning rate")
         columns = torch.full((self.num_classes,), 1 / self.num_classes, device=similarity.device)
         return sinkhorn(
             1 - similarity.softmax(-1),

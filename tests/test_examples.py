@@ -1,0 +1,55 @@
+"""The examples and the benchmark scripts run, and stay what the documents say of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_voc import write_tiny_voc
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def run(*words: str) -> str:
+    done = subprocess.run([sys.executable, *words], cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_one_round_trains_every_client_and_scores(tmp_path: Path, tiny_clip_folder: Path) -> None:
+    voc = write_tiny_voc(tmp_path)
+    printed = run("examples/one_round.py", "--backbone", str(tiny_clip_folder), "--voc", str(voc), "--t", "0.1")
+    assert re.search(r"^client 1: loss \d+\.\d+ on \d+ images$", printed, re.MULTILINE)
+    assert re.search(r"^after one round: mAP \d+\.\d+, CF1 \d+\.\d+, OF1 \d+\.\d+$", printed, re.MULTILINE)
+
+
+def test_one_round_is_under_150_lines() -> None:
+    assert len((PROJECT / "examples/one_round.py").read_text(encoding="utf-8").splitlines()) < 150
+
+
+def test_demo_compares_three_methods(tmp_path: Path) -> None:
+    printed = run("examples/demo.py", "--out", str(tmp_path / "demo"), "--rounds", "1")
+    for method in ("zero-shot", "promptfl", "fedmpt"):
+        results = json.loads((tmp_path / "demo" / method / "results.json").read_text(encoding="utf-8"))
+        assert re.search(rf"│ {method} +│ +{results['test']['mAP']:.1f} │", printed)
+
+
+@pytest.mark.slow
+def test_speed_script_compares_equal_gradients(tmp_path: Path) -> None:
+    run("benchmarks/speed/text_tower.py", "--runs", "1", "--out", str(tmp_path / "speed.json"))
+    facts = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
+    assert facts["largest_gradient_difference"] < 1e-4
+    assert len(facts["timings"]) == 2
+
+
+def test_benchmark_tables_name_configs_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PROJECT / "benchmarks"))
+    import ablation
+    import comparison
+
+    for rows in (comparison.rows("voc:x"), ablation.rows("voc:x")):
+        assert len({json.dumps(config.to_json()) for config in rows.values()}) == len(rows)
