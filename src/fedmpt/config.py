@@ -19,7 +19,7 @@ from fedmpt.methods.fedmpt import FedMPTConfig
 from fedmpt.types import InputError
 
 # Far beyond use; above it, times a factor, numbers of SGD itself overflow.
-MAX_LEARNING_RATE = 1e6
+MAX_LEARNING_RATE = 1e30
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,3 +46,25 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from error
     except (ValueError, RecursionError) as error:  # Numbers of thousands of digits, brackets nested as deep.
         raise InputError(f"{path}: JSON that cannot be read ({error})") from error
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process; the hold ends with the process, however that ends.
+
+    Raises:
+        InputError: if another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such lock; there the user has to take care.
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise InputError(f"another process is writing to {folder}; wait for it or choose another folder") from None
+    finally:
+        os.close(handle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -14,7 +15,7 @@ import torch
 
 import fedmpt
 from fedmpt.config import RunConfig
-from fedmpt.data.feature_store import fingerprint
+from fedmpt.data.feature_store import FeatureSet, fingerprint
 from fedmpt.federated.calibrate import Calibration
 from fedmpt.federated.simulate import Round
 from fedmpt.files import read_json, write_atomically, write_json
@@ -77,14 +78,33 @@ def _complete_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def checkpoint_record(config: RunConfig, backbone: Backbone, class_names: Sequence[str]) -> dict[str, Any]:
-    """What a checkpoint's tensors belong to: enough to build the method again and to notice a wrong backbone."""
+def checkpoint_record(
+    config: RunConfig, backbone: Backbone, class_names: Sequence[str], features: Mapping[str, FeatureSet]
+) -> dict[str, Any]:
+    """What a checkpoint's tensors belong to: enough to build it again, and to notice another backbone or other data."""
     return {
         "fedmpt": fedmpt.__version__,
         "config": config.to_json(),
         "class_names": list(class_names),
         "backbone": {"name": backbone.name, "fingerprint": fingerprint(backbone)},
+        "data": {name: _digest(part) for name, part in features.items()},
     }
+
+
+def _digest(features: FeatureSet) -> str:
+    """Of images, model and labels: the store's key stands for the first two."""
+    labels = features.labels.contiguous().numpy().tobytes()
+    return hashlib.sha256(features.store.facts.key.encode() + labels).hexdigest()
+
+
+def check_unchanged(record: Mapping[str, Any], now: Mapping[str, Any], *, source: str) -> None:
+    """Raises InputError if a run goes on with other images or labels than it started with."""
+    changed = [name for name, digest in now["data"].items() if record.get("data", {}).get(name) != digest]
+    if changed:
+        raise InputError(
+            f"{source}: images or labels ({', '.join(changed)}) have changed since the run started; "
+            "restore them, or start a new run in another --out"
+        )
 
 
 def check_record(

@@ -21,10 +21,18 @@ from fedmpt.federated.calibrate import Calibration, calibrate, score_histograms
 from fedmpt.federated.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fedmpt.federated.evaluate import probabilities
 from fedmpt.federated.simulate import Progress, Round, run_rounds
-from fedmpt.files import read_json, write_json
+from fedmpt.files import exclusive, read_json, write_json
 from fedmpt.methods import Method
 from fedmpt.metrics import multilabel_scores, oracle_scores
-from fedmpt.records import RoundLog, check_record, check_writable, checkpoint_record, save_calibration, versions
+from fedmpt.records import (
+    RoundLog,
+    check_record,
+    check_unchanged,
+    check_writable,
+    checkpoint_record,
+    save_calibration,
+    versions,
+)
 from fedmpt.seeding import generator
 from fedmpt.state import Update, get_state, num_bytes, num_parameters, set_state
 from fedmpt.types import PRESENT, Backbone, ImageData, InputError
@@ -115,9 +123,12 @@ def train(
     if resume and is_finished(out):
         return read_json(out / "results.json")
     prepared = prepare(config, cache=cache, show_progress=show_progress)
-    record = checkpoint_record(config, prepared.backbone, prepared.data.class_names)
+    features = {"train": prepared.train, "test": prepared.test}
+    record = checkpoint_record(config, prepared.backbone, prepared.data.class_names, features)
     if checkpoint is not None:
-        check_record(checkpoint.record, prepared.backbone, prepared.data.class_names, source=str(out / "checkpoint"))
+        source = str(out / "checkpoint")
+        check_record(checkpoint.record, prepared.backbone, prepared.data.class_names, source=source)
+        check_unchanged(checkpoint.record, record, source=source)
     progress = checkpoint.progress if checkpoint else None
     with _run_folder(out):
         write_json(out / "config.json", config.to_json())
@@ -144,10 +155,11 @@ def _run_folder(out: Path) -> Iterator[None]:
     """``out`` as a folder, without what a killed run left half-written; gone again if not one round succeeds."""
     is_new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
-    for leftover in (*out.glob(".*.tmp"), *out.glob("checkpoint/.*.tmp")):
-        leftover.unlink(missing_ok=True)
     try:
-        yield
+        with exclusive(out):
+            for leftover in (*out.glob(".*.tmp"), *out.glob("checkpoint/.*.tmp")):
+                leftover.unlink(missing_ok=True)
+            yield
     except InputError:
         if not (out / "checkpoint").exists():
             for name in ("config.json", "rounds.jsonl"):

@@ -41,11 +41,12 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 
 
 def assert_refused(outcome: Outcome, message: str) -> None:
-    """One line, of the command's own, on stderr; nothing on stdout."""
+    """One line, of the command's own, on stderr, after announcements of long work; nothing on stdout."""
     assert outcome.code == 2
     assert outcome.out == ""
-    assert len(outcome.err.splitlines()) == 1, outcome.err
-    assert re.match(rf"fedmpt (train|evaluate|predict): .*{message}", outcome.err), outcome.err
+    *announced, last = outcome.err.splitlines()
+    assert all(line.startswith("computing image features (") for line in announced), outcome.err
+    assert re.match(rf"fedmpt (train|evaluate|predict): .*{message}", last), outcome.err
 
 
 @dataclass(frozen=True)

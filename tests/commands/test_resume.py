@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Command, Place, read_results, read_rounds, snapshot
+from command_line import Command, Place, assert_refused, read_results, read_rounds, snapshot
+from tiny_voc import picture
 
 from fedmpt import cli
 from fedmpt.federated.simulate import Round
+from fedmpt.files import exclusive
 from fedmpt.records import RoundLog
 
 DRIVER = Path(__file__).with_name("kill_driver.py")
@@ -144,6 +148,27 @@ def test_resuming_a_finished_run_changes_nothing(place: Place, run: Command, tra
     assert outcome.err == f"{trained} was finished before; it is left as it is\n"
     assert f"{read_results(trained)['test']['mAP']:.2f}" in outcome.out
     assert snapshot(trained) == before
+
+
+def test_an_image_that_changed_since_the_run_started(place: Place, run: Command, tmp_path: Path) -> None:
+    voc = tmp_path / "voc"
+    shutil.copytree(place.voc, voc)
+    own = replace(place, voc=voc)
+    out = stopped_after_a_round(own, run, tmp_path)
+    before = snapshot(out)
+    picture(("dog",), shade=99).save(next((voc / "VOC2007" / "JPEGImages").glob("0005*.jpg")))
+    outcome = run("train", "--out", out, "--cache", place.cache, "--resume", "--quiet")
+    assert_refused(outcome, r"images or labels \(test\) have changed since the run started; .* another --out")
+    assert snapshot(out) == before
+
+
+def test_two_processes_in_one_folder(place: Place, run: Command, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with exclusive(tmp_path / "a"):
+        outcome = run(*place.train_words(tmp_path / "a", "--quiet"))
+    assert_refused(outcome, "another process is writing to .*; wait for it or choose another folder")
+    assert not list((tmp_path / "a").iterdir())
+    assert run(*place.train_words(tmp_path / "a", "--quiet")).code == 0
 
 
 @pytest.mark.slow

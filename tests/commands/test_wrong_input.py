@@ -179,7 +179,7 @@ def test_a_folder_one_may_not_write_to(place: Place, run: Command, tmp_path: Pat
 
 
 def test_divergence_keeps_the_last_good_round(place: Place, run: Command, tmp_path: Path) -> None:
-    words = ["--method", "promptfl", "--learning-rate", "1e38"]
+    words = ["--method", "promptfl", "--learning-rate", "1e30"]
     outcome = run(*place.train_words(tmp_path / "a", *words, rounds=5))
     assert outcome.code == 2
     assert re.search(r"^fedmpt train: client 0, round 2: .*lower learning rate$", outcome.err, re.MULTILINE)
@@ -191,6 +191,13 @@ def test_divergence_keeps_the_last_good_round(place: Place, run: Command, tmp_pa
     assert "rounds" not in run("predict", "--checkpoint", tmp_path / "a/checkpoint", image).err
 
 
+def test_divergence_of_fedmpt(place: Place, run: Command, tmp_path: Path) -> None:
+    outcome = run(*place.train_words(tmp_path / "a", "--learning-rate", "1e30", rounds=5))
+    assert outcome.code == 2
+    assert re.search(r"^fedmpt train: client 0, round \d: .*lower learning rate$", outcome.err, re.MULTILINE)
+    assert "Traceback" not in outcome.err
+
+
 @pytest.mark.parametrize("folder_exists", [False, True])
 def test_divergence_in_the_first_round_leaves_nothing(
     place: Place, run: Command, tmp_path: Path, folder_exists: bool
@@ -200,7 +207,7 @@ def test_divergence_in_the_first_round_leaves_nothing(
         out.mkdir()
         (out / "note.txt").write_text("mine")
     before = snapshot(out)
-    words = ["--method", "promptfl", "--learning-rate", "1e38", "--local-epochs", "9"]
+    words = ["--method", "promptfl", "--learning-rate", "1e30", "--local-epochs", "9"]
     outcome = run(*place.train_words(out, *words))
     assert outcome.code == 2
     assert re.search(r"^fedmpt train: client 0, round 1: .*lower learning rate$", outcome.err, re.MULTILINE)

@@ -46,7 +46,7 @@ def build_store(folder: Path, backbone: Backbone, files: Sequence[Path], *, key:
         quiet_pillow(),
         closing(_LazyWriter(folder, rows=len(files), dtype=options.store_dtype)) as write,
         closing(_blocks(backbone, files, options)) as blocks,
-        progress_bar("computing image features", len(files), enabled=options.progress) as advance,
+        progress_bar("computing image features", len(files), enabled=options.progress, is_long=True) as advance,
     ):
         for start, block in blocks:
             good = [start + index for index, item in enumerate(block) if isinstance(item, Tensor)]
