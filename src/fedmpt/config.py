@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
 import tyro
@@ -172,4 +173,24 @@ def _construct(cls: type, words: Mapping[str, Any], source: str) -> Any:
         close = get_close_matches(unknown[0], names, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise InputError(f"{source}: unknown field {unknown[0]!r} for {cls.__name__}{hint}")
-    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in words.items()})
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in words.items()}
+    for name, hint in get_type_hints(cls).items():
+        if name in values and name in names and not _fits(values[name], hint):
+            raise InputError(f"{source}: {name} cannot be {values[name]!r}")
+    return cls(**values)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value read from JSON can be what a field's annotation says."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value in arguments
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(item, arguments[0]) for item in value)
+    if origin in (Union, UnionType):
+        return any(_fits(value, argument) for argument in arguments)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)

@@ -62,9 +62,11 @@ def exclusive(folder: Path) -> Iterator[None]:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f"another process is writing to {folder}; wait for it or choose another folder"
+            raise InputError(message) from None
         yield
-    except BlockingIOError:
-        raise InputError(f"another process is writing to {folder}; wait for it or choose another folder") from None
     finally:
         os.close(handle)

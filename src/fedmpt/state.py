@@ -54,6 +54,8 @@ def check_state(state: State, *, like: State, source: str) -> None:
                 f"{source}: tensor {name!r} has shape {tuple(tensor.shape)}, expected {tuple(like[name].shape)}; "
                 "it comes from other options, classes or another backbone"
             )
+        if tensor.dtype != like[name].dtype:
+            raise InputError(f"{source}: tensor {name!r} is {tensor.dtype}, expected {like[name].dtype}; convert it")
         if not tensor.isfinite().all():
             raise InputError(
                 f"{source}: tensor {name!r} has {int((~tensor.isfinite()).sum())} values that are not finite; "

@@ -36,7 +36,9 @@ def map_ahead(
 
 
 @contextlib.contextmanager
-def progress_bar(description: str, total: int, *, enabled: bool, is_long: bool = False) -> Iterator[Callable[[int], None]]:
+def progress_bar(
+    description: str, total: int, *, enabled: bool, is_long: bool = False
+) -> Iterator[Callable[[int], None]]:
     """A function to call with the number of items just done: a bar with the time left if stderr is a terminal.
 
     Elsewhere work that ``is_long`` is announced by a line, so that nobody takes it for hanging.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 from fedmpt.methods import Method
@@ -27,5 +28,7 @@ def _checked(updates: Iterable[Update], like: State) -> Iterator[Update]:
         last = update.client
         if update.num_examples < 1:
             raise InputError(f"client {update.client} says it has {update.num_examples} images; leave it out")
+        if not math.isfinite(update.loss):
+            raise InputError(f"client {update.client} reports a loss of {update.loss}; try a lower learning rate")
         check_state(update.state, like=like, source=f"client {update.client}")
         yield update

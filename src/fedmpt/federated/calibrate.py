@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int8, Int64
+from jaxtyping import Bool, Float, Int8, Int64
 from torch import Tensor
 
 from fedmpt.types import ABSENT, PRESENT
 
 LOG_ODDS_LIMIT = 10.0
 NUM_BINS = 400
+MIN_SCALE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def score_histograms(
 def calibrate(histograms: Iterable[Int64[Tensor, "2 C bins"]]) -> Calibration:
     """Thresholds that maximise each class's F1 on the summed counts, and its scale and bias on the log-odds.
 
-    A class without present or without absent labels keeps threshold 0.5, scale 1 and bias 0.
+    A class without present or without absent labels keeps threshold 0.5, scale 1 and bias 0; where scores say
+    nothing or run backwards, scale is 1 and the bias leads to the class's rate.
 
     Raises:
         ValueError: if there are no histograms.
@@ -57,13 +59,8 @@ def calibrate(histograms: Iterable[Int64[Tensor, "2 C bins"]]) -> Calibration:
     if not isinstance(counts, Tensor):
         raise ValueError("no client sent a histogram")
     known = (counts.sum(-1) > 0).all(0)
-    thresholds = _f1_thresholds(counts)
-    scale, bias = _logistic_fit(counts)
-    return Calibration(
-        thresholds=torch.where(known, thresholds, 0.5),
-        scale=torch.where(known, scale, 1.0),
-        bias=torch.where(known, bias, 0.0),
-    )
+    scale, bias = _logistic_fits(counts, known).unbind(-1)
+    return Calibration(thresholds=torch.where(known, _f1_thresholds(counts), 0.5), scale=scale, bias=bias)
 
 
 def _f1_thresholds(counts: Int64[Tensor, "2 C bins"]) -> Float[Tensor, " C"]:
@@ -75,54 +72,25 @@ def _f1_thresholds(counts: Int64[Tensor, "2 C bins"]) -> Float[Tensor, " C"]:
     return edges[f1.argmax(-1)].sigmoid().float()
 
 
-def _logistic_fit(counts: Int64[Tensor, "2 C bins"]) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
-    """Platt scaling (1999) of all classes at once, on the binned log-odds, with his smoothed targets."""
+def _logistic_fits(counts: Int64[Tensor, "2 C bins"], known: Bool[Tensor, " C"]) -> Float[Tensor, "C 2"]:
+    """Scale and bias of every known class by Platt scaling (1999): logistic regression with his smoothed targets."""
+    # Imported here: it takes a second, and only the end of a run needs it.
+    from sklearn.linear_model import LogisticRegression
+
     width = 2 * LOG_ODDS_LIMIT / NUM_BINS
-    centres = torch.linspace(-LOG_ODDS_LIMIT + width / 2, LOG_ODDS_LIMIT - width / 2, NUM_BINS, dtype=torch.float64)
-    absent, present = counts.double()
-    total = absent + present
-    num_labels = total.sum(-1, keepdim=True).clamp_min(1)
-    num_absent, num_present = absent.sum(-1, keepdim=True), present.sum(-1, keepdim=True)
-    target = present * (num_present + 1) / (num_present + 2) + absent / (num_absent + 2)
-    # Scores of many classes lie far from zero and close together: without standardising, scale and bias are one.
-    mean = (total * centres).sum(-1, keepdim=True) / num_labels
-    variance = (total * (centres - mean) ** 2).sum(-1, keepdim=True) / num_labels
-    spread = variance.sqrt().clamp_min(width)
-    rate = (target.sum(-1, keepdim=True) / num_labels).clamp(1e-6, 1 - 1e-6)
-    features = torch.stack([(centres - mean) / spread, torch.ones_like(target)], dim=1)
-    weights = _newton(features, total, target, start=torch.cat([spread, rate.logit()], dim=1))
-    scale = weights[:, :1] / spread
-    return scale[:, 0].float(), (weights[:, 1:] - scale * mean)[:, 0].float()
-
-
-def _newton(
-    features: Float[Tensor, "C 2 bins"],
-    total: Float[Tensor, "C bins"],
-    target: Float[Tensor, "C bins"],
-    *,
-    start: Float[Tensor, "C 2"],
-    num_steps: int = 100,
-) -> Float[Tensor, "C 2"]:
-    """Weights that minimise the logistic loss with ``target`` of the ``total`` counted present, for every class."""
-
-    def loss(weights: Tensor) -> Float[Tensor, " C"]:
-        logits = torch.einsum("ci,cib->cb", weights, features)
-        return (total * F.softplus(logits) - target * logits).sum(-1)
-
-    weights, lowest = start, loss(start)
-    ridge = 1e-9 * total.sum(-1).clamp_min(1)[:, None, None] * torch.eye(2, dtype=torch.float64)
-    for _ in range(num_steps):
-        predicted = torch.einsum("ci,cib->cb", weights, features).sigmoid()
-        gradient = torch.einsum("cb,cib->ci", total * predicted - target, features)
-        curvature = total * predicted * (1 - predicted)
-        step = torch.linalg.solve(torch.einsum("cb,cib,cjb->cij", curvature, features, features) + ridge, gradient)
-        length = torch.ones_like(lowest)
-        # Far from the optimum the curvature vanishes and a full step overshoots: halve it until the loss falls.
-        while ((worse := loss(weights - length[:, None] * step) > lowest) & (length > 1e-12)).any():
-            length = torch.where(worse, length / 2, length)
-        moved = torch.where(worse[:, None], weights, weights - length[:, None] * step)
-        change, weights = (moved - weights).abs().max(), moved
-        lowest = loss(weights)
-        if change < 1e-10:
-            break
-    return weights
+    centres = np.linspace(-LOG_ODDS_LIMIT + width / 2, LOG_ODDS_LIMIT - width / 2, NUM_BINS)
+    fits = torch.tensor([[1.0, 0.0]]).repeat(counts.shape[1], 1)
+    for index in known.nonzero()[:, 0].tolist():
+        absent, present = counts[:, index].double().numpy()
+        target = present * (present.sum() + 1) / (present.sum() + 2) + absent / (absent.sum() + 2)
+        weights = np.concatenate([absent + present - target, target])
+        answers = np.repeat([0, 1], NUM_BINS)
+        # Practically without penalty; Newton, since scores that lie close together make the problem ill-conditioned.
+        regression = LogisticRegression(C=1e6, solver="newton-cholesky", tol=1e-8, max_iter=1000)
+        regression.fit(np.tile(centres, 2)[:, None], answers, sample_weight=weights)
+        scale, bias = regression.coef_[0, 0], regression.intercept_[0]
+        if scale < MIN_SCALE:  # Scores that say nothing or run backwards keep their order, around the class's rate.
+            rate, mean = target.sum() / weights.sum(), np.average(centres, weights=absent + present)
+            scale, bias = 1.0, np.log(rate / (1 - rate)) - mean
+        fits[index] = torch.tensor([scale, bias])
+    return fits

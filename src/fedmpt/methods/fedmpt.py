@@ -216,6 +216,7 @@ class FedMPT(Method):
         num = self.config.num_conditions
         if not (self.config.gate and num > 1):
             return patches.new_full((len(patches), num), 1 / num)
+        # The paper leaves the scale of what the gate reads open; normalised, it is the same for every backbone.
         return (patches.mean(1) @ self.gate_down @ self.gate_up).softmax(-1)
 
     def _asymmetric_loss(self, probabilities: Float[Tensor, "B C"], batch: Batch) -> Float[Tensor, ""]:

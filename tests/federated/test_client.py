@@ -1,0 +1,197 @@
+"""A client's local training, against SGD written out by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from synthetic import feature_set
+from torch import Tensor
+from toy_method import CLASSES, WIDTH, Toy, toy
+
+from fedmpt.data.feature_store import FeatureSet
+from fedmpt.federated.client import LocalResult, LocalTraining, local_update
+from fedmpt.losses import asymmetric_loss
+from fedmpt.seeding import generator
+from fedmpt.state import get_state
+from fedmpt.types import InputError, State
+
+TRAINING = LocalTraining(batch_size=4, momentum=0.9, weight_decay=0.01)
+
+
+def update(method: Toy, features: FeatureSet, state: State | None = None, **changed: Any) -> LocalResult:
+    """A local update of client 2 in round 5 from ``state``, or from where the method stands."""
+    shared, personal = method.split(get_state(method))
+    arguments: dict[str, Any] = {
+        "personal": personal,
+        "client": 2,
+        "round_index": 5,
+        "seed": 1,
+        "learning_rate": 0.1,
+        "training": TRAINING,
+    }
+    return local_update(method, shared if state is None else state, features, **arguments | changed)
+
+
+def order_seen(method: Toy, features: FeatureSet, **changed: Any) -> list[int]:
+    """The images of `features` in the order in which training took them."""
+    method.seen.clear()
+    update(method, features, **changed)
+    pooled = torch.from_numpy(features.store.pooled)
+    return [int((pooled == row).all(1).nonzero()) for batch in method.seen for row in batch]
+
+
+def plain_sgd(
+    start: State, features: FeatureSet, *, learning_rate: float, epochs: int
+) -> tuple[dict[str, Tensor], float]:
+    """SGD with momentum and weight decay as in Sutskever et al. 2013 and torch's documentation; and the mean loss."""
+    values = {name: tensor.clone().requires_grad_() for name, tensor in start.items()}
+    speed = {name: torch.zeros_like(tensor) for name, tensor in start.items()}
+    order, losses = generator(1, "shuffle", 5, 2), []
+    for _ in range(epochs):
+        for rows in torch.randperm(len(features), generator=order).split(TRAINING.batch_size):
+            batch = features.batch(rows)
+            loss = asymmetric_loss((batch.pooled @ values["weight"].T + values["offset"]).sigmoid(), batch.labels)
+            losses += [loss.item()] * len(rows)
+            gradients = torch.autograd.grad(loss, list(values.values()))
+            for (name, value), gradient in zip(values.items(), gradients, strict=True):
+                speed[name] = TRAINING.momentum * speed[name] + gradient + TRAINING.weight_decay * value.detach()
+                value.data -= learning_rate * speed[name]
+    return {name: value.detach() for name, value in values.items()}, sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_equals_sgd_by_hand(clients: list[FeatureSet], epochs: int) -> None:
+    method = toy()
+    expected, loss = plain_sgd(get_state(method), clients[1], learning_rate=0.1, epochs=epochs)
+    found = update(method, clients[1], training=replace(TRAINING, local_epochs=epochs)).update
+    torch.testing.assert_close(dict(found.state), expected, atol=1e-6, rtol=1e-5)
+    assert found.loss == pytest.approx(loss, rel=1e-5)
+    assert found.num_examples == 10
+    assert found.client == 2
+
+
+def test_momentum_is_fresh_in_every_round(clients: list[FeatureSet]) -> None:
+    method = toy()
+    start = get_state(method)
+    first = update(method, clients[0], start).update
+    second = update(method, clients[0], start).update
+    assert all(torch.equal(first.state[name], second.state[name]) for name in start)
+
+
+def test_what_the_module_held_before_does_not_matter(clients: list[FeatureSet]) -> None:
+    state, _ = toy(personal=True).split(get_state(toy()))
+    personal = {"offset": torch.ones(CLASSES)}
+    results = [update(toy(personal=True, seed=seed), clients[0], state, personal=personal) for seed in (3, 4)]
+    assert torch.equal(results[0].update.state["weight"], results[1].update.state["weight"])
+    assert torch.equal(results[0].personal["offset"], results[1].personal["offset"])
+
+
+def test_the_servers_state_is_not_written_to(clients: list[FeatureSet]) -> None:
+    method = toy(personal=True)
+    state, personal = method.split(get_state(method))
+    kept = {name: tensor.clone() for name, tensor in (state | personal).items()}
+    result = update(method, clients[0], state, personal=personal)
+    assert all(torch.equal((state | personal)[name], kept[name]) for name in kept)
+    assert not torch.equal(result.update.state["weight"], kept["weight"])
+    method.weight.data += 1  # Nor does what is sent change when the module goes on to the next client.
+    assert not torch.equal(result.update.state["weight"], method.weight)
+
+
+def test_personal_tensors_are_used_and_stay(clients: list[FeatureSet]) -> None:
+    method = toy(personal=True)
+    state, _ = method.split(get_state(method))
+    low, high = (update(method, clients[0], state, personal={"offset": torch.full((3,), v)}) for v in (-9.0, 9.0))
+    for result in (low, high):
+        assert result.update.state.keys() == {"weight"}
+        assert result.personal.keys() == {"offset"}
+    assert low.personal["offset"].max() < 0 < high.personal["offset"].min()
+    assert not torch.equal(low.update.state["weight"], high.update.state["weight"])
+
+
+def test_every_image_is_seen_once_an_epoch(clients: list[FeatureSet]) -> None:
+    seen = order_seen(toy(), clients[2], training=replace(TRAINING, local_epochs=2))
+    assert sorted(seen[:13]) == sorted(seen[13:]) == list(range(13))
+    assert seen[:13] != seen[13:]
+    assert seen[:13] != list(range(13))
+
+
+def test_order_depends_on_seed_round_and_client_alone(clients: list[FeatureSet]) -> None:
+    features = clients[2]
+    order = order_seen(toy(), features)
+    torch.manual_seed(123)
+    assert order_seen(toy(seed=8), features, learning_rate=0.5) == order
+    for other in ({"seed": 2}, {"round_index": 6}, {"client": 3}):
+        assert order_seen(toy(), features, **other) != order
+
+
+@pytest.mark.parametrize("learning_rate", [1e38, float("nan")])
+def test_a_loss_that_is_not_finite_names_client_and_round(clients: list[FeatureSet], learning_rate: float) -> None:
+    with pytest.raises(InputError, match="client 2, round 5: the loss is nan; try a lower learning rate"):
+        update(toy(), clients[0], learning_rate=learning_rate, training=replace(TRAINING, local_epochs=4))
+
+
+class Bottomless(Toy):
+    """A loss that a comparison with infinity does not catch."""
+
+    def loss(self, batch: Any, text: Tensor | None = None) -> Tensor:
+        return -self(batch, text).sum() / 0
+
+
+def test_a_loss_of_minus_infinity_is_not_finite_either(clients: list[FeatureSet]) -> None:
+    method = Bottomless(CLASSES, WIDTH, personal_offset=False, generator=torch.Generator())
+    with pytest.raises(InputError, match="client 2, round 5: the loss is -inf"):
+        update(method, clients[0])
+
+
+def test_personal_tensors_that_are_not_finite_are_noticed_though_nobody_else_sees_them(
+    clients: list[FeatureSet],
+) -> None:
+    one_step = replace(TRAINING, batch_size=64)  # So that no loss is computed with what the step leads to.
+    with pytest.raises(InputError, match="client 2, round 5, personal: tensor 'offset' has 3 values that are not fin"):
+        update(toy(personal=True), clients[0], learning_rate=float("inf"), training=one_step)
+
+
+def test_a_client_without_images(clients: list[FeatureSet]) -> None:
+    empty = clients[0].subset(torch.arange(0))
+    with pytest.raises(InputError, match="client 2 has no images; leave it out or give it some"):
+        update(toy(), empty)
+
+
+def test_one_image_is_enough(clients: list[FeatureSet]) -> None:
+    assert update(toy(), clients[0].subset(torch.tensor([3]))).update.num_examples == 1
+
+
+def test_a_state_that_does_not_fit_names_the_client(clients: list[FeatureSet]) -> None:
+    method = toy(personal=True)
+    with pytest.raises(InputError, match="state for client 2: tensor 'weight' is missing"):
+        update(method, clients[0], {})
+    with pytest.raises(InputError, match=r"state for client 2: tensor 'offset' has shape \(7,\), expected \(3,\)"):
+        update(method, clients[0], personal={"offset": torch.zeros(7)})
+
+
+class WithRates(Toy):
+    def learning_rate_factors(self) -> dict[str, float]:
+        return {"off": 0.0}
+
+
+def test_learning_rate_factors(clients: list[FeatureSet]) -> None:
+    method = WithRates(CLASSES, WIDTH, personal_offset=False, generator=torch.Generator().manual_seed(0))
+    before = get_state(method)
+    after = update(method, clients[0], training=replace(TRAINING, weight_decay=0.0)).update.state
+    plain = update(toy(), clients[0], before, training=replace(TRAINING, weight_decay=0.0)).update.state
+    assert torch.equal(after["offset"], before["offset"])
+    assert not torch.equal(plain["offset"], before["offset"])
+    assert not torch.equal(after["weight"], before["weight"])
+
+
+def test_images_without_known_labels_leave_the_state(clients: list[FeatureSet]) -> None:
+    patches = torch.from_numpy(clients[0].store.patches)
+    unlabelled = feature_set(patches, torch.full((len(patches), CLASSES), -1))
+    method = toy()
+    before = get_state(method)
+    result = update(method, unlabelled, training=replace(TRAINING, weight_decay=0.0)).update
+    assert result.loss == 0
+    assert all(torch.equal(result.state[name], before[name]) for name in before)

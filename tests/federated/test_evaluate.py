@@ -1,0 +1,33 @@
+"""Scoring stored features."""
+
+from __future__ import annotations
+
+import torch
+from toy_method import toy
+
+from fedmpt.data.feature_store import FeatureSet
+from fedmpt.federated.evaluate import probabilities
+
+
+def test_in_the_features_order_whatever_the_batch_size(test_set: FeatureSet) -> None:
+    method = toy()
+    pooled = torch.from_numpy(test_set.store.pooled)
+    expected = (pooled @ method.weight.T + method.offset).sigmoid().detach()
+    for batch_size in (1, 5, 12, 64):
+        found = probabilities(method, test_set, batch_size=batch_size)
+        assert not found.requires_grad
+        torch.testing.assert_close(found, expected)
+
+
+def test_text_is_encoded_once(test_set: FeatureSet) -> None:
+    method, calls = toy(), []
+    encode = method.encode_text
+    method.encode_text = lambda: (calls.append(1), encode())[1]  # type: ignore[method-assign]
+    probabilities(method, test_set, batch_size=3)
+    assert len(calls) == 1
+
+
+def test_scores_in_evaluation_mode(test_set: FeatureSet) -> None:
+    method = toy().train()
+    probabilities(method, test_set)
+    assert not method.training

@@ -1,0 +1,227 @@
+"""What every method has to be. A fixture ``config`` puts a method to it, beside one named ``backbone``."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from synthetic import feature_set, separable
+from torch import Tensor
+
+from fedmpt.data.feature_store import FeatureSet
+from fedmpt.federated.checkpoint import load_checkpoint, save_checkpoint
+from fedmpt.federated.client import LocalTraining, local_update
+from fedmpt.federated.evaluate import probabilities
+from fedmpt.federated.simulate import Progress
+from fedmpt.methods import Method, MethodConfig
+from fedmpt.state import get_state, set_state
+from fedmpt.types import UNKNOWN, Backbone, Batch, State
+
+CLASS_NAMES = ("cat", "dog", "x", "dining table", "the o")
+TRAINING = LocalTraining(batch_size=8)
+
+
+class MethodContract:
+    """The suite. ``learning_rate`` is one at which the loss falls within a few rounds of three steps."""
+
+    learning_rate = 0.01
+
+    @pytest.fixture
+    def config(self) -> MethodConfig:
+        raise NotImplementedError("name the method: a fixture that returns its config")
+
+    @pytest.fixture
+    def features(self, backbone: Backbone) -> FeatureSet:
+        return images(backbone)
+
+    @pytest.fixture
+    def method(self, config: MethodConfig, backbone: Backbone) -> Method:
+        return build(config, backbone)
+
+    def train(self, method: Method, features: FeatureSet, *, rounds: int = 1, weight_decay: float = 1e-5) -> State:
+        """Local updates of client 3, each from where the last one ended; nothing for a method without parameters."""
+        for round_index in range(1, rounds + 1) if method.is_trained else ():
+            state, personal = method.split(get_state(method))
+            local_update(
+                method,
+                state,
+                features,
+                personal=personal,
+                client=3,
+                round_index=round_index,
+                seed=0,
+                learning_rate=self.learning_rate,
+                training=dataclasses.replace(TRAINING, weight_decay=weight_decay),
+            )
+        return get_state(method)
+
+    def test_gives_a_probability_for_every_image_and_class(self, method: Method, features: FeatureSet) -> None:
+        found = method(whole(features))
+        assert found.shape == (len(features), len(CLASS_NAMES))
+        assert in_unit_interval(found)
+        assert found.dtype == torch.float32
+        # Images that look different score differently: no output is stuck.
+        assert (found.std(0) > 0).all()
+
+    def test_probabilities_stay_in_range_where_similarities_saturate(
+        self, config: MethodConfig, backbone: Backbone
+    ) -> None:
+        sharp = copy.copy(backbone)
+        sharp.logit_scale = 1000.0
+        method, generator = build(config, sharp), torch.Generator().manual_seed(0)
+        set_state(method, {name: torch.randn(t.shape, generator=generator) for name, t in get_state(method).items()})
+        # Patches of an image look alike, so all of them are sure of the same class.
+        looks = torch.randn(100, 1, images(backbone).width, generator=generator)
+        patches = looks + 0.1 * torch.randn(100, 33, looks.shape[-1], generator=generator)
+        assert in_unit_interval(method(whole(feature_set(patches, torch.zeros(100, len(CLASS_NAMES))))))
+
+    def test_every_trained_tensor_gets_a_gradient(self, method: Method, features: FeatureSet) -> None:
+        assert all(gradient.isfinite().all() for gradient in gradients_of(method, whole(features)).values())
+        # In the first step some are zero, behind up-projections that start at zero; after a few steps none may be.
+        self.train(method, features)
+        for name, gradient in gradients_of(method, whole(features)).items():
+            assert gradient.isfinite().all(), name
+            assert gradient.abs().max() > 0, f"{name} is never trained"
+
+    def test_training_moves_every_tensor_of_the_state_and_nothing_else(
+        self, method: Method, features: FeatureSet, backbone: Backbone
+    ) -> None:
+        frozen = {name: tensor.clone() for name, tensor in backbone.text_model.state_dict().items()}
+        before = get_state(method)
+        after = self.train(method, features, rounds=4, weight_decay=0.0)
+        assert not [name for name in before if torch.equal(before[name], after[name])]
+        assert same(backbone.text_model.state_dict(), frozen)
+        assert all(p.grad is None and not p.requires_grad for p in backbone.text_model.parameters())
+
+    def test_state_is_what_is_trained(self, method: Method) -> None:
+        trained = {name for name, parameter in method.named_parameters() if parameter.requires_grad}
+        assert method.state_dict().keys() == trained
+        assert method.is_trained == bool(trained)
+        assert all(tensor.dtype == torch.float32 for tensor in method.state_dict().values())
+
+    def test_personal_tensors_are_of_the_state_and_never_sent(self, method: Method, features: FeatureSet) -> None:
+        assert method.personal <= method.state_dict().keys()
+        if not method.is_trained:
+            return
+        state, personal = method.split(get_state(method))
+        result = local_update(
+            method,
+            state,
+            features,
+            personal=personal,
+            client=0,
+            round_index=1,
+            seed=0,
+            learning_rate=self.learning_rate,
+            training=TRAINING,
+        )
+        assert result.update.state.keys() == method.state_dict().keys() - method.personal
+        assert result.personal.keys() == method.personal
+
+    def test_loss_falls(self, method: Method, features: FeatureSet) -> None:
+        before = loss_of(method, features)
+        self.train(method, features, rounds=4)
+        after = loss_of(method, features)
+        assert before.isfinite()
+        assert after < 0.9 * before if method.is_trained else after == before
+
+    def test_same_seed_same_numbers(self, config: MethodConfig, backbone: Backbone, features: FeatureSet) -> None:
+        results = []
+        for noise in (1, 2):
+            torch.manual_seed(noise)  # Global randomness must not matter.
+            method = build(config, backbone, seed=5)
+            results.append(self.train(method, features, rounds=2))
+        assert same(*results)
+
+    def test_other_seed_other_start_where_anything_is_drawn(self, config: MethodConfig, backbone: Backbone) -> None:
+        generator = torch.Generator().manual_seed(0)
+        untouched = generator.get_state()
+        first = get_state(config.build(backbone, CLASS_NAMES, generator=generator))
+        draws = not torch.equal(generator.get_state(), untouched)
+        assert same(first, get_state(build(config, backbone, seed=1))) != draws
+
+    def test_checkpoint_restores_the_numbers(
+        self, config: MethodConfig, backbone: Backbone, features: FeatureSet, tmp_path: Path
+    ) -> None:
+        method = build(config, backbone)
+        self.train(method, features)
+        shared, personal = method.split(get_state(method))
+        stored = Progress(rounds_done=1, state=shared, personal={3: personal} if personal else {})
+        save_checkpoint(tmp_path, stored, {"method": config.name})
+        loaded = load_checkpoint(tmp_path).progress
+        other = build(config, backbone, seed=1)
+        set_state(other, {**loaded.state, **loaded.personal.get(3, {})})
+        assert torch.equal(probabilities(other, features), probabilities(method, features))
+
+    def test_images_with_unknown_labels_change_nothing(self, method: Method, features: FeatureSet) -> None:
+        labels = features.labels.clone()
+        labels[::2] = UNKNOWN
+        others = features.store.patches.copy()
+        others[::2] = others[1::2]
+        losses, gradients = [], []
+        for patches in (features.store.patches, others):
+            batch = whole(feature_set(torch.from_numpy(patches), labels))
+            losses.append(method.loss(batch))
+            gradients.append(gradients_of(method, batch))
+        torch.testing.assert_close(losses[1], losses[0], atol=0, rtol=1e-6)
+        torch.testing.assert_close(gradients[1], gradients[0], atol=1e-7, rtol=1e-4)
+        # The same images with known labels do count.
+        known = features.store.patches, others
+        first, second = (method.loss(whole(feature_set(torch.from_numpy(some), features.labels))) for some in known)
+        assert first != second
+
+    def test_an_image_scores_the_same_in_any_company(self, method: Method, features: FeatureSet) -> None:
+        self.train(method, features)
+        together = probabilities(method, features)
+        alone = probabilities(method, features, batch_size=1)
+        backwards = method(features.batch(torch.arange(len(features)).flip(0))).flip(0)
+        torch.testing.assert_close(alone, together, atol=1e-5, rtol=0)
+        torch.testing.assert_close(backwards, together, atol=1e-5, rtol=0)
+
+    def test_text_may_be_computed_once(self, method: Method, features: FeatureSet) -> None:
+        self.train(method, features)
+        batch = whole(features)
+        assert torch.equal(method(batch, method.encode_text()), method(batch))
+        assert torch.equal(method.loss(batch, method.encode_text()), method.loss(batch))
+
+    def test_trains_in_evaluation_mode_and_scores_in_training_mode_alike(
+        self, method: Method, features: FeatureSet
+    ) -> None:
+        assert torch.equal(method.train()(whole(features)), method.eval()(whole(features)))
+
+
+def images(backbone: Backbone) -> FeatureSet:
+    """Two dozen images of `CLASS_NAMES`, three steps of `TRAINING`, in the joint space of the backbone."""
+    return separable(24, num_classes=len(CLASS_NAMES), width=backbone.text_model.config.projection_dim)
+
+
+def build(config: MethodConfig, backbone: Backbone, *, seed: int = 0) -> Method:
+    return config.build(backbone, CLASS_NAMES, generator=torch.Generator().manual_seed(seed))
+
+
+def whole(features: FeatureSet) -> Batch:
+    return features.batch(torch.arange(len(features)))
+
+
+@torch.no_grad()
+def loss_of(method: Method, features: FeatureSet) -> Tensor:
+    return method.loss(whole(features))
+
+
+def gradients_of(method: Method, batch: Batch) -> dict[str, Tensor]:
+    """By name, of all trained tensors; every one has to take part in the loss."""
+    named = dict(method.named_parameters())
+    gradients = torch.autograd.grad(method.loss(batch), list(named.values())) if named else ()
+    return dict(zip(named, gradients, strict=True))
+
+
+def in_unit_interval(found: Tensor) -> bool:
+    return bool(((found >= 0) & (found <= 1)).all())
+
+
+def same(one: State, other: State) -> bool:
+    """Bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

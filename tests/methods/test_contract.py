@@ -1,0 +1,81 @@
+"""Every method of the table, its published values and every combination of FedMPT's parts keep the contract."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from itertools import product
+from typing import Any
+
+import pytest
+from contract import MethodContract
+from toy_method import ToyConfig
+
+from fedmpt.config import RunConfig
+from fedmpt.methods import METHODS, MethodConfig
+from fedmpt.methods.fedmpt import FedMPTConfig
+
+CONFIGS = {name: config() for name, config in METHODS.items()}
+PAPER = {f"{name}-paper": config.paper() for name, config in METHODS.items()}
+TABLE = CONFIGS | {name: config for name, config in PAPER.items() if config not in CONFIGS.values()}
+
+ZERO_SHOT_HEADS = {
+    f"zero-shot-{head}": dataclasses.replace(CONFIGS["zero-shot"], head=head) for head in ("pooled", "csra")
+}
+
+
+def fedmpt_part(**parts: Any) -> FedMPTConfig:
+    small: dict[str, Any] = {"conditions": ("dog", "the pose"), "rank": 4, "class_context_init": ""}
+    rates = dict.fromkeys(("adapter_rate", "gate_rate", "calibration_rate"), 5.0)
+    return FedMPTConfig(**small | rates | parts)
+
+
+def fedmpt_parts() -> dict[str, FedMPTConfig]:
+    found = {}
+    switch = (True, False)
+    for prompts, adapters, transport, gate in product(switch, switch, ("sinkhorn", "rows", "mean"), switch):
+        parts = [word for word, on in (("prompts", prompts), ("adapters", adapters), ("gate", gate)) if on]
+        found["-".join([*parts, transport])] = fedmpt_part(
+            condition_prompts=prompts, adapters=adapters, transport=transport, gate=gate, calibration=False
+        )
+    found["all-calibrated"] = fedmpt_part(calibration=True)
+    found["none-calibrated"] = fedmpt_part(
+        condition_prompts=False, adapters=False, gate=False, transport="mean", calibration=True
+    )
+    found["one-condition"] = fedmpt_part(conditions=("dog",))
+    return found
+
+
+ALL = TABLE | ZERO_SHOT_HEADS | fedmpt_parts()
+
+
+class TestMethods(MethodContract):
+    @pytest.fixture(params=ALL.values(), ids=ALL.keys())
+    def config(self, request: pytest.FixtureRequest) -> MethodConfig:
+        return request.param
+
+    def test_config_survives_json(self, config: MethodConfig) -> None:
+        run = RunConfig(data="voc:VOCdevkit", method=config)
+        words = json.loads(json.dumps(run.to_json(), allow_nan=False))
+        assert RunConfig.from_json(words, source="config.json") == run
+
+
+class TestToyMethod(MethodContract):
+    """None of the methods keeps a tensor at home yet, so one that does is held to the contract as well."""
+
+    learning_rate = 0.1
+
+    @pytest.fixture
+    def config(self) -> MethodConfig:
+        return ToyConfig(personal_offset=True)
+
+    def test_has_something_personal(self, method: Any) -> None:
+        assert method.personal == {"offset"}
+
+
+def test_the_table_names_its_methods() -> None:
+    for name, config in METHODS.items():
+        assert config.name == name
+        assert config.summary
+        assert config.source
+        assert isinstance(config.paper(), config)

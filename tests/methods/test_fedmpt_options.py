@@ -1,0 +1,78 @@
+"""FedMPT's options: what they reach, what the paper says, and which are refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from contract import build
+
+from fedmpt.methods.fedmpt import FedMPTConfig
+from fedmpt.types import Backbone, InputError
+
+PLAIN = FedMPTConfig(conditions=("dog", "the pose"), rank=4)
+
+
+def test_rates_reach_the_tensors_they_are_named_after(backbone: Backbone) -> None:
+    rates = replace(PLAIN, calibration=True, context_rate=2.0, adapter_rate=3.0, gate_rate=5.0)
+    method = build(rates, backbone)
+    optimizer = method.optimizer(learning_rate=0.1, momentum=0.0, weight_decay=0.0)
+    by_identity = {id(group["params"][0]): group["lr"] / 0.1 for group in optimizer.param_groups}
+    found = {name: by_identity[id(parameter)] for name, parameter in method.named_parameters()}
+    assert found == pytest.approx(
+        {
+            "condition_context": 2,
+            "class_context": 2,
+            "adapter_down": 3,
+            "adapter_up": 3,
+            "gate_down": 5,
+            "gate_up": 5,
+            "scale": rates.calibration_rate,
+            "bias": rates.calibration_rate,
+        }
+    )
+
+
+def test_paper_values_are_the_papers() -> None:
+    paper = FedMPTConfig.paper()
+    assert (paper.entropy, paper.patch_temperature, paper.rank) == (0.2, 4.0, 32)
+    assert (paper.num_condition_context, paper.num_class_context, len(paper.conditions)) == (4, 4, 5)
+    assert (paper.gamma_positive, paper.gamma_negative, paper.margin) == (1.0, 2.0, 0.05)
+    assert paper.condition_prompts
+    assert paper.adapters
+    assert paper.gate
+    assert paper.transport == "sinkhorn"
+    assert not paper.calibration
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("entropy", 0.0, "--entropy must be positive, got 0.0"),
+        ("entropy", float("nan"), "--entropy must be positive, got nan"),
+        ("entropy", float("inf"), "--entropy must be positive, got inf"),
+        ("patch_temperature", -4.0, "--patch-temperature must be positive, got -4.0"),
+        ("rank", 0, "--rank must be positive, got 0"),
+        ("num_class_context", 0, "--num-class-context must be positive, got 0"),
+        ("num_condition_context", -1, "--num-condition-context must not be negative, got -1"),
+        ("sinkhorn_iterations", 0, "--sinkhorn-iterations must be positive, got 0"),
+        ("sinkhorn_tolerance", -1.0, "--sinkhorn-tolerance must not be negative, got -1.0"),
+        ("gate_rate", -0.5, "--gate-rate must not be negative, got -0.5"),
+        ("context_rate", float("nan"), "--context-rate must not be negative, got nan"),
+        ("gamma_negative", -2.0, "--gamma-negative must not be negative, got -2.0"),
+        ("margin", 1.0, r"--margin must be in \[0, 1\), got 1.0"),
+        ("conditions", (), r"--conditions must be at least one.* got \(\)"),
+        ("conditions", ("pose", "pose"), "--conditions must be .* all different"),
+        ("conditions", ("pose", " "), "--conditions must be .* in words"),
+    ],
+)
+def test_wrong_options_are_named(backbone: Backbone, name: str, value: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build(replace(PLAIN, **{name: value}), backbone)
+
+
+def test_one_class_is_nothing_to_compare(backbone: Backbone) -> None:
+    with pytest.raises(InputError, match="FedMPT compares classes with each other and got 1; give at least two"):
+        PLAIN.build(backbone, ["cat"], generator=torch.Generator())

@@ -1,0 +1,117 @@
+"""Files are the old one or the new one, and unreadable ones are explained."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedmpt.files import exclusive, read_json, write_atomically, write_json
+from fedmpt.types import InputError
+
+
+def test_replaces_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for content in (b"old, and longer", b"new", b""):
+        write_atomically(path, content)
+        assert path.read_bytes() == content
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(*((os, "fsync") if step == "fsync" else (Path, "replace")), full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_content_is_on_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda number: (steps.append("fsync"), fsync(number))[1])
+    monkeypatch.setattr(Path, "replace", lambda path, to: (steps.append("replace"), replace(path, to))[1])
+    write_atomically(tmp_path / "file", b"x")
+    assert steps == ["fsync", "replace"]
+
+
+def test_json_round_trip(tmp_path: Path) -> None:
+    value = {"a": [1, 2.5, None, True], "ä": {"b": "c"}}
+    write_json(tmp_path / "x.json", value)
+    assert read_json(tmp_path / "x.json") == value
+    assert (tmp_path / "x.json").read_text().endswith("}\n")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), object()])
+def test_what_json_cannot_hold_is_refused_and_the_old_file_kept(tmp_path: Path, value: Any) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, {"old": 1})
+    with pytest.raises((ValueError, TypeError)):
+        write_json(path, {"new": value})
+    assert json.loads(path.read_text()) == {"old": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": 1,\n "b": }', "x.json, line 2: not valid JSON"),
+        (b"", "x.json, line 1: not valid JSON"),
+        (b'{"a": "\xff"}', r"x.json is not UTF-8 text \(byte 7\)"),
+        (b"[" * 100_000, "x.json: JSON that cannot be read"),
+        (b"1" * 10_000, "x.json: JSON that cannot be read"),
+    ],
+)
+def test_unreadable_json_is_explained(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_json(tmp_path / "x.json")
+
+
+def test_missing_json_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.json cannot be read: No such file or directory"):
+        read_json(tmp_path / "none.json")
+    with pytest.raises(InputError, match=f"{tmp_path.name} cannot be read: "):
+        read_json(tmp_path)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from fedmpt.files import exclusive
+with exclusive(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_is_held_by_one_process_until_it_ends(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match=f"another process is writing to .*{tmp_path.name}; wait for it"):
+            exclusive(tmp_path).__enter__()
+        other.kill()
+    with exclusive(tmp_path):
+        pass
+    with exclusive(tmp_path):
+        pass
+
+
+def test_what_blocks_within_a_held_folder_is_not_taken_for_another_process(tmp_path: Path) -> None:
+    with pytest.raises(BlockingIOError, match="a pipe"), exclusive(tmp_path):
+        raise BlockingIOError("a pipe")
