@@ -17,6 +17,7 @@ RANKS = {
     "seeding": 0.5,
     "state": 0.5,
     "files": 0.5,
+    "cache": 0.5,
     "backbone": 1,
     "prompts": 2,
     "conditions": 3,

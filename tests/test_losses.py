@@ -44,3 +44,11 @@ def test_is_finite_at_the_ends(probability: float, label: int) -> None:
     assert loss.isfinite()
     assert probabilities.grad is not None
     assert probabilities.grad.isfinite().all()
+
+
+def test_the_hardest_positives_keep_their_gradient() -> None:
+    """Shares of a softmax at CLIP's scale are often below 1e-7."""
+    logits = torch.tensor([[0.0, 40.0]], requires_grad=True)
+    asymmetric_loss(logits.softmax(-1), torch.tensor([[1, -1]], dtype=torch.int8)).backward()
+    assert logits.grad is not None
+    assert logits.grad[0, 0].item() == pytest.approx(-1, rel=1e-3)

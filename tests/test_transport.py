@@ -120,6 +120,30 @@ def test_marginals_must_sum_to_one() -> None:
         sinkhorn(cost, rows, columns, entropy=1.0, max_iterations=0)
 
 
+@pytest.mark.parametrize(("factor", "entropy"), [(1e36, 1e-3), (1.0, 1e-42), (1e30, 1.0), (0.0, 0.1)])
+def test_extreme_costs_give_finite_plans(factor: float, entropy: float) -> None:
+    cost, rows, columns = problem()
+    plan = sinkhorn(factor * cost, rows, columns, entropy=entropy)
+    assert plan.isfinite().all()
+    assert plan.min() >= 0
+
+
+def test_a_constant_in_the_cost_changes_nothing() -> None:
+    cost, rows, columns = problem()
+    expected = sinkhorn(cost, rows, columns, entropy=1.0)
+    torch.testing.assert_close(sinkhorn(cost + 1000, rows, columns, entropy=1.0), expected, atol=1e-7, rtol=1e-3)
+
+
+def test_an_empty_batch_and_one_patch_and_one_class() -> None:
+    cost, rows, columns = problem(0)
+    assert sinkhorn(cost, rows, columns, entropy=1.0).shape == (0, 49, 20)
+    one = torch.ones(1)
+    torch.testing.assert_close(
+        sinkhorn(torch.rand(1, 20), one, columns.new_full((20,), 0.05), entropy=0.1).sum(), one[0]
+    )
+    torch.testing.assert_close(sinkhorn(torch.rand(9, 1), one.expand(9) / 9, one, entropy=0.1).sum(), one[0])
+
+
 def test_patch_marginals_follow_the_best_class_of_each_patch() -> None:
     similarity = torch.tensor([[[8.0, 0.0], [0.0, 4.0], [1.0, 2.0]]])
     expected = torch.tensor([[8 / 4, 4 / 4, 2 / 4]]).softmax(-1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,15 +18,14 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from fedmpt.cache import default_cache
+
 if TYPE_CHECKING:
     from fedmpt.config import RunConfig, TrainOptions
     from fedmpt.predict import Label
 
 
-def default_cache() -> Path:
-    """Where features are kept: $FEDMPT_CACHE, else a folder of the user's cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("FEDMPT_CACHE") or Path(base) / "fedmpt")
+RUN_FILES = ("config.json", "rounds.jsonl", "results.json")
 
 
 def train(words: list[str]) -> None:
@@ -92,10 +90,13 @@ def evaluate(words: list[str]) -> None:
     from fedmpt.predict import load_trained
     from fedmpt.records import check_writable
     from fedmpt.run import score
+    from fedmpt.types import InputError
 
     out = options.out or options.checkpoint.resolve().parent / "evaluation.json"
     check_writable(out, kind="file")
-    data = load_data(options.data)
+    if out.resolve().parent == options.checkpoint.resolve() or out.name in RUN_FILES:
+        raise InputError(f"--out {out} would overwrite a file of the run; choose another name")
+    data = load_data(options.data, cache=options.cache or default_cache(), progress=True)
     trained = load_trained(
         options.checkpoint, backbone=options.backbone, device=options.device, class_names=data.class_names
     )
@@ -149,6 +150,8 @@ def predict(words: list[str]) -> None:
 
     if not options.images:
         raise InputError("give at least one image file")
+    if options.top < 0:
+        raise InputError(f"--top must not be negative, got {options.top}")
     trained = load_trained(options.checkpoint, backbone=options.backbone, device=options.device)
     found = list(predict_labels(trained, options.images))
     if options.json:
@@ -169,7 +172,7 @@ def _train_options(words: list[str]) -> TrainOptions:
     chooser.add_argument("--resume", action="store_true")
     chosen, _ = chooser.parse_known_args(words)
     wants_help = "-h" in words or "--help" in words
-    if chosen.out is None and not wants_help:
+    if not chosen.out and not wants_help:
         raise InputError("give a folder for the run with --out, for example --out runs/a")
     out = Path(chosen.out or ".")
     start = _from_preset(chosen, data=chosen.data or "") if wants_help else _starting_config(chosen, out)

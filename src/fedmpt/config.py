@@ -146,7 +146,6 @@ class TrainOptions:
 
 # Published settings; 100 rounds for COCO. Clients count the same in the mean.
 PAPER_FEDERATION = Federation(rounds=50, learning_rate=0.001)
-DEFAULT_FEDERATION = Federation(rounds=10, learning_rate=0.05)
 
 PRESETS = ("default", "paper")
 
@@ -164,7 +163,7 @@ def preset(name: str, method: str, data: str) -> RunConfig:
     config = METHODS[method]
     if name == "paper":
         return RunConfig(data=data, method=config.paper(), federation=PAPER_FEDERATION)
-    return RunConfig(data=data, method=config(), federation=DEFAULT_FEDERATION)
+    return RunConfig(data=data, method=config())
 
 
 def _construct(cls: type, words: Mapping[str, Any], source: str) -> Any:

@@ -67,6 +67,8 @@ def exclusive(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             message = f"another process is writing to {folder}; wait for it or choose another folder"
             raise InputError(message) from None
+        except OSError:  # Some network file systems have no locks.
+            pass
         yield
     finally:
         os.close(handle)

@@ -7,17 +7,24 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fedmpt.types import Batch
+
 CSRA_PATCH_SCALE = 20.0
 CSRA_POOL_SCALE = 5.0
 
 
-def csra_logits(patches: Float[Tensor, "B M D"], text: Float[Tensor, "C D"]) -> Float[Tensor, "B C"]:
+def csra_tokens(batch: Batch) -> Float[Tensor, "B tokens D"]:
+    """What CSRA attends to: the pooled feature (CLS) and the patches."""
+    return torch.cat([batch.pooled[:, None], batch.patches], dim=1)
+
+
+def csra_logits(tokens: Float[Tensor, "B M D"], text: Float[Tensor, "C D"]) -> Float[Tensor, "B C"]:
     """Class-specific region attention as in DualCoOp (Sun et al. 2022): ``l_c = 5 sum_m softmax_m(s_cm) s_cm``.
 
-    ``s = 20 cos``, so a logit is about 100 cosines of the patches that look most like the class. Inputs need not be
+    ``s = 20 cos``, so a logit is about 100 cosines of the tokens that look most like the class. Inputs need not be
     normalised.
     """
-    similarity = CSRA_PATCH_SCALE * F.normalize(patches, dim=-1) @ F.normalize(text, dim=-1).T
+    similarity = CSRA_PATCH_SCALE * F.normalize(tokens, dim=-1) @ F.normalize(text, dim=-1).T
     return CSRA_POOL_SCALE * (similarity.softmax(1) * similarity).sum(1)
 
 

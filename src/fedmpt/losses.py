@@ -21,7 +21,7 @@ def asymmetric_loss(
     ``-y (1 - p)^g+ log p - (1 - y) q^g- log(1 - q)`` with ``q = max(p - margin, 0)``. Entries labelled unknown count
     nothing. The focal weights carry no gradient.
     """
-    smallest = 1e-6
+    smallest = 1e-30
     shifted = (probabilities - margin).clamp_min(0)
     # Ridnik et al. and DualCoOp hold the focal weights constant in the gradient; the FedMPT paper does not say.
     hard_positive = (1 - probabilities).detach() ** gamma_positive

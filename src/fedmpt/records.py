@@ -16,6 +16,7 @@ import torch
 import fedmpt
 from fedmpt.config import RunConfig
 from fedmpt.data.feature_store import FeatureSet, fingerprint
+from fedmpt.data.fingerprint import text_fingerprint
 from fedmpt.federated.calibrate import Calibration
 from fedmpt.federated.simulate import Round
 from fedmpt.files import read_json, write_atomically, write_json
@@ -72,37 +73,50 @@ def _complete_lines(path: Path) -> list[dict[str, Any]]:
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
+            line = json.loads(text)
+            lines.append({**line, "round": int(line["round"]), "seconds": float(line["seconds"])})
+        except (ValueError, KeyError, TypeError):
             break  # A kill while writing leaves half a line, always the last.
     return lines
 
 
 def checkpoint_record(
-    config: RunConfig, backbone: Backbone, class_names: Sequence[str], features: Mapping[str, FeatureSet]
+    config: RunConfig,
+    backbone: Backbone,
+    class_names: Sequence[str],
+    *,
+    clients: Sequence[FeatureSet],
+    test: FeatureSet,
 ) -> dict[str, Any]:
     """What a checkpoint's tensors belong to: enough to build it again, and to notice another backbone or other data."""
     return {
         "fedmpt": fedmpt.__version__,
         "config": config.to_json(),
         "class_names": list(class_names),
-        "backbone": {"name": backbone.name, "fingerprint": fingerprint(backbone)},
-        "data": {name: _digest(part) for name, part in features.items()},
+        "backbone": {
+            "name": backbone.name,
+            "fingerprint": fingerprint(backbone),
+            "text_fingerprint": text_fingerprint(backbone, class_names),
+        },
+        "data": {"train": _digest(clients), "test": _digest([test])},
     }
 
 
-def _digest(features: FeatureSet) -> str:
-    """Of images, model and labels: the store's key stands for the first two."""
-    labels = features.labels.contiguous().numpy().tobytes()
-    return hashlib.sha256(features.store.facts.key.encode() + labels).hexdigest()
+def _digest(parts: Sequence[FeatureSet]) -> str:
+    """Of images, model, labels and who has which: the store's key stands for the first two."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.store.facts.key.encode() + len(part).to_bytes(8, "little"))
+        digest.update(part.rows.contiguous().numpy().tobytes() + part.labels.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def check_unchanged(record: Mapping[str, Any], now: Mapping[str, Any], *, source: str) -> None:
-    """Raises InputError if a run goes on with other images or labels than it started with."""
+    """Raises InputError if a run goes on with other images, labels or clients than it started with."""
     changed = [name for name, digest in now["data"].items() if record.get("data", {}).get(name) != digest]
     if changed:
         raise InputError(
-            f"{source}: images or labels ({', '.join(changed)}) have changed since the run started; "
+            f"{source}: images, labels or clients ({', '.join(changed)}) have changed since the run started; "
             "restore them, or start a new run in another --out"
         )
 
@@ -113,7 +127,8 @@ def check_record(
     """Raises InputError if a checkpoint was trained for other classes (unless None) or on another backbone."""
     try:
         expected = list(record["class_names"])
-        trained_on, trained_fingerprint = record["backbone"]["name"], record["backbone"]["fingerprint"]
+        trained_on = record["backbone"]["name"]
+        image_side, text_side = record["backbone"]["fingerprint"], record["backbone"]["text_fingerprint"]
     except (KeyError, TypeError) as error:
         raise InputError(f"{source}: the checkpoint's record lacks {error}; restore it from a copy") from error
     if class_names is not None and list(class_names) != expected:
@@ -123,10 +138,10 @@ def check_record(
             f"{source} was trained for {len(expected)} classes, the data has {len(class_names)}; {what}. "
             "Give data with the same class list"
         )
-    if trained_fingerprint != fingerprint(backbone):
+    if image_side != fingerprint(backbone) or text_side != text_fingerprint(backbone, expected):
         raise InputError(
             f"{source} was trained on backbone {trained_on!r}, which is not this {backbone.name!r} "
-            "or has other weights, number format or preprocessing; give the same with --backbone"
+            "or has other weights, tokenizer, number format or preprocessing; give the same one with --backbone"
         )
 
 

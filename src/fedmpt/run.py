@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -70,13 +70,13 @@ def prepare(config: RunConfig, *, cache: Path, show_progress: bool) -> Prepared:
     """
     began = time.perf_counter()
     config.check()
-    data = load_data(config.data)
+    data = load_data(config.data, cache=cache, progress=show_progress)
     _check_labels(data)
     backbone = load_backbone(config.backbone, device=config.device, dtype=DTYPES[config.dtype])
     # Built before the features: what is wrong with a method's options shows at once.
     method = config.method.build(backbone, data.class_names, generator=generator(config.seed, "init"))
-    # Dealing out labels is quick too, and catches a wrong --t before the tower runs.
-    _deal(config, data.train.labels)
+    # Before the tower runs, since it catches a wrong --t.
+    rows_of_clients = _deal(config, data.train.labels)
     sets = [
         open_features(
             backbone,
@@ -90,7 +90,9 @@ def prepare(config: RunConfig, *, cache: Path, show_progress: bool) -> Prepared:
         for split in (data.train, data.test)
     ]
     train, test = sets
-    clients = [train.subset(rows) for rows in _deal(config, train.labels)]
+    if train.skipped:
+        rows_of_clients = _deal(config, train.labels)
+    clients = [train.subset(rows) for rows in rows_of_clients]
     return Prepared(backbone, data, train, test, clients, method, time.perf_counter() - began)
 
 
@@ -119,30 +121,46 @@ def train(
     Raises:
         InputError: for wrong input, or if ``out`` holds another run.
     """
-    checkpoint = _earlier(config, out, resume=resume)
+    _earlier(config, out, resume=resume)  # Asked before the long work, and again when the folder is ours.
     if resume and is_finished(out):
-        return read_json(out / "results.json")
+        return _stored_results(out)
     prepared = prepare(config, cache=cache, show_progress=show_progress)
-    features = {"train": prepared.train, "test": prepared.test}
-    record = checkpoint_record(config, prepared.backbone, prepared.data.class_names, features)
+    with _held(out):
+        checkpoint = _earlier(config, out, resume=resume)
+        if resume and is_finished(out):
+            return _stored_results(out)
+        try:
+            return _train(config, prepared, checkpoint, out=out, watcher=watcher)
+        except BaseException:
+            if not (out / "checkpoint").exists():  # Not one round succeeded: the same command may be given again.
+                for name in ("config.json", "rounds.jsonl"):
+                    (out / name).unlink(missing_ok=True)
+            raise
+
+
+def _train(
+    config: RunConfig, prepared: Prepared, checkpoint: Checkpoint | None, *, out: Path, watcher: Watcher
+) -> dict[str, Any]:
+    record = checkpoint_record(
+        config, prepared.backbone, prepared.data.class_names, clients=prepared.clients, test=prepared.test
+    )
     if checkpoint is not None:
         source = str(out / "checkpoint")
         check_record(checkpoint.record, prepared.backbone, prepared.data.class_names, source=source)
         check_unchanged(checkpoint.record, record, source=source)
     progress = checkpoint.progress if checkpoint else None
-    with _run_folder(out):
-        write_json(out / "config.json", config.to_json())
-        log = RoundLog(out / "rounds.jsonl", keep=progress.rounds_done if progress else 0)
-        watcher.started(config, prepared, rounds_done=progress.rounds_done if progress else 0)
-        for done in _rounds(config, prepared, progress, watcher):
-            log.append(done)
-            save_checkpoint(out / "checkpoint", done.progress, record)
-            watcher.round_done(done)
-            progress = done.progress
-        if progress is None:  # Nothing to train: the checkpoint still says which method, classes and backbone.
-            progress = Progress(rounds_done=0, state={}, personal={})
-            save_checkpoint(out / "checkpoint", progress, record)
-        return _finish(config, prepared, progress, out=out, log=log)
+    write_json(out / "config.json", config.to_json())
+    log = RoundLog(out / "rounds.jsonl", keep=progress.rounds_done if progress else 0)
+    watcher.started(config, prepared, rounds_done=progress.rounds_done if progress else 0)
+    for done in _rounds(config, prepared, progress, watcher):
+        log.append(done)
+        save_checkpoint(out / "checkpoint", done.progress, record)
+        watcher.round_done(done)
+        progress = done.progress
+    if progress is None:  # Nothing to train: the checkpoint still says which method, classes and backbone.
+        progress = Progress(rounds_done=0, state={}, personal={})
+        save_checkpoint(out / "checkpoint", progress, record)
+    return _finish(config, prepared, progress, out=out, log=log)
 
 
 def is_finished(out: Path) -> bool:
@@ -150,23 +168,27 @@ def is_finished(out: Path) -> bool:
     return (out / "config.json").is_file() and (out / "results.json").is_file()
 
 
+def _stored_results(out: Path) -> dict[str, Any]:
+    results = read_json(out / "results.json")
+    if not isinstance(results, dict) or "test" not in results:
+        raise InputError(f"{out / 'results.json'} holds no results; delete it and give the same command again")
+    return results
+
+
 @contextmanager
-def _run_folder(out: Path) -> Iterator[None]:
-    """``out`` as a folder, without what a killed run left half-written; gone again if not one round succeeds."""
+def _held(out: Path) -> Iterator[None]:
+    """``out`` as a folder of this process alone, without half-written files; gone at the end if new and empty."""
     is_new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
-    try:
-        with exclusive(out):
-            for leftover in (*out.glob(".*.tmp"), *out.glob("checkpoint/.*.tmp")):
-                leftover.unlink(missing_ok=True)
+    with exclusive(out):
+        for leftover in (*out.glob(".*.tmp"), *out.glob("checkpoint/.*.tmp")):
+            leftover.unlink(missing_ok=True)
+        try:
             yield
-    except InputError:
-        if not (out / "checkpoint").exists():
-            for name in ("config.json", "rounds.jsonl"):
-                (out / name).unlink(missing_ok=True)
+        finally:
             if is_new:
-                out.rmdir()
-        raise
+                with suppress(OSError):
+                    out.rmdir()
 
 
 def _earlier(config: RunConfig, out: Path, *, resume: bool) -> Checkpoint | None:

@@ -25,8 +25,8 @@ class Update:
 
 
 def get_state(module: nn.Module) -> dict[str, Tensor]:
-    """A detached copy of all trained tensors of a module."""
-    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+    """A detached copy of all trained tensors of a module, on the CPU wherever the module is."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
 
 
 def set_state(module: nn.Module, state: State, *, source: str = "state") -> None:

@@ -158,7 +158,7 @@ def test_an_image_that_changed_since_the_run_started(place: Place, run: Command,
     before = snapshot(out)
     picture(("dog",), shade=99).save(next((voc / "VOC2007" / "JPEGImages").glob("0005*.jpg")))
     outcome = run("train", "--out", out, "--cache", place.cache, "--resume", "--quiet")
-    assert_refused(outcome, r"images or labels \(test\) have changed since the run started; .* another --out")
+    assert_refused(outcome, r"images, labels or clients \(test\) have changed since the run started; .* another --out")
     assert snapshot(out) == before
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from command_line import Command, Place, assert_refused, snapshot
+from safetensors.torch import load_file, save_file
 from tiny_clip import write_tiny_clip
 from tiny_voc import write_tiny_voc
 
@@ -77,9 +79,28 @@ def test_another_backbone(place: Place, run: Command, trained: Path, tmp_path: P
     other = write_tiny_clip(tmp_path / "other", size="tiny", seed=1)
     image = place.voc / "VOC2007" / "JPEGImages" / "000500.jpg"
     outcome = run("predict", "--checkpoint", trained / "checkpoint", "--backbone", other, image)
-    assert_refused(outcome, "was trained on backbone 'tiny', which is not this 'other' .* give the same with --b")
+    assert_refused(outcome, "was trained on backbone 'tiny', which is not this 'other' .* give the same one with --b")
     copy = write_tiny_clip(tmp_path / "tiny", size="tiny")
     assert run("predict", "--checkpoint", trained / "checkpoint", "--backbone", copy, image).code == 0
+
+
+def test_another_text_tower(place: Place, run: Command, trained: Path, tmp_path: Path) -> None:
+    other = tmp_path / "tiny"
+    shutil.copytree(place.clip, other)
+    weights = load_file(other / "model.safetensors")
+    name = next(name for name in weights if "text_model.encoder" in name and name.endswith("mlp.fc1.weight"))
+    save_file({**weights, name: weights[name] + 1}, other / "model.safetensors", metadata={"format": "pt"})
+    image = place.voc / "VOC2007" / "JPEGImages" / "000500.jpg"
+    outcome = run("predict", "--checkpoint", trained / "checkpoint", "--backbone", other, image)
+    assert_refused(outcome, "has other weights, tokenizer, number format or preprocessing; give the same one with --b")
+
+
+def test_an_output_that_would_overwrite_the_run(place: Place, run: Command, trained: Path) -> None:
+    before = snapshot(trained)
+    words = ["evaluate", "--checkpoint", trained / "checkpoint", "--data", f"voc:{place.voc}", "--cache", place.cache]
+    for out in (trained / "checkpoint" / "checkpoint.json", trained / "results.json"):
+        assert_refused(run(*words, "--out", out), "would overwrite a file of the run; choose another name")
+    assert snapshot(trained) == before
 
 
 def test_the_wrong_folder_for_a_checkpoint(place: Place, run: Command, trained: Path, tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ def test_words_that_are_no_options(
 
 def test_what_has_to_be_given(place: Place, run: Command, tmp_path: Path) -> None:
     assert_refused(run("train", "--data", f"voc:{place.voc}"), "give a folder for the run with --out")
+    assert_refused(run("train", "--data", f"voc:{place.voc}", "--out", ""), "give a folder for the run with --out")
     assert_refused(run("train", "--out", tmp_path / "a"), "give a data set with --data")
     message = "a holds no run to continue; check --out, or give a data set with --data"
     assert_refused(run("train", "--out", tmp_path / "a", "--resume"), message)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import torch
 from fake_backbone import FakeBackbone
 from torch import Tensor, nn
 
-from fedmpt.data.fingerprint import fingerprint
+from fedmpt.data.fingerprint import fingerprint, store_key, text_fingerprint
 
 
 def test_the_same_model_has_the_same_fingerprint() -> None:
@@ -35,7 +36,6 @@ CHANGES: dict[str, Callable[[FakeBackbone], object]] = {
     "resampling": change_resampling,
     "one weight": change_one_weight,
     "number format": lambda backbone: backbone._conv.bfloat16(),
-    "text tower": lambda backbone: nn.init.zeros_(backbone.text_model.weight),
     "a module in a list": lambda backbone: setattr(backbone, "heads", [nn.Linear(2, 2)]),
     "a module in a dict": lambda backbone: setattr(backbone, "heads", {"a": nn.Linear(2, 2)}),
 }
@@ -47,6 +47,53 @@ def test_every_change_shows(change: str) -> None:
     before = fingerprint(backbone)
     CHANGES[change](backbone)
     assert fingerprint(backbone) != before
+
+
+TEXT_CHANGES: dict[str, Callable[[FakeBackbone], object]] = {
+    "weights": lambda backbone: nn.init.zeros_(backbone.text_model.weight),
+    "number format": lambda backbone: backbone.text_model.bfloat16(),
+    "logit scale": lambda backbone: setattr(backbone, "logit_scale", 99.0),
+    "tokenizer": lambda backbone: setattr(backbone, "tokenizer", LettersTokenizer(first=2)),
+}
+
+
+class LettersTokenizer:
+    bos_token_id, eos_token_id = 0, 1
+
+    def __init__(self, *, first: int = 1) -> None:
+        self.first = first
+
+    def __call__(self, text: str, *, add_special_tokens: bool) -> dict[str, list[int]]:
+        return {"input_ids": [self.first + ord(letter) for letter in text]}
+
+
+@pytest.mark.parametrize("change", TEXT_CHANGES)
+def test_changes_of_the_text_side_show_there_and_cost_no_features(change: str) -> None:
+    backbone = FakeBackbone()
+    backbone.tokenizer = LettersTokenizer()
+    before, features = text_fingerprint(backbone, ["cat"]), fingerprint(backbone)
+    assert text_fingerprint(backbone, ["dog"]) != before
+    TEXT_CHANGES[change](backbone)
+    assert text_fingerprint(backbone, ["cat"]) != before
+    assert fingerprint(backbone) == features
+
+
+def test_the_source_of_a_plugin_counts_for_its_features(tmp_path: Path) -> None:
+    """Its code may change what features are without any weight changing."""
+    keys = []
+    for number, line in enumerate(("", "# another version\n")):
+        module = tmp_path / f"plugin{number}.py"
+        module.write_text(line + "from fake_backbone import FakeBackbone\n\nclass Mine(FakeBackbone):\n    pass\n")
+        spec = importlib.util.spec_from_file_location(module.stem, module)
+        assert spec is not None
+        assert spec.loader is not None
+        loaded = importlib.util.module_from_spec(spec)
+        sys.modules[module.stem] = loaded
+        spec.loader.exec_module(loaded)
+        backbone = loaded.Mine()
+        keys.append((fingerprint(backbone), store_key(backbone, [], store_dtype="x", num_threads=1, progress=False)))
+    assert keys[0][0] == keys[1][0]
+    assert keys[0][1] != keys[1][1]
 
 
 def test_weights_are_read_not_run() -> None:

@@ -102,9 +102,9 @@ def test_unknown_counts_as_absent() -> None:
 
 @pytest.mark.parametrize(
     ("num_classes", "t", "num_clients"),
-    [(45, 0.7, 32), (81, 0.5, 41), (81, 0.1, 8), (20, 0.1, 2), (20, 1.0, 20), (3, 0.01, 1), (3, 0.5, 2)],
+    [(45, 0.7, 32), (81, 0.5, 40), (81, 0.1, 8), (20, 0.1, 2), (20, 1.0, 20), (3, 0.01, 1), (3, 0.5, 2)],
 )
-def test_halves_are_rounded_up(num_classes: int, t: float, num_clients: int) -> None:
+def test_number_of_clients_is_pythons_round(num_classes: int, t: float, num_clients: int) -> None:
     one_class_each = torch.eye(num_classes, dtype=torch.int8).repeat(2, 1)
     assert len(partition(one_class_each, setting="heterogeneous", t=t)) == num_clients
 

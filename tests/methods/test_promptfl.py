@@ -30,7 +30,7 @@ def test_prediction_is_the_calibrated_csra_head(backbone: Backbone) -> None:
     scale, bias = torch.tensor(1.7), torch.tensor(-0.4)
     state = get_state(method)
     set_state(method, {**state, "calibration.scale": scale, "calibration.bias": bias})
-    logits = csra_logits(batch.patches, method.encode_text())
+    logits = csra_logits(torch.cat([batch.pooled[:, None], batch.patches], 1), method.encode_text())
     torch.testing.assert_close(method(batch), 1 / (1 + torch.exp(-scale * standardised(logits) - bias)))
 
 

@@ -22,7 +22,7 @@ def text_features(backbone: Backbone, template: str) -> Tensor:
 
 def expected(head: str, batch: Batch, text: Tensor, logit_scale: float) -> Tensor:
     if head == "csra":
-        return standardised(csra_logits(batch.patches, text)).sigmoid()
+        return standardised(csra_logits(torch.cat([batch.pooled[:, None], batch.patches], 1), text)).sigmoid()
     if head == "pooled":
         return (logit_scale * F.normalize(batch.pooled, dim=-1) @ text.T).softmax(1)
     by_patch = [

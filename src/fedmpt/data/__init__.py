@@ -1,22 +1,28 @@
-"""Data sets by name, and ``NAME:PATH,option=value`` as users write them."""
+"""Data sets by name, and ``NAME:PATH,option=value`` as users write them; some take no path."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from fedmpt.cache import default_cache
+from fedmpt.data.scenes import load_scenes
 from fedmpt.data.voc import load_voc
 from fedmpt.types import ImageData, InputError
 
 Loader = Callable[..., ImageData]
-"""Takes the folder, and its options by keyword."""
+"""Takes its folder, if it has one, as ``path``, and its options by keyword.
+
+One that makes files asks for ``cache``, and one that takes long for ``progress``; neither is an option to the user.
+"""
 
 DATASETS: Mapping[str, Loader] = {
     "voc": load_voc,
+    "scenes": load_scenes,
 }
 """Every data set there is. A new one is one file beside this one and one line here."""
 
@@ -24,29 +30,47 @@ DATASETS: Mapping[str, Loader] = {
 _OPTIONS = re.compile(r"(?:,[A-Za-z_][A-Za-z0-9_-]*=[^,]*)*$")
 
 
-def load_data(spec: str) -> ImageData:
-    """The data set that ``spec`` names: ``voc:../VOCdevkit`` or ``voc:../VOCdevkit,difficult=absent``.
+def load_data(spec: str, *, cache: Path | None = None, progress: bool = False) -> ImageData:
+    """The data set that ``spec`` names: ``voc:../VOCdevkit``, ``voc:../VOCdevkit,difficult=absent``, ``scenes``.
 
-    Only the first colon separates, so ``voc:C:\\VOCdevkit`` works; ``~`` stands for the home folder.
+    Only the first colon separates, so ``voc:C:\\VOCdevkit`` works; ``~`` stands for the home folder. Data sets that
+    are made are kept in ``cache``, the user's unless given; ``progress`` shows a bar meanwhile.
 
     Raises:
-        InputError: if the name or an option is unknown, the path is missing, or the loader refuses the folder.
+        InputError: if the name or an option is unknown, the path is missing, or the loader refuses.
     """
-    name, colon, rest = spec.partition(":")
+    name, _, rest = spec.partition(":")
     if name not in DATASETS:
         raise InputError(f"{spec!r}: unknown data set {name!r}{_closest(name, DATASETS)}; {_expected()}")
+    loader = DATASETS[name]
+    path, words = _split_words(spec, rest, takes_path=_takes_path(loader))
+    given = {"cache": cache or default_cache(), "progress": progress}
+    wanted = {key: value for key, value in given.items() if key in inspect.signature(loader).parameters}
+    options = _options(spec, loader, words, reserved=wanted)
+    return loader(*path, **wanted, **options)
+
+
+def _takes_path(loader: Loader) -> bool:
+    return "path" in inspect.signature(loader).parameters
+
+
+def _split_words(spec: str, rest: str, *, takes_path: bool) -> tuple[list[Path], list[str]]:
+    """The path, if there is to be one, and words ``key=value``."""
+    if not takes_path:
+        return [], rest.split(",") if rest else []
     start = _OPTIONS.search(rest).start()  # type: ignore[union-attr]  # The pattern matches the empty end at least.
     path, words = rest[:start], rest[start:].split(",")[1:]
-    if not colon or not path:
+    if not path:
         raise InputError(f"{spec!r}: the folder is missing; {_expected()}")
-    options = _options(spec, DATASETS[name], words)
-    return DATASETS[name](Path(path).expanduser(), **options)
+    return [Path(path).expanduser()], words
 
 
-def _options(spec: str, loader: Loader, words: Iterable[str]) -> dict[str, Any]:
+def _options(spec: str, loader: Loader, words: Iterable[str], *, reserved: Container[str]) -> dict[str, Any]:
     types = get_type_hints(loader)
-    keyword_only = inspect.Parameter.KEYWORD_ONLY
-    known = {name: types[name] for name, p in inspect.signature(loader).parameters.items() if p.kind is keyword_only}
+    by_keyword = [
+        name for name, p in inspect.signature(loader).parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    known = {name: types[name] for name in by_keyword if name not in reserved}
     options: dict[str, Any] = {}
     for word in words:
         key, _, text = word.partition("=")
@@ -77,4 +101,6 @@ def _closest(word: str, known: Iterable[str]) -> str:
 
 
 def _expected() -> str:
-    return f"expected NAME:PATH with NAME one of: {', '.join(DATASETS)}"
+    with_path = [name for name, loader in DATASETS.items() if _takes_path(loader)]
+    without = [name for name in DATASETS if name not in with_path]
+    return f"expected NAME:PATH with NAME one of: {', '.join(with_path)}; or, without a path: {', '.join(without)}"

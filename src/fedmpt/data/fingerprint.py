@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -22,11 +23,11 @@ _PROBE_HEIGHT, _PROBE_WIDTH = 193, 257
 
 
 def fingerprint(backbone: Backbone) -> str:
-    """Hex SHA-256 that changes with the model's name, image size, preprocessing or any weight.
+    """Hex SHA-256 of the image side: changes with the model's name, image size, preprocessing or any of its weights.
 
-    Weights are the state dicts of the modules among the backbone's attributes; where the only one is the text
-    model, what ``encode_image`` makes of a fixed picture stands for the image tower. If the backbone has a string
-    ``fingerprint`` of its own, which must change with its image tower, that stands for name and weights.
+    Weights are the state dicts of the modules among the backbone's attributes, but for those of the text model; where
+    there is no other, what ``encode_image`` makes of a fixed picture stands for the image tower. If the backbone has
+    a string ``fingerprint`` of its own, which must change with its image tower, that stands for name and weights.
     """
     digest = hashlib.sha256()
     probe = backbone.preprocess(_probe())
@@ -37,9 +38,11 @@ def fingerprint(backbone: Backbone) -> str:
         return digest.hexdigest()
     _add(digest, "facts", f"{backbone.name}/{backbone.image_size}".encode())
     modules = _modules(backbone)
+    text = {id(value) for value in backbone.text_model.state_dict(keep_vars=True).values()}
     for path, module in modules:
-        for name, value in sorted(module.state_dict().items()):
-            _add_value(digest, f"{path}.{name}", value)
+        for name, value in sorted(module.state_dict(keep_vars=True).items()):
+            if id(value) not in text:
+                _add_value(digest, f"{path}.{name}", value)
     if all(module is backbone.text_model for _, module in modules):
         with torch.no_grad():
             for tensor in backbone.encode_image(probe[None].to(_device(modules))):
@@ -47,20 +50,45 @@ def fingerprint(backbone: Backbone) -> str:
     return digest.hexdigest()
 
 
+def text_fingerprint(backbone: Backbone, class_names: Sequence[str]) -> str:
+    """Hex SHA-256 of the text side: the text model's weights, the logit scale and the class names' tokens."""
+    digest = hashlib.sha256()
+    _add(digest, "logit scale", repr(backbone.logit_scale).encode())
+    tokens = [list(backbone.tokenizer(name, add_special_tokens=False)["input_ids"]) for name in class_names]
+    _add(digest, "tokens", json.dumps(tokens).encode())
+    for name, value in sorted(backbone.text_model.state_dict().items()):
+        _add_value(digest, name, value)
+    return digest.hexdigest()
+
+
 def store_key(backbone: Backbone, files: Sequence[Path], *, store_dtype: str, num_threads: int, progress: bool) -> str:
     """Hex SHA-256 over model, number format and the bytes of all images in order; names and folders don't count.
+
+    The source file of a backbone that a user wrote counts too: its code may change what features are.
 
     Raises:
         InputError: if an image file cannot be read.
     """
     digest = hashlib.sha256()
     _add(digest, "store", json.dumps([fingerprint(backbone), store_dtype, len(files)]).encode())
+    _add(digest, "source", _source(backbone))
     hashes = map_ahead(_file_hash, files, num_workers=num_threads, ahead=64 * num_threads)
     with progress_bar("looking for changed images", len(files), enabled=progress) as advance, closing(hashes):
         for file_hash in hashes:
             digest.update(file_hash)
             advance(1)
     return digest.hexdigest()
+
+
+def _source(backbone: Backbone) -> bytes:
+    """The file with the class of a plug-in; nothing for this package's own classes, and where there is no file."""
+    plugin = getattr(backbone, "plugin", backbone)
+    if type(plugin).__module__.startswith("fedmpt."):
+        return b""
+    try:
+        return Path(inspect.getfile(type(plugin))).read_bytes()
+    except (OSError, TypeError):
+        return b""
 
 
 def _file_hash(path: Path) -> bytes:

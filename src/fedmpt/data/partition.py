@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
+from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal
 from typing import Literal, get_args
 
 import numpy as np
@@ -16,6 +16,7 @@ from fedmpt.types import PRESENT, InputError
 
 Setting = Literal["heterogeneous", "iid"]
 
+# The paper does not say; one start, scikit-learn's default for k-means++, depends more on its seed.
 KMEANS_RESTARTS = 10
 
 
@@ -29,10 +30,10 @@ def partition(
 ) -> list[Int64[Tensor, "rows"]]:
     """Rows of ``labels`` of each client: ascending, disjoint, together all of them, no client without any.
 
-    ``"heterogeneous"`` makes round(``t`` * C) clients (halves up, at least one), each one KMeans cluster of the
-    images by the softmax of their multi-hot labels, unknown taken as absent; a larger ``t``, in (0, 1], gives more
-    and purer clients. They are in the order of their first rows. The published partition has ``seed`` 42 whatever
-    the seed of the run.
+    ``"heterogeneous"`` makes round(``t`` * C) clients (halves to even, as Python rounds; at least one), each one
+    KMeans cluster of the images by the softmax of their multi-hot labels, unknown taken as absent; a larger ``t``, in
+    (0, 1], gives more and purer clients. They are in the order of their first rows. The published partition has
+    ``seed`` 42 whatever the seed of the run.
     ``"iid"`` shuffles the rows by ``seed`` and deals them to ``num_clients`` clients evenly.
 
     Raises:
@@ -63,7 +64,7 @@ def _num_clusters(t: float | None, num_classes: int) -> int:
     if not 0 < t <= 1:
         raise InputError(f"t is {t}; it must be in (0, 1]: the number of clients over that of classes")
     # Decimal, because 0.7 * 45 is 31.499... in binary.
-    return max(1, int((Decimal(str(t)) * num_classes).to_integral_value(ROUND_HALF_UP)))
+    return max(1, int((Decimal(str(t)) * num_classes).to_integral_value(ROUND_HALF_EVEN)))
 
 
 def _heterogeneous(labels: Int8[Tensor, "n C"], *, num_clusters: int, seed: int) -> list[Int64[Tensor, "rows"]]:

@@ -44,6 +44,10 @@ def load_voc(path: Path, *, difficult: Difficult = "unknown") -> ImageData:
     only_difficult = UNKNOWN if difficult == "unknown" else ABSENT
     train = _load_split(root, "trainval", name="train", only_difficult=only_difficult)
     test = _load_split(root, "test", name="test", only_difficult=only_difficult)
+    if both := sorted(set(train.files) & set(test.files)):
+        raise InputError(
+            f"{root}: {len(both)} images are in trainval.txt and test.txt, first {both[0].stem}; take them out of one"
+        )
     return ImageData(name="voc", class_names=CLASS_NAMES, train=train, test=test)
 
 
@@ -75,7 +79,7 @@ def _load_split(root: Path, voc_split: str, *, name: str, only_difficult: int) -
 
 def _read_lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise InputError(f"{path} is missing; expected {_LAYOUT}") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -24,13 +24,13 @@ from fedmpt.types import State
 class Federation:
     """How clients train together."""
 
-    rounds: int = 50
+    rounds: int = 10
     """Communication rounds."""
     participation: float = 1.0
     """Share of the clients drawn in each round, in (0, 1]."""
     weighting: Weighting = "uniform"
     """Clients count the same in the mean, or by their number of images."""
-    learning_rate: float = 0.001
+    learning_rate: float = 0.05
     """Learning rate of the first round; falls along a cosine over the rounds."""
     eval_every: int = 5
     """Rounds between two evaluations on the test set; the last round is always evaluated."""

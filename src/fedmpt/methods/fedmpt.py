@@ -26,6 +26,8 @@ from fedmpt.types import Backbone, Batch, InputError
 # The five that the paper prints as its example.
 GENERIC_CONDITIONS = ("spatial layout", "object pose", "background", "lighting and weather", "object scale")
 
+MAX_RANK = 4096
+
 
 @dataclass(frozen=True)
 class FedMPTConfig(MethodConfig):
@@ -264,5 +266,7 @@ def _check(config: FedMPTConfig, class_names: Sequence[str]) -> None:
     for name in ("num_condition_context", "sinkhorn_tolerance", "gamma_positive", "gamma_negative", *rates):
         if not 0 <= getattr(config, name) < float("inf"):
             raise InputError(f"--{name.replace('_', '-')} must not be negative, got {getattr(config, name)}")
+    if config.rank > MAX_RANK:
+        raise InputError(f"--rank must be at most {MAX_RANK}, got {config.rank}")
     if not 0 <= config.margin < 1:
         raise InputError(f"--margin must be in [0, 1), got {config.margin}")

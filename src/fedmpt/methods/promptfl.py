@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedmpt.backbone.text_tower import TextTower
-from fedmpt.heads import SigmoidCalibration, csra_logits
+from fedmpt.heads import SigmoidCalibration, csra_logits, csra_tokens
 from fedmpt.methods.base import Method, MethodConfig, check_class_names
 from fedmpt.prompts import PromptTemplate, context_from
 from fedmpt.types import Backbone, Batch, InputError
@@ -64,4 +64,4 @@ class PromptFL(Method):
 
     def forward(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
         text = self.encode_text() if text is None else text
-        return self.calibration(csra_logits(batch.patches, text))
+        return self.calibration(csra_logits(csra_tokens(batch), text))

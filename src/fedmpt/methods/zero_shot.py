@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedmpt.backbone.text_tower import TextTower
-from fedmpt.heads import csra_logits, standardised
+from fedmpt.heads import csra_logits, csra_tokens, standardised
 from fedmpt.methods.base import Method, MethodConfig, check_class_names
 from fedmpt.prompts import PromptTemplate
 from fedmpt.types import Backbone, Batch, InputError
@@ -54,7 +54,7 @@ class ZeroShot(Method):
     def forward(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
         text = self.encode_text() if text is None else text
         if self.head == "csra":
-            return standardised(csra_logits(batch.patches, text)).sigmoid()
+            return standardised(csra_logits(csra_tokens(batch), text)).sigmoid()
         features = batch.patches if self.head == "patches" else batch.pooled[:, None]
         similarity = self.logit_scale * F.normalize(features, dim=-1) @ text.T
         return similarity.softmax(-1).mean(1)
