@@ -33,7 +33,7 @@ format: setup ## Format the code and mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-demo: setup ## Train and explain on a small generated data set; results go to runs/demo
+demo: setup ## Train three methods on pictures drawn for it; results go to runs/demo
 	$(BIN)/python examples/demo.py --out runs/demo
 
 speed: setup ## Measure the text tower against the plain computation

@@ -96,6 +96,7 @@ def main() -> None:
         params = results["params"]
         table.add_row(method, *scores, f"{params['trainable']:,}", f"{params['sent_bytes_per_round']:,} bytes")
     Console().print(table)
+    print("The model's weights are random: this shows that everything runs, not which method is better.")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class RunConfig:
     """A training run. Stored as config.json; the same config gives the same numbers."""
 
     data: Annotated[str, tyro.conf.arg(help_behavior_hint="(required)")]
-    """Data set, NAME:PATH, for example voc:VOCdevkit."""
+    """Data set: voc:FOLDER, or scenes, which the package draws; options follow, as in scenes:spurious=0.9."""
     backbone: str = "openai/clip-vit-base-patch16"
     """Frozen model: a hub id, a folder in Hugging Face CLIP layout, file.py:function or package.module:function."""
     setting: Literal["heterogeneous", "iid"] = "heterogeneous"

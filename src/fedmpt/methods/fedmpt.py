@@ -174,6 +174,7 @@ class FedMPT(Method):
     def mixture(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
         """P': the conditions' predictions weighed by the gate, in [0, 1]."""
         text = self.encode_text() if text is None else text
+        # The adapters' cosines are the same without; the gate then does not depend on the features' length.
         patches = F.normalize(batch.patches, dim=-1)
         by_condition = self.condition_predictions(self.similarities(patches, text))
         # Weights that sum to one but for rounding can lead a few 1e-7 over it, and scores refuse such probabilities.
@@ -185,6 +186,7 @@ class FedMPT(Method):
             cosines = adapted_cosines(patches, text, self.adapter_down, self.adapter_up)
         else:
             cosines = torch.einsum("bmd,ncd->bnmc", patches, text)
+        # The paper leaves the scale open, here and in the rows' marginal: CLIP's own.
         return self.logit_scale * cosines
 
     def condition_predictions(self, similarity: Float[Tensor, "B N M C"]) -> Float[Tensor, "B N C"]:
