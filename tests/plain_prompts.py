@@ -34,19 +34,19 @@ def _embeddings(model: CLIPTextModelWithProjection, embeddings: Tensor) -> Itera
 
 
 def encode_plainly(model: CLIPTextModelWithProjection, prompts: PromptEmbeddings, *, length: int = 77) -> Tensor:
-    """Features [N, C, D] from transformers' own forward on N * C prompts, each padded to ``length``."""
+    """Features [N, C, D] in fp32 from transformers' own forward on N * C prompts, each padded to ``length``."""
     end_token = model.config.eos_token_id
-    filler = model.get_input_embeddings().weight[end_token].detach().float()
+    filler = model.get_input_embeddings().weight[end_token].detach()
     rows, ends = [], []
     for prefix, prefix_length in zip(prompts.prefixes, prompts.prefix_lengths.tolist(), strict=True):
         for suffix, end in zip(prompts.suffixes, prompts.ends.tolist(), strict=True):
-            whole = torch.cat([prefix[:prefix_length], suffix[: end + 1]])
+            whole = torch.cat([prefix[:prefix_length], suffix[: end + 1]]).to(filler.dtype)
             ends.append(len(whole) - 1)
             rows.append(torch.cat([whole, filler.expand(length - len(whole), -1)]))
     # transformers reads the feature at the first end-of-text token of the ids.
-    ids = torch.zeros(len(rows), length, dtype=torch.int64)
+    ids = torch.zeros(len(rows), length, dtype=torch.int64, device=filler.device)
     for row, end in enumerate(ends):
         ids[row, end:] = end_token
     with _embeddings(model, torch.stack(rows)):
-        features = model(input_ids=ids).text_embeds
+        features = model(input_ids=ids).text_embeds.float()
     return features.unflatten(0, (len(prompts.prefixes), len(prompts.suffixes)))
