@@ -33,6 +33,9 @@ StoreDtype = Literal["float16", "float32"]
 # Decoding is what takes time beside the tower; beyond this many threads Python itself is the limit.
 NUM_WORKERS = min(8, os.cpu_count() or 1)
 
+# On a CPU activations of larger batches are mapped and cleared anew for every layer: 32 take up to three times as long.
+CPU_BATCH_SIZE, GPU_BATCH_SIZE = 4, 32
+
 _log = logging.getLogger(__name__)
 
 
@@ -106,7 +109,7 @@ def open_features(
     *,
     cache: Path,
     store_dtype: StoreDtype = "float16",
-    batch_size: int = 32,
+    batch_size: int | None = None,
     device: str = "cpu",
     skip_corrupt: bool = False,
     progress: bool = True,
@@ -114,9 +117,10 @@ def open_features(
 ) -> FeatureSet:
     """Features of ``split``, from ``cache`` if model, preprocessing and image bytes are what they were.
 
-    Otherwise they are computed: ``num_workers`` threads decode ahead of the tower, which takes ``batch_size``
-    images at a time on ``device`` (where the backbone must be). Nothing half-finished is ever used; several
-    processes may open the same features at once. ``skip_corrupt`` leaves out images that cannot be decoded.
+    Otherwise they are computed: ``num_workers`` threads decode ahead of the tower, which takes ``batch_size`` images
+    at a time (as suits the device unless given) on ``device``, where the backbone must be. Nothing half-finished is
+    ever used; several processes may open the same features at once. ``skip_corrupt`` leaves out images that cannot be
+    decoded.
 
     Raises:
         InputError: if an option is out of range, an image is missing or corrupt (and not to be skipped) or all
@@ -126,6 +130,8 @@ def open_features(
     assert split.labels.shape[0] == len(split)
     if store_dtype not in get_args(StoreDtype):
         raise InputError(f"store_dtype is {store_dtype!r}; it may be: {', '.join(get_args(StoreDtype))}")
+    if batch_size is None:
+        batch_size = CPU_BATCH_SIZE if torch.device(device).type == "cpu" else GPU_BATCH_SIZE
     for name, value in (("batch_size", batch_size), ("num_workers", num_workers)):
         if value < 1:
             raise InputError(f"{name} is {value}; it must be at least 1")
