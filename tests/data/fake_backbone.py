@@ -63,3 +63,8 @@ def write_split(folder: Path, num_images: int, *, num_classes: int = 3) -> Split
         Image.fromarray(pixels).save(files[-1])
     labels = torch.tensor([[(number >> bit) & 1 for bit in range(num_classes)] for number in range(num_images)])
     return Split("train", tuple(files), labels.to(torch.int8))
+
+
+def stores(cache: Path) -> list[str]:
+    """Names of what lies in a cache of features."""
+    return sorted(folder.name for folder in (cache / "features").iterdir())

@@ -7,25 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from fake_backbone import FakeBackbone, write_split
+from fake_backbone import FakeBackbone, stores
 from PIL import Image
 
 from fedmpt.data.feature_store import open_features
 from fedmpt.types import InputError, Split
-
-
-@pytest.fixture
-def split(tmp_path: Path) -> Split:
-    return write_split(tmp_path / "images", 10)
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
-def stores(cache: Path) -> list[str]:
-    return sorted(folder.name for folder in (cache / "features").iterdir())
 
 
 def nan_in_second_image(output: Any) -> Any:

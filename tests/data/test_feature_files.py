@@ -20,22 +20,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fake_backbone import FakeBackbone, write_split
+from fake_backbone import FakeBackbone
 
 from fedmpt.data import feature_files
 from fedmpt.data.feature_files import remove_leftovers
 from fedmpt.data.feature_store import open_features
 from fedmpt.types import InputError, Split
-
-
-@pytest.fixture
-def split(tmp_path: Path) -> Split:
-    return write_split(tmp_path / "images", 10)
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
 
 
 def only_store(cache: Path) -> Path:

@@ -9,27 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fake_backbone import FakeBackbone, write_split
+from fake_backbone import FakeBackbone, stores
 from PIL import Image
 
 from fedmpt.data.feature_store import FeatureSet, open_features
 from fedmpt.data.images import read_image
 from fedmpt.data.voc import load_voc
 from fedmpt.types import InputError, Split
-
-
-@pytest.fixture
-def split(tmp_path: Path) -> Split:
-    return write_split(tmp_path / "images", 10)
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
-def stores(cache: Path) -> list[str]:
-    return sorted(folder.name for folder in (cache / "features").iterdir())
 
 
 def direct_features(backbone: FakeBackbone, files: tuple[Path, ...]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -179,9 +179,13 @@ def test_no_warning_gets_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, li
 
 
 def test_reading_within_leaves_it_quiet(tmp_path: Path) -> None:
-    with quiet_pillow():
-        read_image(written(tmp_path, encoded(picture())))
-        warnings.warn_explicit("theirs", UserWarning, "x.py", 1, module="PIL.Image")  # An error if not kept quiet.
+    with warnings.catch_warnings(record=True) as leaked:
+        warnings.simplefilter("always")
+        with quiet_pillow():
+            read_image(written(tmp_path, encoded(picture())))
+            warnings.warn_explicit("theirs", UserWarning, "x.py", 1, module="PIL.Image")
+        warnings.warn_explicit("theirs, later", UserWarning, "x.py", 1, module="PIL.Image")
+    assert [str(warning.message) for warning in leaked] == ["theirs, later"]
 
 
 def test_only_pillow_is_quiet() -> None:
