@@ -25,15 +25,18 @@ RANKS = {
     "losses": 5,
     "heads": 5,
     "metrics": 5,
+    "context_shift": 5,
     "data": 6,
     "methods": 7,
     "federated": 8,
     "config": 10,
     "records": 11,
     "predict": 12,
+    "explain": 8,
     "run": 12,
     "progress": 13,
     "commands": 14,
+    "demo": 14,
     "cli": 15,
 }
 ROOT = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 HELP = """usage: fedmpt COMMAND [OPTIONS]
 
@@ -14,15 +15,26 @@ commands:
   train      train a method across clients and score it
   evaluate   score a checkpoint on a data set
   predict    print labels of images
+  demo       try three methods on drawn pictures, without data, weights or network
 
 examples:
   fedmpt train --data voc:VOCdevkit --setting heterogeneous --t 0.5 --out runs/a
   fedmpt train --data voc:VOCdevkit --method promptfl --seed 1 --out runs/b
   fedmpt evaluate --checkpoint runs/a/checkpoint --data voc:VOCdevkit
   fedmpt predict --checkpoint runs/a/checkpoint photo.jpg
+  fedmpt demo --out runs/demo
 
 'fedmpt COMMAND --help' lists a command's options.
 """
+
+
+# Where each command's function is.
+COMMANDS = {
+    "train": "fedmpt.commands",
+    "evaluate": "fedmpt.commands",
+    "predict": "fedmpt.commands",
+    "demo": "fedmpt.demo.command",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,14 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(command: str, words: list[str]) -> int:
-    if command not in ("train", "evaluate", "predict"):
-        print(f"fedmpt: unknown command {command!r}; there are train, evaluate and predict", file=sys.stderr)
+    if command not in COMMANDS:
+        print(f"fedmpt: unknown command {command!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     try:
         # Imported late: --help and --version need none of it.
-        from fedmpt import commands
-
-        getattr(commands, command)(words)
+        getattr(import_module(COMMANDS[command]), command)(words)
         sys.stdout.flush()
     except BrokenPipeError:  # The reader, say `head`, has enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -19,8 +19,11 @@ from fedmpt.types import Backbone, InputError
 
 DTYPES = (torch.float32, torch.bfloat16)
 
+BUILT_IN = {"scenes-clip": Path(__file__).resolve().parents[1] / "assets" / "scenes-clip"}
+"""Models that come with the package, in the same layout as all others."""
+
 FORMS = (
-    "a folder with a Hugging Face CLIP model, a hub id like openai/clip-vit-base-patch16, "
+    "a folder with a Hugging Face CLIP model, scenes-clip, a hub id like openai/clip-vit-base-patch16, "
     "file.py:function, or package.module:function"
 )
 
@@ -33,7 +36,7 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 class Source:
     """Where a backbone comes from. ``function`` is empty unless ``kind`` is ``file`` or ``module``."""
 
-    kind: Literal["folder", "file", "module", "hub"]
+    kind: Literal["folder", "built-in", "file", "module", "hub"]
     where: str
     function: str = ""
 
@@ -46,10 +49,11 @@ def load_backbone(
     ``spec`` is read in this order, and the first that fits decides (`parse_spec`):
 
     1. a folder that exists: Hugging Face CLIP layout with safetensors weights;
-    2. ``file.py:function`` or ``package.module:function``, split at the last colon (a Windows drive's colon does not
+    2. ``scenes-clip``, which comes with the package: another such folder;
+    3. ``file.py:function`` or ``package.module:function``, split at the last colon (a Windows drive's colon does not
        count): a plug-in, called without arguments;
-    3. what can only be a path: an error, as step 1 did not find it;
-    4. a hub id, ``name`` or ``owner/name``: downloaded once, then read from the cache.
+    4. what can only be a path: an error, as step 1 did not find it;
+    5. a hub id, ``name`` or ``owner/name``: downloaded once, then read from the cache.
 
     A CLIP model comes as `fedmpt.backbone.image_tower.ClipBackbone` with both towers in ``dtype``, whatever the
     checkpoint's. Of a plug-in only the text tower takes ``dtype``; if it needs neither cast nor move, the
@@ -70,6 +74,9 @@ def load_backbone(
         folder = _path(source.where)
         # absolute, not resolve(): a link's own name is what the user knows the model by
         return load_clip(folder, weights=folder, name=folder.absolute().name, device=target, dtype=dtype)
+    if source.kind == "built-in":
+        folder = BUILT_IN[source.where]
+        return load_clip(folder, weights=folder, name=source.where, device=target, dtype=dtype)
     if source.kind == "hub":
         folder, weights = fetch_from_hub(source.where)
         return load_clip(folder, weights=weights, name=source.where, device=target, dtype=dtype)
@@ -87,6 +94,8 @@ def parse_spec(spec: str) -> Source:
         raise InputError(f"backbone {spec!r} is empty; give {FORMS}")
     if os.path.isdir(_path(spec)):
         return Source("folder", spec)
+    if spec in BUILT_IN:
+        return Source("built-in", spec)
     drive = 2 if _DRIVE.match(spec) else 0
     if ":" in spec[drive:]:
         return _parse_plugin(spec)

@@ -191,14 +191,17 @@ class FedMPT(Method):
 
     def condition_predictions(self, similarity: Float[Tensor, "B N M C"]) -> Float[Tensor, "B N C"]:
         """P_n(c): the mean share of class c over the patches, weighed by where the plan sends c's mass."""
-        shares = similarity.softmax(-1)
+        return (self.patch_weights(similarity) * similarity.softmax(-1)).sum(2)
+
+    def patch_weights(self, similarity: Float[Tensor, "B N M C"]) -> Float[Tensor, "B N M C"]:
+        """How much each patch counts for each class: the plan's columns, each made to sum to one. No gradient."""
         if self.config.transport == "mean":
-            return shares.mean(2)
+            return torch.full_like(similarity, 1 / similarity.shape[2], requires_grad=False)
         if self.config.transport == "rows":
             rows = patch_marginals(similarity.detach(), temperature=self.config.patch_temperature)
-            return (rows[..., None] * shares).sum(2)
+            return rows[..., None].expand_as(similarity)
         # The paper does not say how psi becomes a probability: over its column's mass it is a mean of shares.
-        return self.num_classes * (self.plan(similarity) * shares).sum(2)
+        return self.num_classes * self.plan(similarity)
 
     def plan(self, similarity: Float[Tensor, "B N M C"]) -> Float[Tensor, "B N M C"]:
         """Transport plans between patches and classes; columns sum to 1 / C. No gradient, as in PLOT and RAM."""
