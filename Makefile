@@ -33,8 +33,8 @@ format: setup ## Format the code and mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-demo: setup ## Train three methods on pictures drawn for it; results go to runs/demo
-	$(BIN)/python examples/demo.py --out runs/demo
+demo: setup ## Train three methods on drawn pictures, and explain the result on a page: runs/demo/index.html
+	$(BIN)/fedmpt demo --out runs/demo
 
 speed: setup ## Measure the text tower against the plain computation
 	$(BIN)/python benchmarks/speed/text_tower.py

@@ -31,13 +31,6 @@ def test_one_round_is_under_150_lines() -> None:
     assert len((PROJECT / "examples/one_round.py").read_text(encoding="utf-8").splitlines()) < 150
 
 
-def test_demo_compares_three_methods(tmp_path: Path) -> None:
-    printed = run("examples/demo.py", "--out", str(tmp_path / "demo"), "--rounds", "1")
-    for method in ("zero-shot", "promptfl", "fedmpt"):
-        results = json.loads((tmp_path / "demo" / method / "results.json").read_text(encoding="utf-8"))
-        assert re.search(rf"│ {method} +│ +{results['test']['mAP']:.1f} │", printed)
-
-
 @pytest.mark.slow
 def test_speed_script_compares_equal_gradients(tmp_path: Path) -> None:
     run("benchmarks/speed/text_tower.py", "--runs", "1", "--out", str(tmp_path / "speed.json"))

@@ -78,7 +78,17 @@ SYNONYMS: Mapping[str, Sequence[str]] = {
 CONCEPTS = (*CLASS_NAMES, *DISTRACTORS, *BACKGROUNDS)
 """What a patch can show: a class, a distractor or a background."""
 
-LEADS = ("", "a", "the", "a photo of a", "a picture of a", "an image of a", "a drawing of a", "there is a", "a scene with a")
+LEADS = (
+    "",
+    "a",
+    "the",
+    "a photo of a",
+    "a picture of a",
+    "an image of a",
+    "a drawing of a",
+    "there is a",
+    "a scene with a",
+)
 
 _FACTOR_CHANCE = 0.4
 _SYNONYM_CHANCE = 0.15

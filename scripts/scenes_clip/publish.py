@@ -1,6 +1,6 @@
 """Put a trained scenes-clip into the package, half precision, with its training log and a card of measured scores.
 
-    python scripts/scenes_clip/publish.py --run runs/scenes-clip
+python scripts/scenes_clip/publish.py --run runs/scenes-clip
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import statistics
 from pathlib import Path
 from typing import Any
 
 import torch
+from card import card
 from objective import MEAN, STD
+from safetensors.torch import load_file
 from train import new_model, prepared_tokenizer
 
 from fedmpt.backbone import load_backbone
@@ -28,6 +29,7 @@ from fedmpt.methods.promptfl import PromptFLConfig
 from fedmpt.methods.zero_shot import ZeroShotConfig
 from fedmpt.metrics import multilabel_scores
 from fedmpt.seeding import generator
+from fedmpt.state import num_parameters
 from fedmpt.types import Backbone
 
 TARGET = Path(__file__).resolve().parents[2] / "src" / "fedmpt" / "assets" / "scenes-clip"
@@ -51,7 +53,23 @@ def main() -> None:
     backbone = load_backbone(str(options.into))
     scores = measure(backbone, options.cache)
     write_json(options.into / "scores.json", scores)
+    (options.into / "README.md").write_text(card(scores, facts(backbone, options.run, options.into)), encoding="utf-8")
     print(json.dumps(scores, indent=2))
+
+
+def facts(backbone: Backbone, run: Path, into: Path) -> dict[str, Any]:
+    """What the card says of the model and its training."""
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    last = log[-1]
+    return {
+        "parameters": num_parameters(load_file(into / "model.safetensors")),
+        "logit_scale": backbone.logit_scale,
+        "tokens": len(backbone.tokenizer),  # type: ignore[arg-type]
+        "steps": last["step"],
+        "batch_size": last["batch_size"],
+        "images": last["step"] * last["batch_size"],
+        "minutes": last["seconds"] / 60,
+    }
 
 
 def write_model(run: Path, into: Path) -> None:

@@ -55,7 +55,9 @@ class ExampleStream(IterableDataset[Examples]):
             pixels=torch.from_numpy(np.stack([render(scene) for scene in scenes])).permute(0, 3, 1, 2).contiguous(),
             shares=torch.from_numpy(np.stack([patch_shares(scene) for scene in scenes])),
             present=torch.tensor([scene.labels for scene in scenes], dtype=torch.float32),
-            captions=[caption(scene, Draws(_CAPTION_PURPOSE, index)) for index, scene in zip(indices, scenes, strict=True)],
+            captions=[
+                caption(scene, Draws(_CAPTION_PURPOSE, index)) for index, scene in zip(indices, scenes, strict=True)
+            ],
         )
 
     def scene(self, index: int) -> Scene:

@@ -1,7 +1,7 @@
 """Spurious co-occurrence, measured: how a class is found without the one it usually comes with.
 
-A pair is a *context* a (a cat) and a *target* b (a chair) that training shows together. What a model does for b in images
-with a says whether it looked at b, or at a.
+A pair is a *context* a (a cat) and a *target* b (a chair) that training shows together. What a model does for b in
+images with a says whether it looked at b, or at a.
 """
 
 from __future__ import annotations

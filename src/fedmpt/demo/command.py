@@ -68,7 +68,8 @@ def demo(words: list[str]) -> None:
     for name, title in TITLES.items():
         console.print(f"[bold]{title}[/bold]")
         with TerminalWatcher(console) as watcher:
-            outcomes[name] = run_trial(trial, name, out=options.out / name, cache=cache, watcher=watcher)
+            config = trial.config(name)
+            outcomes[name] = run_trial(trial, config, out=options.out / name, cache=cache, watcher=watcher)
     page = _write_page(trial, outcomes, out=options.out, cache=cache, began=began)
     _print_table(outcomes)
     console.print(f"written to {page}; open it in a browser", markup=False)
@@ -111,7 +112,15 @@ def _print_table(outcomes: Mapping[str, Outcome]) -> None:
     from fedmpt.demo.trials import TITLES
 
     table = Table(title="percent")
-    columns = ("method", "mAP natural", "mAP reversed", "CF1 natural", "CF1 reversed", "absent partner reported", "trained")
+    columns = (
+        "method",
+        "mAP natural",
+        "mAP reversed",
+        "CF1 natural",
+        "CF1 reversed",
+        "absent partner reported",
+        "trained",
+    )
     for column in columns:
         table.add_column(column, justify="left" if column == "method" else "right")
     for name, outcome in outcomes.items():

@@ -45,6 +45,7 @@ def write_page(
     }
     page = environment.from_string(template).render(
         trial=trial,
+        num_classes=len(CLASS_NAMES),
         titles=TITLES,
         colours=COLOURS,
         pairs=PARTNERS,
@@ -69,7 +70,9 @@ def verdict(outcomes: Mapping[str, Outcome]) -> list[str]:
     sentences = []
     for world, what in (("natural", "natural test images"), ("reversed", "reversed test images")):
         a, b = getattr(ours, world)["mAP"], getattr(other, world)["mAP"]
-        sentences.append(f"On {what} FedMPT reaches {a:.1f} mAP, {_compared(a - b, 'points above', 'points below')} PromptFL.")
+        sentences.append(
+            f"On {what} FedMPT reaches {a:.1f} mAP, {_compared(a - b, 'points above', 'points below')} PromptFL."
+        )
     a, b = (outcome.reversed["shift"]["false_coactivation"] for outcome in (ours, other))
     sentences.append(
         f"Where the anchor stands without its partner, FedMPT reports the absent partner in {a:.1f}% of images, "
@@ -106,17 +109,21 @@ def _charts(outcomes: Mapping[str, Outcome]) -> dict[str, str]:
 def _samples(split: Split, *, partner: bool) -> list[dict[str, str]]:
     """One image for each of the first pairs: with the partner as training shows it, or without as the test does."""
     scenes = read_scenes(split)
-    samples = []
-    for pair in PARTNERS[:NUM_SAMPLES]:
-        for row in scenes_with(scenes, pair, partner=partner, count=1):
-            samples.append({"image": png_uri(split.files[row]), "text": ", ".join(scenes[row].class_names)})
-    return samples
+    rows: list[int] = []
+    for pair in PARTNERS:
+        fresh = [row for row in scenes_with(scenes, pair, partner=partner, count=NUM_SAMPLES) if row not in rows]
+        rows += fresh[:1]
+    return [
+        {"image": png_uri(split.files[row]), "text": ", ".join(scenes[row].class_names)} for row in rows[:NUM_SAMPLES]
+    ]
 
 
 def _together(train: Split) -> float:
     """Percentage of training images with an anchor that also show its partner."""
     scenes = read_scenes(train)
-    seen = [pair.partner in scene.class_names for pair in PARTNERS for scene in scenes if pair.anchor in scene.class_names]
+    seen = [
+        pair.partner in scene.class_names for pair in PARTNERS for scene in scenes if pair.anchor in scene.class_names
+    ]
     return 100 * sum(seen) / max(1, len(seen))
 
 

@@ -47,7 +47,8 @@ def explained_images(outcomes: Mapping[str, Outcome], test: FeatureSet, *, count
     The first, whichever it is: nobody has chosen those that look good.
     """
     scenes = read_scenes(test.split)
-    rows, pairs = [], []
+    rows: list[int] = []
+    pairs: list[Partners] = []
     for pair in PARTNERS:
         found = [row for row in scenes_with(scenes, pair, partner=False, count=count) if row not in rows]
         if found and len(rows) < count:

@@ -46,11 +46,13 @@ class Trial:
     spurious: float
     num_train: int
     num_test: int
+    world: int = 0
+    """Seed of the pictures. Settings are chosen on other worlds than they are reported on."""
 
     def data(self, test: str) -> str:
         """The data set with the given world of test images."""
         sizes = f"num_train={self.num_train},num_test={self.num_test}"
-        return f"scenes:spurious={self.spurious},test={test},{sizes}"
+        return f"scenes:spurious={self.spurious},test={test},{sizes},seed={self.world}"
 
     def config(self, name: str) -> RunConfig:
         """A method at the settings that were chosen on another world (seed 1 of scenes), see docs/demo.md."""
@@ -70,15 +72,15 @@ class Outcome:
     rounds: list[dict[str, Any]]
 
 
-def run_trial(trial: Trial, name: str, *, out: Path, cache: Path, watcher: Watcher) -> Outcome:
-    """Train one method into ``out``, going on where an earlier call was stopped, and score it on both tests.
+def run_trial(trial: Trial, config: RunConfig, *, out: Path, cache: Path, watcher: Watcher) -> Outcome:
+    """Train ``config`` into ``out``, going on where an earlier call was stopped, and score it on both tests.
 
     Raises:
         InputError: if ``out`` holds a run with other options, or the cache cannot be written.
     """
     unseen = load_data(trial.data("reversed"), cache=cache, progress=True).test
     scored = _ScoredWatcher(watcher, unseen, cache=cache, path=out / ROUNDS_FILE)
-    results = train(trial.config(name), out=out, resume=True, cache=cache, watcher=scored)
+    results = train(config, out=out, resume=True, cache=cache, watcher=scored)
     trained = load_trained(out / "checkpoint")
     tests = {
         world: open_features(trained.backbone, load_data(trial.data(world), cache=cache).test, cache=cache)

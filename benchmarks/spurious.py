@@ -1,0 +1,144 @@
+"""FedMPT's claim on `scenes`: train where labels are tied together, test where they are not. Every row, every seed.
+
+    python benchmarks/spurious.py --out runs/spurious
+    python benchmarks/spurious.py --out runs/sweep --world 1 --seeds 0 --rows rates
+
+Runs that are complete in --out are not repeated. Prints a Markdown table and writes all scores to --out/table.json.
+Options were chosen on world 1 (``--world``, another seed of the pictures); the table is of world 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from comparison import with_method
+from rich.console import Console
+from run import interval
+
+from fedmpt.cache import default_cache
+from fedmpt.config import RunConfig
+from fedmpt.demo.trials import Trial, run_trial
+from fedmpt.files import write_json
+from fedmpt.progress import TerminalWatcher
+from fedmpt.types import InputError
+
+COLUMNS = {
+    "mAP natural": ("natural", "mAP"),
+    "mAP reversed": ("reversed", "mAP"),
+    "CF1 reversed": ("reversed", "CF1"),
+    "exclusive AP": ("reversed", "shift", "exclusive"),
+    "false co-activation": ("reversed", "shift", "false_coactivation"),
+    "false co-activation, natural": ("natural", "shift", "false_coactivation"),
+}
+
+
+def rows(trial: Trial) -> dict[str, dict[str, RunConfig]]:
+    """Tables by name, each a config a row."""
+    zero_shot, promptfl, fedmpt = (trial.config(name) for name in ("zero-shot", "promptfl", "fedmpt"))
+    pooled = with_method(zero_shot, head="pooled")
+    methods = {
+        "zero-shot, patches": zero_shot,
+        "zero-shot, pooled": pooled,
+        "zero-shot, CSRA": with_method(zero_shot, head="csra"),
+        "PromptFL": promptfl,
+        "FedMPT": fedmpt,
+    }
+    parts = {
+        "condition prompts": with_method(fedmpt, adapters=False, transport="mean", gate=False),
+        "adapters": with_method(fedmpt, condition_prompts=False, transport="mean", gate=False),
+        "both": with_method(fedmpt, transport="mean", gate=False),
+        "both + transport": with_method(fedmpt, gate=False),
+        "both + gate": with_method(fedmpt, transport="mean"),
+        "all, without adapters": with_method(fedmpt, adapters=False),
+        "all, without condition prompts": with_method(fedmpt, condition_prompts=False),
+        "all, rows only": with_method(fedmpt, transport="rows"),
+        "all, entropy 0.2": with_method(fedmpt, entropy=0.2),
+        "all, entropy 5": with_method(fedmpt, entropy=5.0),
+    }
+    return {"methods": methods, "parts": parts, "rates": _rates(promptfl, fedmpt)}
+
+
+def _rates(promptfl: RunConfig, fedmpt: RunConfig) -> dict[str, RunConfig]:
+    """The sweep that chose the settings, on another world."""
+    found = {}
+    for rate in (0.003, 0.01, 0.03, 0.1, 0.3):
+        found[f"PromptFL, rate {rate}"] = _at_rate(promptfl, rate)
+    for num in (4, 8):
+        found[f"PromptFL, {num} tokens"] = with_method(promptfl, num_context=num)
+    found["PromptFL, a photo of a"] = with_method(promptfl, num_context=4, context_init="a photo of a")
+    for factor in (1.0, 3.0, 10.0, 30.0, 100.0):
+        found[f"FedMPT, adapters {factor}"] = with_method(fedmpt, adapter_rate=factor)
+    for rate in (0.003, 0.01, 0.03, 0.1):
+        found[f"FedMPT, rate {rate}"] = _at_rate(fedmpt, rate)
+    for entropy in (0.2, 0.5, 2.0, 5.0):
+        found[f"FedMPT, entropy {entropy}"] = with_method(fedmpt, entropy=entropy)
+    for tau in (1.0, 2.0, 8.0):
+        found[f"FedMPT, tau {tau}"] = with_method(fedmpt, patch_temperature=tau)
+    return found
+
+
+def _at_rate(config: RunConfig, rate: float) -> RunConfig:
+    return replace(config, federation=replace(config.federation, learning_rate=rate))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rows", nargs="+", choices=("methods", "parts", "rates"), default=["methods", "parts"])
+    parser.add_argument("--world", type=int, default=0, help="seed of the pictures")
+    parser.add_argument("--spurious", type=float, default=0.9)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--cache", type=Path, default=default_cache())
+    options = parser.parse_args()
+    trial = Trial(options.rounds, 0, options.spurious, num_train=2000, num_test=1000, world=options.world)
+    tables = rows(trial)
+    try:
+        table = {
+            name: measure(name, config, trial, options)
+            for kind in options.rows
+            for name, config in tables[kind].items()
+        }
+    except InputError as error:
+        sys.exit(f"{parser.prog}: {error}")
+    write_json(options.out / "table.json", {"world": options.world, "seeds": options.seeds, "rows": table})
+    print(markdown(table))
+
+
+def measure(name: str, config: RunConfig, trial: Trial, options: argparse.Namespace) -> dict[str, Any]:
+    """Scores of all seeds, by column."""
+    folder = options.out / "".join(letter if letter.isalnum() else "-" for letter in name)
+    outcomes = []
+    with TerminalWatcher(Console(stderr=True, quiet=True)) as watcher:
+        for seed in options.seeds:
+            run = replace(config, seed=seed)
+            out = folder / f"seed{seed}"
+            outcomes.append(run_trial(trial, run, out=out, cache=options.cache, watcher=watcher))
+    scores = {column: [_at(vars(outcome), path) for outcome in outcomes] for column, path in COLUMNS.items()}
+    line = "  ".join(f"{column} {statistics.mean(values):.2f}" for column, values in scores.items())
+    print(f"{name}: {line}", file=sys.stderr, flush=True)
+    return {"scores": scores, "params": outcomes[0].results["params"]}
+
+
+def _at(words: Any, path: tuple[str, ...]) -> float:
+    for key in path:
+        words = words[key]
+    return float(words)
+
+
+def markdown(table: dict[str, dict[str, Any]]) -> str:
+    """Lines of a Markdown table, mean ± half interval."""
+    lines = [f"| | {' | '.join(COLUMNS)} | trained |", f"|---|{'---:|' * (len(COLUMNS) + 1)}"]
+    for name, row in table.items():
+        cells = [f"{statistics.mean(v):.1f} ± {interval(v):.1f}" for v in row["scores"].values()]
+        lines.append(f"| {name} | {' | '.join(cells)} | {row['params']['trainable']:,} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
