@@ -32,6 +32,7 @@ from fedmpt.seeding import generator
 from fedmpt.state import num_parameters
 from fedmpt.types import Backbone
 
+TOKENIZER_FILES = ("vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json")
 TARGET = Path(__file__).resolve().parents[2] / "src" / "fedmpt" / "assets" / "scenes-clip"
 WORLDS = {
     "natural": "scenes",
@@ -76,6 +77,8 @@ def write_model(run: Path, into: Path) -> None:
     """The last stored state of a run as a Hugging Face CLIP folder."""
     shutil.rmtree(into, ignore_errors=True)
     into.mkdir(parents=True)
+    for name in TOKENIZER_FILES:
+        shutil.copy(run / name, into)
     tokenizer = prepared_tokenizer(into)
     model = new_model(tokenizer, seed=0)
     model.load_state_dict(torch.load(run / "state.pt", weights_only=True)["model"])

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from captions import caption, corpus
 from objective import Objective, encode_text, image_features, normalised_pixels
-from stream import ExampleStream, loader
+from stream import Examples, ExampleStream, loader
 from tokenizer import MAX_LENGTH, write_tokenizer
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
@@ -66,17 +66,7 @@ def main() -> None:
     began = time.perf_counter()
     last = min(options.steps, options.stop_after or options.steps)
     for step, batch in enumerate(loader(ExampleStream(done, last, batch_size=options.batch_size)), done):
-        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-            group["lr"] = learning_rate(step, options.steps)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            losses = objective(batch, step)
-        model.zero_grad(set_to_none=True)
-        sum(losses.values()).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-        with torch.no_grad():
-            model.logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
+        losses = train_step(objective, optimizers, batch, step=step, rate=learning_rate(step, options.steps))
         if (step + 1) % options.every == 0 or step + 1 == last:
             line = {"step": step + 1, "batch_size": options.batch_size}
             line |= {"seconds": round(earlier + time.perf_counter() - began, 1)}
@@ -85,8 +75,27 @@ def main() -> None:
             store(options.out, model, optimizers, step + 1, line)
 
 
+def train_step(
+    objective: Objective, optimizers: list[torch.optim.Optimizer], batch: Examples, *, step: int, rate: float
+) -> dict[str, torch.Tensor]:
+    """One update of the model; the losses before it."""
+    model = objective.model
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = objective(batch, step)
+    model.zero_grad(set_to_none=True)
+    torch.stack(list(losses.values())).sum().backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+    with torch.no_grad():
+        model.logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
+    return losses
+
+
 def keep_memory() -> None:
-    """Have glibc keep freed memory: a third of the time went into mapping and clearing activations anew."""
+    """Have glibc keep freed memory: a third of the processors' time went into mapping and clearing it anew."""
     try:
         libc = ctypes.CDLL("libc.so.6")
     except OSError:  # Another system; it works there too.
@@ -103,6 +112,9 @@ def learning_rate(step: int, steps: int) -> float:
 
 
 def prepared_tokenizer(folder: Path) -> Any:
+    """The tokenizer in a folder, trained there first unless it is there."""
+    if (folder / "vocab.json").exists():
+        return CLIPTokenizer.from_pretrained(folder)
     stream = ExampleStream(0, 0, batch_size=1)
     texts = [caption(stream.scene(index), Draws(index)) for index in range(3000)]
     write_tokenizer(folder, [*texts, *corpus()])
@@ -110,6 +122,7 @@ def prepared_tokenizer(folder: Path) -> Any:
 
 
 def new_model(tokenizer: Any, *, seed: int) -> Any:
+    """A CLIPModel with random weights; the same seed gives the same."""
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     tower = {"hidden_act": "gelu", "projection_dim": JOINT_WIDTH}
     config = CLIPConfig(

@@ -31,7 +31,8 @@ class RunConfig:
     data: Annotated[str, tyro.conf.arg(help_behavior_hint="(required)")]
     """Data set: voc:FOLDER, or scenes, which the package draws; options follow, as in scenes:spurious=0.9."""
     backbone: str = "openai/clip-vit-base-patch16"
-    """Frozen model: a hub id, a folder in Hugging Face CLIP layout, file.py:function or package.module:function."""
+    """Frozen model: a hub id, a folder in Hugging Face CLIP layout, file.py:function, package.module:function, or
+    scenes-clip, which comes with the package and knows only scenes."""
     setting: Literal["heterogeneous", "iid"] = "heterogeneous"
     """How images are dealt to clients: heterogeneous clusters label vectors (see --t), iid deals at random."""
     t: float | None = None
