@@ -65,20 +65,18 @@ def rows(trial: Trial) -> dict[str, dict[str, RunConfig]]:
 
 def _rates(promptfl: RunConfig, fedmpt: RunConfig) -> dict[str, RunConfig]:
     """The sweep that chose the settings, on another world."""
-    found = {}
-    for rate in (0.003, 0.01, 0.03, 0.1, 0.3):
-        found[f"PromptFL, rate {rate}"] = _at_rate(promptfl, rate)
-    for num in (4, 8):
-        found[f"PromptFL, {num} tokens"] = with_method(promptfl, num_context=num)
+    found = {f"PromptFL, rate {rate}": _at_rate(promptfl, rate) for rate in (0.01, 0.03, 0.1, 0.3)}
+    found["PromptFL, 4 tokens"] = with_method(promptfl, num_context=4)
     found["PromptFL, a photo of a"] = with_method(promptfl, num_context=4, context_init="a photo of a")
-    for factor in (1.0, 3.0, 10.0, 30.0, 100.0):
-        found[f"FedMPT, adapters {factor}"] = with_method(fedmpt, adapter_rate=factor)
-    for rate in (0.003, 0.01, 0.03, 0.1):
-        found[f"FedMPT, rate {rate}"] = _at_rate(fedmpt, rate)
-    for entropy in (0.2, 0.5, 2.0, 5.0):
-        found[f"FedMPT, entropy {entropy}"] = with_method(fedmpt, entropy=entropy)
-    for tau in (1.0, 2.0, 8.0):
-        found[f"FedMPT, tau {tau}"] = with_method(fedmpt, patch_temperature=tau)
+    found |= {f"FedMPT, rate {rate}": _at_rate(fedmpt, rate) for rate in (0.01, 0.03, 0.1, 0.3)}
+    for option, values in {
+        "adapter_rate": (1.0, 3.0, 10.0, 30.0),
+        "entropy": (0.05, 0.1, 0.2, 0.5, 1.0),
+        "patch_temperature": (1.0, 2.0, 4.0),
+        "gate_rate": (1.0, 30.0, 300.0),
+        "context_rate": (0.3, 1.0, 3.0),
+    }.items():
+        found |= {f"FedMPT, {option} {value}": with_method(fedmpt, **{option: value}) for value in values}
     return found
 
 

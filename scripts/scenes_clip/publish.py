@@ -83,6 +83,7 @@ def write_model(run: Path, into: Path) -> None:
     model = new_model(tokenizer, seed=0)
     model.load_state_dict(torch.load(run / "state.pt", weights_only=True)["model"])
     model.half().save_pretrained(into)
+    (into / "model.safetensors").chmod(0o644)  # Written for its owner alone.
     preprocessing = {
         "crop_size": {"height": SIDE_PX, "width": SIDE_PX},
         "do_center_crop": True,

@@ -65,12 +65,15 @@ def demo(words: list[str]) -> None:
     )
     cache = options.cache or default_cache()
     outcomes = {}
-    for name, title in TITLES.items():
-        console.print(f"[bold]{title}[/bold]")
-        with TerminalWatcher(console) as watcher:
-            config = trial.config(name)
-            outcomes[name] = run_trial(trial, config, out=options.out / name, cache=cache, watcher=watcher)
-    page = _write_page(trial, outcomes, out=options.out, cache=cache, began=began)
+    try:
+        for name, title in TITLES.items():
+            console.print(f"[bold]{title}[/bold]")
+            with TerminalWatcher(console) as watcher:
+                config = trial.config(name)
+                outcomes[name] = run_trial(trial, config, out=options.out / name, cache=cache, watcher=watcher)
+        page = _write_page(trial, outcomes, out=options.out, cache=cache, began=began)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt("; complete rounds are stored, the same command goes on") from stop
     _print_table(outcomes)
     console.print(f"written to {page}; open it in a browser", markup=False)
 
