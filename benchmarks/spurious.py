@@ -90,11 +90,12 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=("methods", "parts", "rates"), default=["methods", "parts"])
     parser.add_argument("--world", type=int, default=0, help="seed of the pictures")
     parser.add_argument("--spurious", type=float, default=0.9)
+    parser.add_argument("--num-test", type=int, default=4000, help="images of each test; few pairs fail in few images")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--cache", type=Path, default=default_cache())
     options = parser.parse_args()
-    trial = Trial(options.rounds, 0, options.spurious, num_train=2000, num_test=1000, world=options.world)
+    trial = Trial(options.rounds, 0, options.spurious, num_train=2000, num_test=options.num_test, world=options.world)
     tables = rows(trial)
     try:
         table = {
@@ -116,7 +117,7 @@ def measure(name: str, config: RunConfig, trial: Trial, options: argparse.Namesp
         for seed in options.seeds:
             run = replace(config, seed=seed)
             out = folder / f"seed{seed}"
-            outcomes.append(run_trial(trial, run, out=out, cache=options.cache, watcher=watcher))
+            outcomes.append(run_trial(trial, run, out=out, cache=options.cache, watcher=watcher, every_round=False))
     scores = {column: [_at(vars(outcome), path) for outcome in outcomes] for column, path in COLUMNS.items()}
     line = "  ".join(f"{column} {statistics.mean(values):.2f}" for column, values in scores.items())
     print(f"{name}: {line}", file=sys.stderr, flush=True)

@@ -73,7 +73,8 @@ def test_rounds_are_scored_on_the_reversed_test_too(finished: tuple[Path, Path, 
     lines = json.loads((out / "fedmpt" / "reversed.json").read_text(encoding="utf-8"))
     assert [line["round"] for line in lines] == [0, 1, 2]
     stored = [json.loads(line) for line in (out / "fedmpt" / "rounds.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [line["natural"]["mAP"] for line in lines[1:]] == [line["mAP"] for line in stored]
+    assert lines[-1]["natural"]["mAP"] == stored[-1]["mAP"]
+    assert lines[0]["reversed"] != lines[-1]["reversed"]
 
 
 def test_a_second_call_trains_nothing_again(finished: tuple[Path, Path, str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 from fedmpt.data.scenes import PARTNERS, SceneOptions, sample_scene
@@ -12,19 +11,19 @@ from fedmpt.demo.pictures import scenes_with
 from fedmpt.demo.trials import PAIRS, TITLES, Trial
 
 
-def outcome(natural: float, unseen: float, false_coactivation: float) -> Any:
+def scores(natural: float, unseen: float, false_coactivation: float) -> dict[str, Any]:
     shift = {"false_coactivation": false_coactivation}
-    return SimpleNamespace(natural={"mAP": natural}, reversed={"mAP": unseen, "shift": shift})
+    return {"natural": {"mAP": natural}, "reversed": {"mAP": unseen, "shift": shift}}
 
 
 def test_a_win_is_called_one() -> None:
-    said = " ".join(verdict({"fedmpt": outcome(70, 68, 10), "promptfl": outcome(60.5, 59, 20)}))
+    said = " ".join(verdict(scores(70, 68, 10), scores(60.5, 59, 20)))
     assert "natural test images FedMPT reaches 70.0 mAP, 9.5 points above PromptFL" in said
     assert "reports the absent partner in 10.0% of images, 10.0 points less than PromptFL (20.0%)" in said
 
 
 def test_a_loss_is_called_one() -> None:
-    said = " ".join(verdict({"fedmpt": outcome(60, 50, 30), "promptfl": outcome(61, 58, 20)}))
+    said = " ".join(verdict(scores(60, 50, 30), scores(61, 58, 20)))
     assert "natural test images FedMPT reaches 60.0 mAP, 1.0 points below PromptFL" in said
     assert "reversed test images FedMPT reaches 50.0 mAP, 8.0 points below PromptFL" in said
     assert "10.0 points more than PromptFL" in said

@@ -43,6 +43,7 @@ def write_page(
         "methods": TITLES,
         "images": explained_images(outcomes, unseen, count=len(PARTNERS)),
     }
+    scores = {name: {"natural": one.natural, "reversed": one.reversed} for name, one in outcomes.items()}
     page = environment.from_string(template).render(
         trial=trial,
         num_classes=len(CLASS_NAMES),
@@ -51,7 +52,7 @@ def write_page(
         pairs=PARTNERS,
         conditions=method.config.conditions,
         outcomes=outcomes,
-        verdict=verdict(outcomes),
+        verdict=verdict(scores["fedmpt"], scores["promptfl"]),
         charts=_charts(outcomes),
         train_samples=_samples(train, partner=True),
         test_samples=_samples(unseen.split, partner=False),
@@ -64,16 +65,15 @@ def write_page(
     write_atomically(path, page.encode())
 
 
-def verdict(outcomes: Mapping[str, Outcome]) -> list[str]:
-    """What the numbers say, in sentences that follow from them, whichever way they went."""
-    ours, other = outcomes["fedmpt"], outcomes["promptfl"]
+def verdict(ours: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What the scores of FedMPT and PromptFL on the natural and the reversed test say, whichever way they went."""
     sentences = []
     for world, what in (("natural", "natural test images"), ("reversed", "reversed test images")):
-        a, b = getattr(ours, world)["mAP"], getattr(other, world)["mAP"]
+        a, b = ours[world]["mAP"], other[world]["mAP"]
         sentences.append(
             f"On {what} FedMPT reaches {a:.1f} mAP, {_compared(a - b, 'points above', 'points below')} PromptFL."
         )
-    a, b = (outcome.reversed["shift"]["false_coactivation"] for outcome in (ours, other))
+    a, b = (scores["reversed"]["shift"]["false_coactivation"] for scores in (ours, other))
     sentences.append(
         f"Where the anchor stands without its partner, FedMPT reports the absent partner in {a:.1f}% of images, "
         f"{_compared(a - b, 'points more than', 'points less than')} PromptFL ({b:.1f}%)."

@@ -62,7 +62,8 @@ class Trial:
         """A method at the settings that were chosen on another world (seed 1 of scenes), see docs/demo.md."""
         start = preset("default", name, self.data("natural"))
         start = replace(start, method=replace(start.method, **CHOSEN.get(name, {})))
-        federation = replace(start.federation, rounds=self.rounds, eval_every=1)
+        # The demo scores every round itself, on both tests.
+        federation = replace(start.federation, rounds=self.rounds, eval_every=self.rounds)
         return replace(start, backbone=BACKBONE, t=T, seed=self.seed, federation=federation)
 
 
@@ -77,22 +78,26 @@ class Outcome:
     rounds: list[dict[str, Any]]
 
 
-def run_trial(trial: Trial, config: RunConfig, *, out: Path, cache: Path, watcher: Watcher) -> Outcome:
-    """Train ``config`` into ``out``, going on where an earlier call was stopped, and score it on both tests.
+def run_trial(
+    trial: Trial, config: RunConfig, *, out: Path, cache: Path, watcher: Watcher, every_round: bool = True
+) -> Outcome:
+    """Train ``config`` into ``out``, going on where an earlier call was stopped, and score it on both tests, also
+    after ``every_round`` unless that takes too long.
 
     Raises:
         InputError: if ``out`` holds a run with other options, or the cache cannot be written.
     """
-    unseen = load_data(trial.data("reversed"), cache=cache, progress=True).test
-    scored = _ScoredWatcher(watcher, unseen, cache=cache, path=out / ROUNDS_FILE)
-    results = train(config, out=out, resume=True, cache=cache, watcher=scored)
+    if every_round:
+        unseen = load_data(trial.data("reversed"), cache=cache, progress=True).test
+        watcher = _ScoredWatcher(watcher, unseen, cache=cache, path=out / ROUNDS_FILE)
+    results = train(config, out=out, resume=True, cache=cache, watcher=watcher)
     trained = load_trained(out / "checkpoint")
     tests = {
         world: open_features(trained.backbone, load_data(trial.data(world), cache=cache).test, cache=cache)
         for world in ("natural", "reversed")
     }
     natural, reversed_ = (world_scores(probabilities(trained.method, test), test) for test in tests.values())
-    rounds = read_json(out / ROUNDS_FILE) if trained.method.is_trained else []
+    rounds = read_json(out / ROUNDS_FILE) if every_round and trained.method.is_trained else []
     return Outcome(trained, results, natural, reversed_, rounds)
 
 
