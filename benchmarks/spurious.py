@@ -57,7 +57,7 @@ def rows(trial: Trial) -> dict[str, dict[str, RunConfig]]:
         "all, without adapters": with_method(fedmpt, adapters=False),
         "all, without condition prompts": with_method(fedmpt, condition_prompts=False),
         "all, rows only": with_method(fedmpt, transport="rows"),
-        "all, entropy 0.2": with_method(fedmpt, entropy=0.2),
+        "all, entropy 1": with_method(fedmpt, entropy=1.0),
         "all, entropy 5": with_method(fedmpt, entropy=5.0),
     }
     return {"methods": methods, "parts": parts, "rates": _rates(promptfl, fedmpt)}
@@ -77,7 +77,8 @@ def _rates(promptfl: RunConfig, fedmpt: RunConfig) -> dict[str, RunConfig]:
         "context_rate": (0.3, 1.0, 3.0),
     }.items():
         found |= {f"FedMPT, {option} {value}": with_method(fedmpt, **{option: value}) for value in values}
-    return found
+    # What is chosen now stands in the table of methods.
+    return {name: config for name, config in found.items() if config not in (promptfl, fedmpt)}
 
 
 def _at_rate(config: RunConfig, rate: float) -> RunConfig:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from tiny_voc import write_tiny_voc
 
+from fedmpt.demo.trials import Trial
+
 PROJECT = Path(__file__).resolve().parents[1]
 
 
@@ -43,6 +45,8 @@ def test_benchmark_tables_name_configs_that_differ(monkeypatch: pytest.MonkeyPat
     monkeypatch.syspath_prepend(str(PROJECT / "benchmarks"))
     import ablation
     import comparison
+    import spurious
 
-    for rows in (comparison.rows("voc:x"), ablation.rows("voc:x")):
+    trial = Trial(rounds=2, seed=0, spurious=0.9, num_train=10, num_test=10)
+    for rows in (comparison.rows("voc:x"), ablation.rows("voc:x"), *spurious.rows(trial).values()):
         assert len({json.dumps(config.to_json()) for config in rows.values()}) == len(rows)

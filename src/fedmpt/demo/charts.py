@@ -29,7 +29,7 @@ def curves(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=9)
+        figure.legend(loc="outside upper center", ncols=len(axes.lines), frameon=False, fontsize=9)
         buffer = StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     text = buffer.getvalue()

@@ -52,7 +52,7 @@ def write_page(
         pairs=PARTNERS,
         conditions=method.config.conditions,
         outcomes=outcomes,
-        verdict=verdict(scores["fedmpt"], scores["promptfl"]),
+        verdict=verdict(scores["fedmpt"], scores["promptfl"], before=outcomes["fedmpt"].rounds[0]),
         charts=_charts(outcomes),
         train_samples=_samples(train, partner=True),
         test_samples=_samples(unseen.split, partner=False),
@@ -65,8 +65,8 @@ def write_page(
     write_atomically(path, page.encode())
 
 
-def verdict(ours: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """What the scores of FedMPT and PromptFL on the natural and the reversed test say, whichever way they went."""
+def verdict(ours: Mapping[str, Any], other: Mapping[str, Any], *, before: Mapping[str, Any]) -> list[str]:
+    """What the scores of FedMPT (also ``before`` its first round) and PromptFL on the two tests say, either way."""
     sentences = []
     for world, what in (("natural", "natural test images"), ("reversed", "reversed test images")):
         a, b = ours[world]["mAP"], other[world]["mAP"]
@@ -77,6 +77,11 @@ def verdict(ours: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     sentences.append(
         f"Where the anchor stands without its partner, FedMPT reports the absent partner in {a:.1f}% of images, "
         f"{_compared(a - b, 'points more than', 'points less than')} PromptFL ({b:.1f}%)."
+    )
+    start, end = before["reversed"]["mAP"], ours["reversed"]["mAP"]
+    sentences.append(
+        f"Before the first round FedMPT had {start:.1f} mAP on the reversed test, from transport alone; the rounds "
+        f"changed it by {end - start:+.1f}."
     )
     return sentences
 
