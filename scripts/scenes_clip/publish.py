@@ -65,6 +65,7 @@ def facts(backbone: Backbone, run: Path, into: Path) -> dict[str, Any]:
     return {
         "parameters": num_parameters(load_file(into / "model.safetensors")),
         "logit_scale": backbone.logit_scale,
+        "token_size": backbone.text_model.get_input_embeddings().weight.std().item(),  # type: ignore[operator]
         "tokens": len(backbone.tokenizer),  # type: ignore[arg-type]
         "steps": last["step"],
         "batch_size": last["batch_size"],

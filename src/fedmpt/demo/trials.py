@@ -34,8 +34,15 @@ ROUNDS_FILE = "reversed.json"
 
 BACKBONE = "scenes-clip"
 # Where they differ from the defaults, which were tuned on photographs.
+LEARNING_RATES: Mapping[str, float] = {"promptfl": 0.3}
 CHOSEN: Mapping[str, Mapping[str, Any]] = {
-    "fedmpt": {"entropy": 0.2, "patch_temperature": 2.0, "adapter_rate": 3.0},
+    "fedmpt": {
+        "entropy": 0.2,
+        "patch_temperature": 2.0,
+        "adapter_rate": 1.0,
+        "context_rate": 30.0,
+        "class_context_init": "",
+    },
 }
 # Ten clients of 28 classes.
 T = 10 / 28
@@ -63,7 +70,8 @@ class Trial:
         start = preset("default", name, self.data("natural"))
         start = replace(start, method=replace(start.method, **CHOSEN.get(name, {})))
         # The demo scores every round itself, on both tests.
-        federation = replace(start.federation, rounds=self.rounds, eval_every=self.rounds)
+        rate = LEARNING_RATES.get(name, start.federation.learning_rate)
+        federation = replace(start.federation, rounds=self.rounds, eval_every=self.rounds, learning_rate=rate)
         return replace(start, backbone=BACKBONE, t=T, seed=self.seed, federation=federation)
 
 
