@@ -44,8 +44,8 @@ CHOSEN: Mapping[str, Mapping[str, Any]] = {
         "class_context_init": "",
     },
 }
-# Ten clients of 28 classes.
-T = 10 / 28
+# Ten clients.
+CLIENTS_PER_CLASS = 10 / len(CLASS_NAMES)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Trial:
         # The demo scores every round itself, on both tests.
         rate = LEARNING_RATES.get(name, start.federation.learning_rate)
         federation = replace(start.federation, rounds=self.rounds, eval_every=self.rounds, learning_rate=rate)
-        return replace(start, backbone=BACKBONE, t=T, seed=self.seed, federation=federation)
+        return replace(start, backbone=BACKBONE, t=CLIENTS_PER_CLASS, seed=self.seed, federation=federation)
 
 
 @dataclass(frozen=True)
