@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(command: str, words: list[str]) -> int:
     if command not in COMMANDS:
-        print(f"fedmpt: unknown command {command!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        *names, last = COMMANDS
+        print(f"fedmpt: unknown command {command!r}; there are {', '.join(names)} and {last}", file=sys.stderr)
         return 2
     try:
         # Imported late: --help and --version need none of it.
