@@ -81,8 +81,9 @@ def interval(values: list[float]) -> float:
 
 
 def markdown(table: dict[str, dict[str, Any]]) -> str:
-    """Lines of a Markdown table, mean ± half interval."""
-    lines = [f"| | {' | '.join(COLUMNS)} | trained |", f"|---|{'---:|' * (len(COLUMNS) + 1)}"]
+    """Lines of a Markdown table, mean ± half interval; all rows have the same columns."""
+    columns = list(next(iter(table.values()))["scores"])
+    lines = [f"| | {' | '.join(columns)} | trained |", f"|---|{'---:|' * (len(columns) + 1)}"]
     for name, row in table.items():
         cells = [f"{statistics.mean(v):.1f} ± {interval(v):.1f}" for v in row["scores"].values()]
         lines.append(f"| {name} | {' | '.join(cells)} | {row['params']['trainable']:,} |")

@@ -18,7 +18,7 @@ from typing import Any
 
 from comparison import with_method
 from rich.console import Console
-from run import interval
+from run import markdown
 
 from fedmpt.cache import default_cache
 from fedmpt.config import RunConfig
@@ -131,15 +131,6 @@ def _at(words: Any, path: tuple[str, ...]) -> float:
     for key in path:
         words = words[key]
     return float(words)
-
-
-def markdown(table: dict[str, dict[str, Any]]) -> str:
-    """Lines of a Markdown table, mean ± half interval."""
-    lines = [f"| | {' | '.join(COLUMNS)} | trained |", f"|---|{'---:|' * (len(COLUMNS) + 1)}"]
-    for name, row in table.items():
-        cells = [f"{statistics.mean(v):.1f} ± {interval(v):.1f}" for v in row["scores"].values()]
-        lines.append(f"| {name} | {' | '.join(cells)} | {row['params']['trainable']:,} |")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":
