@@ -103,9 +103,14 @@ def stopped_after_a_round(place: Place, run: Command, folder: Path) -> Path:
         if done.index == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RoundLog, "append", append_then_stop)
-        outcome = run(*place.train_words(folder / "my run", "--eval-every", 1, rounds=NUM_ROUNDS))
+    # Tests that a shell runs in the background ignore Ctrl-C, unless they say otherwise.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(RoundLog, "append", append_then_stop)
+            outcome = run(*place.train_words(folder / "my run", "--eval-every", 1, rounds=NUM_ROUNDS))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert outcome.code == 130
     assert len(read_rounds(folder / "my run")) == 2
     assert "Traceback" not in outcome.err
