@@ -31,7 +31,7 @@ def backbone() -> Backbone:
 
 
 @pytest.fixture(scope="module")
-def test_images(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> FeatureSet:
+def drawn_images(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> FeatureSet:
     cache = tmp_path_factory.mktemp("cache")
     data = load_scenes(cache=cache, num_train=1, num_test=300)
     return open_features(backbone, data.test, cache=cache, progress=False)
@@ -86,16 +86,16 @@ def test_its_tokenizer_takes_any_word(backbone: Backbone, word: str) -> None:
     assert backbone.tokenizer.decode(ids).replace(" ", "") == word.lower().replace(" ", "")
 
 
-def test_zero_shot_is_decent_and_leaves_room(backbone: Backbone, test_images: FeatureSet) -> None:
-    best = max(mean_ap(ZeroShotConfig(head=head), backbone, test_images) for head in ("patches", "pooled", "csra"))
+def test_zero_shot_is_decent_and_leaves_room(backbone: Backbone, drawn_images: FeatureSet) -> None:
+    best = max(mean_ap(ZeroShotConfig(head=head), backbone, drawn_images) for head in ("patches", "pooled", "csra"))
     assert 55 < best < 90  # Chance is about 10.
 
 
-def test_contexts_that_nobody_trained_do_not_ruin_it(backbone: Backbone, test_images: FeatureSet) -> None:
-    words = mean_ap(ZeroShotConfig(head="csra"), backbone, test_images)
+def test_contexts_that_nobody_trained_do_not_ruin_it(backbone: Backbone, drawn_images: FeatureSet) -> None:
+    words = mean_ap(ZeroShotConfig(head="csra"), backbone, drawn_images)
     for num_context in (4, 16):
-        assert mean_ap(PromptFLConfig(num_context=num_context), backbone, test_images) > words - 5
-    patches = mean_ap(ZeroShotConfig(), backbone, test_images)
+        assert mean_ap(PromptFLConfig(num_context=num_context), backbone, drawn_images) > words - 5
+    patches = mean_ap(ZeroShotConfig(), backbone, drawn_images)
     for start in ("a photo of a", ""):
         config = FedMPTConfig(transport="mean", class_context_init=start)
-        assert mean_ap(config, backbone, test_images) > patches - 5
+        assert mean_ap(config, backbone, drawn_images) > patches - 5
