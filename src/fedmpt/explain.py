@@ -35,15 +35,16 @@ class Explanation:
 
 @torch.no_grad()
 def explain(method: FedMPT, batch: Batch) -> Explanation:
-    """The parts of ``method(batch)``; computed by the method's own functions."""
+    """The parts of ``method(batch)``, by the method's own functions."""
     text = method.encode_text()
     patches = F.normalize(batch.patches, dim=-1)
     similarity = method.similarities(patches, text)
     looked = method.patch_weights(similarity)
+    evidence = looked * similarity.softmax(-1)
     return Explanation(
         probabilities=method(batch, text),
         gate=method.gate_weights(patches),
-        by_condition=method.condition_predictions(similarity),
+        by_condition=evidence.sum(2),
         looked=looked,
-        evidence=looked * similarity.softmax(-1),
+        evidence=evidence,
     )

@@ -95,10 +95,17 @@ def test_other_options_in_the_same_folder_are_refused(finished: tuple[Path, Path
 
 
 def test_charts_are_the_same_for_the_same_numbers() -> None:
-    lines = {"fedmpt": [50.0, 60.0, 65.5]}
+    lines = {"fedmpt": [(0, 50.0), (1, 60.0), (2, 65.5)]}
     charts = [
         curves(lines, flat={"zero-shot": 48.0}, names={"fedmpt": "FedMPT", "zero-shot": "CLIP"}, unit="mAP")
         for _ in "ab"
     ]
     assert charts[0] == charts[1]
     assert charts[0].startswith("<svg")
+
+
+def test_too_few_test_pictures_are_refused_at_once(finished: tuple[Path, Path, str], tmp_path: Path) -> None:
+    refused = run(tmp_path / "b", finished[1], "--num-test", "2")
+    assert refused.returncode == 2
+    assert "take more with --num-test" in refused.stderr
+    assert "Traceback" not in refused.stderr

@@ -9,9 +9,9 @@ COLOURS: Mapping[str, str] = {"zero-shot": "#8a8f98", "promptfl": "#d9822b", "fe
 
 
 def curves(
-    lines: Mapping[str, Sequence[float]], *, flat: Mapping[str, float], names: Mapping[str, str], unit: str
+    lines: Mapping[str, Sequence[tuple[int, float]]], *, flat: Mapping[str, float], names: Mapping[str, str], unit: str
 ) -> str:
-    """One value by round for each method, from before the first round; ``flat`` ones do not train. An SVG element."""
+    """Rounds with their values for each method, 0 before the first; ``flat`` ones do not train. An SVG element."""
     # Imported here: only the page needs it, and only its extra installs it.
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -23,7 +23,7 @@ def curves(
         for name, value in flat.items():
             axes.axhline(value, color=COLOURS[name], linestyle="--", label=names[name])
         for name, values in lines.items():
-            axes.plot(range(len(values)), values, color=COLOURS[name], marker="o", markersize=3, label=names[name])
+            axes.plot(*zip(*values, strict=True), color=COLOURS[name], marker="o", markersize=3, label=names[name])
         axes.set_xlabel("round")
         axes.set_ylabel(unit)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

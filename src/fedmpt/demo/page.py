@@ -100,7 +100,9 @@ def _charts(outcomes: Mapping[str, Outcome]) -> dict[str, str]:
             return float(scores)  # type: ignore[arg-type]
 
         trained = {name: outcome for name, outcome in outcomes.items() if outcome.rounds}
-        lines = {name: [value(line[world]) for line in outcome.rounds] for name, outcome in trained.items()}
+        lines = {
+            name: [(line["round"], value(line[world])) for line in outcome.rounds] for name, outcome in trained.items()
+        }
         flat = {name: value(getattr(o, world)) for name, o in outcomes.items() if name not in trained}
         return curves(lines, flat=flat, names=TITLES, unit=unit)
 

@@ -20,8 +20,6 @@ from fedmpt.explain import Explanation, explain
 from fedmpt.methods.fedmpt import FedMPT
 from fedmpt.types import PRESENT
 
-_BATCH_SIZE = 32
-
 
 def png_uri(path: Path) -> str:
     """An image file as text that a page can hold."""

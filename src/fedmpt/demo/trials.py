@@ -22,7 +22,7 @@ from fedmpt.metrics import multilabel_scores
 from fedmpt.predict import Trained, load_trained
 from fedmpt.run import Prepared, Watcher, train
 from fedmpt.state import Update
-from fedmpt.types import Split
+from fedmpt.types import InputError, Split
 
 TITLES: Mapping[str, str] = {"zero-shot": "zero-shot CLIP", "promptfl": "PromptFL", "fedmpt": "FedMPT"}
 """The demo's methods, from the one that trains nothing to ours."""
@@ -69,8 +69,8 @@ class Trial:
         """A method at the settings that were chosen on another world (seed 1 of scenes), see docs/demo.md."""
         start = preset("default", name, self.data("natural"))
         start = replace(start, method=replace(start.method, **CHOSEN.get(name, {})))
-        # The demo scores every round itself, on both tests.
         rate = LEARNING_RATES.get(name, start.federation.learning_rate)
+        # The demo scores every round itself, on both tests.
         federation = replace(start.federation, rounds=self.rounds, eval_every=self.rounds, learning_rate=rate)
         return replace(start, backbone=BACKBONE, t=CLIENTS_PER_CLASS, seed=self.seed, federation=federation)
 
@@ -113,6 +113,8 @@ def world_scores(found: Float[Tensor, "images C"], test: FeatureSet) -> dict[str
     """Scores on one world in percent: at threshold 0.5, and of the pairs that training ties together."""
     scores = multilabel_scores(found, test.labels)
     shift = context_shift(found, test.labels, PAIRS)
+    if shift.exclusive is None or shift.false_coactivation is None:
+        raise InputError(f"in {len(test)} test pictures no pair can be measured; take more with --num-test")
     return {
         **{name: getattr(scores, name) for name in ("mAP", "CF1", "OF1")},
         "shift": shift.to_json(PAIRS, CLASS_NAMES),
@@ -130,7 +132,7 @@ class _ScoredWatcher:
         self._method, self._natural = prepared.method, prepared.test
         self._reversed = open_features(prepared.backbone, self._unseen, cache=self._cache)
         stored = read_json(self._path) if rounds_done and self._path.is_file() else []
-        self._lines = [line for line in stored if 0 < line["round"] <= rounds_done]
+        self._lines = [line for line in stored if line["round"] <= rounds_done]
         if not self._lines and prepared.method.is_trained:
             self._score(0)
         self._watcher.started(config, prepared, rounds_done=rounds_done)
