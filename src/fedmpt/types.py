@@ -15,7 +15,7 @@ Axis letters, the same in every file:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -40,12 +40,14 @@ class InputError(ValueError):
 class Split:
     """Images with labels, before any of them is opened.
 
-    ``labels`` holds `PRESENT`, `ABSENT` or `UNKNOWN`, one row a file.
+    ``labels`` holds `PRESENT`, `ABSENT` or `UNKNOWN`, one row a file. ``columns`` holds what else is known of each
+    image, as words, one an image: ``{"hospital": ("A", "B", "A")}``.
     """
 
     name: str
     files: tuple[Path, ...]
     labels: Int8[Tensor, "images C"]
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -53,12 +55,18 @@ class Split:
 
 @dataclass(frozen=True)
 class ImageData:
-    """A multi-label data set. ``class_names`` are as they stand in prompts: ``"dining table"``."""
+    """A multi-label data set. ``class_names`` are as they stand in prompts: ``"dining table"``.
+
+    ``client_column`` is the column of ``train`` that says whose each image is, where the data come from several
+    sites. ``notes`` are what a user should hear about the data: a class without positives, pictures in both splits.
+    """
 
     name: str
     class_names: tuple[str, ...]
     train: Split
     test: Split
+    client_column: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
