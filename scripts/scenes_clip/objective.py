@@ -21,6 +21,7 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 MAX_PREFIX = 16
 PREFIX_CHANCE, PREFIX_RAMP = 0.6, 1000
+TOKEN_STD = 0.02  # Of token vectors at the start, in CLIP and in transformers; learned contexts start there too.
 # Patches of nothing but background are most of an image, and the easiest part.
 BACKGROUND_WEIGHT = 0.2
 PATCH_WEIGHT, IMAGE_WEIGHT = 1.0, 0.5
@@ -90,8 +91,8 @@ class Objective:
             row = [start, *fillers[0], *text.ids[: text.gap], *fillers[1], *text.ids[text.gap :]]
             places = (1, 1 + counts[0] + text.gap)
             for place, count in zip(places, counts, strict=True):
-                if count and draws.chance(0.7):  # Vectors instead of words, a tenth to three times as long.
-                    size = 0.1 * 30 ** (draws.below(1000) / 1000)
+                if count and draws.chance(0.7):  # Vectors instead of words, a fifth to five times as long.
+                    size = 0.2 * 25 ** (draws.below(1000) / 1000)
                     spans += [(number, place + offset, size) for offset in range(count)]
             rows.append([*row, end])
         ends = torch.tensor([len(row) - 1 for row in rows])
@@ -101,7 +102,7 @@ class Objective:
         tokens = table(ids)
         if spans:
             which, where, sizes = (torch.tensor(column) for column in zip(*spans, strict=True))
-            lengths = sizes[:, None] * table.weight.detach().std()
+            lengths = sizes[:, None] * TOKEN_STD
             drawn = torch.randn(len(spans), tokens.shape[-1], generator=noise) * lengths
             tokens = tokens.index_put((which, where), drawn.to(tokens.dtype))
         return encode_text(self.model, tokens, ends)
