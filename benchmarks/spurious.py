@@ -65,18 +65,19 @@ def rows(trial: Trial) -> dict[str, dict[str, RunConfig]]:
 
 def _rates(promptfl: RunConfig, fedmpt: RunConfig) -> dict[str, RunConfig]:
     """The sweep that chose the settings, on another world."""
-    found = {f"PromptFL, rate {rate}": _at_rate(promptfl, rate) for rate in (0.01, 0.03, 0.05, 0.1, 0.3, 1.0, 3.0)}
-    found["PromptFL, 4 tokens"] = with_method(promptfl, num_context=4)
-    found["PromptFL, a photo of a"] = with_method(promptfl, num_context=4, context_init="a photo of a")
-    found |= {f"FedMPT, rate {rate}": _at_rate(fedmpt, rate) for rate in (0.01, 0.03, 0.1, 0.3)}
-    found["FedMPT, a photo of a"] = with_method(fedmpt, class_context_init="a photo of a")
-    found["FedMPT, 16 class tokens"] = with_method(fedmpt, num_class_context=16)
+    found = {f"PromptFL, rate {rate}": _at_rate(promptfl, rate) for rate in (0.05, 0.1, 0.2, 0.3, 0.5, 1.0)}
+    random_start = with_method(promptfl, num_context=16, context_init="")
+    found |= {f"PromptFL, 16 random, rate {rate}": _at_rate(random_start, rate) for rate in (0.05, 0.3, 1.0, 3.0)}
+    found["PromptFL, 4 random"] = with_method(promptfl, context_init="")
+    found |= {f"FedMPT, rate {rate}": _at_rate(fedmpt, rate) for rate in (0.02, 0.05, 0.1)}
+    found["FedMPT, random start"] = with_method(fedmpt, class_context_init="")
     for option, values in {
-        "adapter_rate": (1.0, 3.0, 10.0, 30.0),
-        "context_rate": (1.0, 10.0, 30.0, 100.0),
+        "adapter_rate": (1.0, 3.0, 10.0, 20.0, 50.0, 150.0),
+        "context_rate": (1.0, 6.0, 30.0),
         "entropy": (0.1, 0.2, 0.5, 1.0),
         "patch_temperature": (1.0, 2.0, 4.0),
         "gate_rate": (30.0, 300.0),
+        "margin": (0.0, 0.05),
     }.items():
         found |= {f"FedMPT, {option} {value}": with_method(fedmpt, **{option: value}) for value in values}
     # What is chosen now stands in the table of methods.

@@ -36,13 +36,8 @@ BACKBONE = "scenes-clip"
 # Where they differ from the defaults, which were tuned on photographs.
 LEARNING_RATES: Mapping[str, float] = {"promptfl": 0.3}
 CHOSEN: Mapping[str, Mapping[str, Any]] = {
-    "fedmpt": {
-        "entropy": 0.2,
-        "patch_temperature": 2.0,
-        "adapter_rate": 1.0,
-        "context_rate": 30.0,
-        "class_context_init": "",
-    },
+    "promptfl": {"num_context": 4, "context_init": "a photo of a"},
+    "fedmpt": {"entropy": 0.2, "patch_temperature": 2.0, "adapter_rate": 10.0},
 }
 # Ten clients.
 CLIENTS_PER_CLASS = 10 / len(CLASS_NAMES)
