@@ -59,7 +59,7 @@ def test_a_number_that_is_none(recorder: list[tuple[Path, int]]) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("vok:x", r"unknown data set 'vok'; did you mean 'voc'\?; expected NAME:PATH with NAME one of: voc"),
+        ("vok:x", r"unknown data set 'vok'; did you mean 'voc'\?; expected NAME:PATH with NAME one of: folder, clients"),
         ("C:\\VOCdevkit", r"unknown data set 'C'; expected NAME:PATH"),
         ("", r"unknown data set ''"),
         ("voc", r"the folder is missing"),
@@ -101,8 +101,8 @@ def test_choices_are_checked_where_types_are_not() -> None:
     output = subprocess.run([sys.executable, "-c", REFUSED], check=True, capture_output=True, text=True).stdout
     assert output.splitlines() == [
         "difficult is 'maybe'; it may be: unknown, absent",
-        "setting is 'noniid'; it may be: heterogeneous, iid",
-        "store_dtype is 'int8'; it may be: float16, float32",
+        "setting is 'noniid'; it may be: heterogeneous, iid, dirichlet, natural",
+        "store_dtype is 'int8'; it may be: float16, bfloat16, float32",
     ]
 
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fedmpt.cache import default_cache
+from fedmpt.data.clients import load_clients
+from fedmpt.data.coco import load_coco
+from fedmpt.data.mlrsnet import load_mlrsnet
+from fedmpt.data.multi_scene import load_multi_scene
+from fedmpt.data.nus_wide import load_nus_wide
+from fedmpt.data.own import load_folder
+from fedmpt.data.reading import closest
 from fedmpt.data.scenes import load_scenes
 from fedmpt.data.voc import load_voc
 from fedmpt.types import ImageData, InputError
@@ -21,13 +30,28 @@ One that makes files asks for ``cache``, and one that takes long for ``progress`
 """
 
 DATASETS: Mapping[str, Loader] = {
+    "folder": load_folder,
+    "clients": load_clients,
     "voc": load_voc,
+    "coco": load_coco,
+    "nus-wide": load_nus_wide,
+    "multi-scene": load_multi_scene,
+    "mlrsnet": load_mlrsnet,
     "scenes": load_scenes,
 }
 """Every data set there is. A new one is one file beside this one and one line here."""
 
 # The last `,key=value` words only: a comma within the path stays part of the path.
 _OPTIONS = re.compile(r"(?:,[A-Za-z_][A-Za-z0-9_-]*=[^,]*)*$")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """A data set as a user wrote it: its name, its folder if it has one, and the call that loads it."""
+
+    name: str
+    path: Path | None
+    load: Callable[[], ImageData]
 
 
 def load_data(spec: str, *, cache: Path | None = None, progress: bool = False) -> ImageData:
@@ -39,15 +63,24 @@ def load_data(spec: str, *, cache: Path | None = None, progress: bool = False) -
     Raises:
         InputError: if the name or an option is unknown, the path is missing, or the loader refuses.
     """
+    return parse_spec(spec, cache=cache, progress=progress).load()
+
+
+def parse_spec(spec: str, *, cache: Path | None = None, progress: bool = False) -> DataSpec:
+    """What `load_data` would load, without loading it.
+
+    Raises:
+        InputError: if the name or an option is unknown, or the path is missing.
+    """
     name, _, rest = spec.partition(":")
     if name not in DATASETS:
-        raise InputError(f"{spec!r}: unknown data set {name!r}{_closest(name, DATASETS)}; {_expected()}")
+        raise InputError(f"{spec!r}: unknown data set {name!r}{closest(name, DATASETS)}; {_expected()}")
     loader = DATASETS[name]
     path, words = _split_words(spec, rest, takes_path=_takes_path(loader))
     given = {"cache": cache or default_cache(), "progress": progress}
     wanted = {key: value for key, value in given.items() if key in inspect.signature(loader).parameters}
     options = _options(spec, loader, words, reserved=wanted)
-    return loader(*path, **wanted, **options)
+    return DataSpec(name, path[0] if path else None, partial(loader, *path, **wanted, **options))
 
 
 def _takes_path(loader: Loader) -> bool:
@@ -76,7 +109,7 @@ def _options(spec: str, loader: Loader, words: Iterable[str], *, reserved: Conta
         key, _, text = word.partition("=")
         if key not in known:
             listed = ", ".join(known) or "none"
-            raise InputError(f"{spec!r}: unknown option {key!r}{_closest(key, known)}; options are: {listed}")
+            raise InputError(f"{spec!r}: unknown option {key!r}{closest(key, known)}; options are: {listed}")
         if key in options:
             raise InputError(f"{spec!r}: option {key!r} is given twice; keep one")
         options[key] = _value(spec, key, text, known[key])
@@ -87,17 +120,14 @@ def _value(spec: str, key: str, text: str, kind: Any) -> Any:
     if get_origin(kind) is Literal:
         if text not in get_args(kind):
             choices = ", ".join(get_args(kind))
-            raise InputError(f"{spec!r}: {key} is {text!r}{_closest(text, get_args(kind))}; it may be: {choices}")
+            raise InputError(f"{spec!r}: {key} is {text!r}{closest(text, get_args(kind))}; it may be: {choices}")
         return text
+    if get_origin(kind) in (Union, UnionType):  # ``Path | None``: what is written is never None.
+        kind = next(one for one in get_args(kind) if one is not NoneType)
     try:
-        return kind(text)
+        return Path(text).expanduser() if kind is Path else kind(text)
     except ValueError:
         raise InputError(f"{spec!r}: {key} is {text!r}, expected a value of type {kind.__name__}") from None
-
-
-def _closest(word: str, known: Iterable[str]) -> str:
-    matches = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
 def _expected() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import stat
 import threading
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ from fedmpt.types import InputError
 
 # Only picture formats: Pillow would run Ghostscript on a PostScript file.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+
+# Models scale the shorter side to their size: a line of one pixel, as web pages have, would fill the memory.
+MAX_ASPECT = 100
 
 _quiet_lock = threading.Lock()
 _quiet_depth = 0
@@ -46,14 +50,22 @@ def quiet_pillow() -> Iterator[None]:
 def read_image(path: Path) -> Image.Image:
     """The picture at ``path`` as RGB, turned upright by its EXIF orientation; of an animation the first frame.
 
-    Transparency is dropped, 16-bit grey is cut to its high byte.
+    Transparency and colour profiles are dropped, 16-bit grey is cut to its high byte, and floating-point pixels run
+    from 0 to 1.
 
     Raises:
-        InputError: if the file is missing, empty, no picture, damaged, cut short, or has more pixels than Pillow
-            takes for safe (``PIL.Image.MAX_IMAGE_PIXELS``).
+        InputError: if the file is missing, empty, no picture, damaged, cut short, has numbers of no known range for
+            pixels, more pixels than Pillow takes for safe (``PIL.Image.MAX_IMAGE_PIXELS``), or a side more than
+            `MAX_ASPECT` times the other.
     """
     with quiet_pillow():
         try:
+            # Opening a pipe would wait for ever, and a device may have no end.
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise InputError(f"{path}: the image cannot be read (it is no regular file); replace or remove it")
+            if status.st_size == 0:
+                raise InputError(f"{path}: the image file is empty; replace or remove it")
             with path.open("rb") as file:
                 return _decode(file, path)
         except InputError:
@@ -69,17 +81,18 @@ def read_image(path: Path) -> Image.Image:
 
 
 def _decode(file: object, path: Path) -> Image.Image:
-    size = path.stat().st_size
-    if size == 0:
-        raise InputError(f"{path}: the image file is empty; replace or remove it")
     with Image.open(file, formats=FORMATS) as image:  # type: ignore[arg-type]
         limit = Image.MAX_IMAGE_PIXELS
         if limit is not None and image.width * image.height > limit:
             raise InputError(
                 f"{path}: the image has {image.width} x {image.height} pixels, more than {limit}; scale it down"
             )
+        if max(image.size) > MAX_ASPECT * min(image.size):
+            raise InputError(
+                f"{path}: the image has {image.width} x {image.height} pixels, too thin; crop or remove it"
+            )
         image.load()
-        return _to_rgb(_upright(image))
+        return _to_rgb(_upright(image), file_format=image.format)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -89,8 +102,20 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, *, file_format: str | None) -> Image.Image:
+    if image.mode == "F":
+        image = _from_fractions(image)
+    if image.mode == "I" and file_format == "TIFF":
+        raise ValueError("its pixels are 32-bit or signed numbers, of no fixed range; save it with 8 bits")
     if image.mode.startswith("I"):  # Pillow would clip 16-bit values at 255, which leaves a white picture.
         high_byte = np.clip(np.asarray(image), 0, 65535).astype(np.uint16) >> 8
         image = Image.fromarray(high_byte.astype(np.uint8))
     return image.convert("RGB")
+
+
+def _from_fractions(image: Image.Image) -> Image.Image:
+    """Floating-point grey from 0 to 1 as 8 bits. Pillow would cut all of it to black."""
+    values = np.asarray(image)
+    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+        raise ValueError("its pixels are floating-point numbers that do not lie between 0 and 1; save it with 8 bits")
+    return Image.fromarray(np.rint(values * 255).astype(np.uint8))

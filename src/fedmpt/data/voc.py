@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from jaxtyping import Int8
 from torch import Tensor
 
+from fedmpt.data.reading import Part, closest
 from fedmpt.types import ABSENT, PRESENT, UNKNOWN, ImageData, InputError, Split
 
 Difficult = Literal["unknown", "absent"]
@@ -24,6 +24,24 @@ CLASS_NAMES = (
 """As they stand in prompts. VOC's files and annotations write them without spaces."""
 
 VOC_NAMES = tuple(name.replace(" ", "") for name in CLASS_NAMES)
+
+LAYOUT = (
+    Part(
+        ("VOC2007/ImageSets/Main", "ImageSets/Main"),
+        "the list of each split, trainval.txt and test.txt, and its class files",
+        is_folder=True,
+        inside="dog_trainval.txt",
+    ),
+    Part(("VOC2007/JPEGImages", "JPEGImages"), "all images", is_folder=True, inside="000005.jpg"),
+    Part(
+        ("VOC2007/Annotations", "Annotations"),
+        "boxes, read for a split that has no class files",
+        is_folder=True,
+        inside="000005.xml",
+        required=False,
+    ),
+)
+"""As VOCdevkit unpacks. Officially there are 5,011 images in trainval and 4,952 in test, of 20 classes."""
 
 _LAYOUT = "VOC2007/ImageSets/Main, VOC2007/JPEGImages and, where class files are missing, VOC2007/Annotations"
 
@@ -185,7 +203,6 @@ def _annotation_row(path: Path, *, only_difficult: int) -> list[int]:
 
 def _class_index(where: str, name: str) -> int:
     if name not in VOC_NAMES:
-        matches = difflib.get_close_matches(name, VOC_NAMES, n=1)
-        hint = f"; did you mean {matches[0]!r}?" if matches else f"; expected one of: {', '.join(VOC_NAMES)}"
+        hint = closest(name, VOC_NAMES) or f"; expected one of: {', '.join(VOC_NAMES)}"
         raise InputError(f"{where}: unknown class {name!r}{hint}")
     return VOC_NAMES.index(name)

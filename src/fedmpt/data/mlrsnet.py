@@ -1,0 +1,119 @@
+"""MLRSNet (Qi et al., ISPRS 2020): aerial images of 46 kinds of scenes with labels of what they show."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from itertools import compress
+from pathlib import Path
+
+import torch
+
+from fedmpt.data.reading import ImageFolder, LabelTable, Part, read_label_table, rows_with_labels
+from fedmpt.types import ImageData, InputError, Split
+
+_LABELS = Part(
+    ("Labels", "labels"),
+    "a table for each of 46 scenes, one column for each of 60 classes",
+    is_folder=True,
+    inside="airplane.csv",
+)
+_IMAGES = Part(
+    ("Images", "images"),
+    "the 109,161 images, a folder for each scene",
+    is_folder=True,
+    inside="airplane/airplane_00001.jpg",
+)
+
+LAYOUT = (_LABELS, _IMAGES)
+"""As the authors describe it: 109,161 images in 46 folders, unpacked from the archives there, and 46 tables.
+
+Looked up in the authors' repository (github.com/cugbrs/MLRSNet): the names of the tables, their header (``image`` and
+60 classes) and their lines (``airplane_00001.jpg,1,1,0,...``). How the archives of the images unpack could not be.
+"""
+
+_SPELLINGS = {"habor": "harbor"}
+"""Where the tables misspell a class, as it stands in prompts."""
+
+
+def load_mlrsnet(path: Path, *, test_share: float = 0.2, seed: int = 0, min_labels: int = 0) -> ImageData:
+    """MLRSNet from ``path``, the folder that holds `LAYOUT`, with a part of each scene held out as test.
+
+    There is no official list of a split. Here the images of a scene are ordered by a hash of ``seed`` and their names,
+    and the first ``test_share`` of them, between 0 and 1, are test: the same on every machine, whatever the order of
+    the tables. The authors of the data set tested on half of it, at random. ``min_labels`` keeps, in both splits, only
+    images with at least so many classes; the published code of FedMPT takes 7. It splits by scenes, not images.
+
+    The column ``scene`` says of each image in which folder it is.
+
+    Raises:
+        InputError: if an option, a part of the layout, a line or an image is wrong or missing.
+    """
+    if not 0 < test_share < 1:
+        raise InputError(f"test_share is {test_share}; it must lie between 0 and 1")
+    source = _LABELS.locate(path)
+    images = ImageFolder(_IMAGES.locate(path), follow_links=True)
+    tables = _tables(source)
+    is_test = {scene: _held_out(scene, table.names, test_share, seed) for scene, table in tables.items()}
+    if not any(any(rows) for rows in is_test.values()):
+        raise InputError(f"{source}: no scene has more than one image, so none can be held out as test")
+    is_train = {scene: [not row for row in rows] for scene, rows in is_test.items()}
+    train, train_notes = _split("train", tables, is_train, images, min_labels=min_labels, source=source)
+    test, test_notes = _split("test", tables, is_test, images, min_labels=min_labels, source=source)
+    class_names = tuple(_SPELLINGS.get(column, column) for column in next(iter(tables.values())).columns)
+    notes = (*train_notes, *test_notes, *_scenes_without_table(images.root, tables))
+    return ImageData("mlrsnet", class_names, train, test, notes=notes)
+
+
+def _tables(folder: Path) -> Mapping[str, LabelTable]:
+    """The table of each scene, by name, all with the columns of the first one in its order."""
+    tables: dict[str, LabelTable] = {}
+    # Hidden files are what macOS leaves in archives.
+    for path in sorted(path for path in folder.glob("*.csv") if not path.name.startswith(".")):
+        table = read_label_table(path, expected="a header, then lines of an image's name and columns with 1 or 0")
+        first = next(iter(tables.values()), table)
+        if differing := sorted(set(first.columns) ^ set(table.columns)):
+            raise InputError(
+                f"{path}, line 1: other classes than in {next(iter(tables))}.csv: {', '.join(differing[:5])}; "
+                "all tables must be of one release"
+            )
+        order = [table.columns.index(column) for column in first.columns]
+        tables[path.stem] = LabelTable(first.columns, table.names, table.labels[:, order])
+    if not tables:
+        raise InputError(f"{folder} has no tables; expected one for each scene, such as airplane.csv")
+    return tables
+
+
+def _held_out(scene: str, names: Sequence[str], test_share: float, seed: int) -> list[bool]:
+    """Which images are test. A scene of more than one image has at least one in each split."""
+
+    def digest(name: str) -> bytes:
+        return hashlib.sha256(f"{seed}/{scene}/{name}".encode(errors="surrogateescape")).digest()
+
+    num_test = min(max(round(test_share * len(names)), 1), len(names) - 1)
+    held_out = set(sorted(names, key=digest)[:num_test])
+    return [name in held_out for name in names]
+
+
+def _split(
+    split: str,
+    tables: Mapping[str, LabelTable],
+    is_in: Mapping[str, Sequence[bool]],
+    images: ImageFolder,
+    *,
+    min_labels: int,
+    source: Path,
+) -> tuple[Split, tuple[str, ...]]:
+    labels = torch.cat([table.labels[torch.tensor(is_in[scene])] for scene, table in tables.items()])
+    members = [(scene, name) for scene in tables for name in compress(tables[scene].names, is_in[scene])]
+    rows, notes = rows_with_labels(labels, min_labels=min_labels, split=split, where=str(source))
+    files = images.all(["/".join(members[row]) for row in rows], where=str(source))
+    return Split(split, files, labels[rows], columns={"scene": tuple(members[row][0] for row in rows)}), notes
+
+
+def _scenes_without_table(folder: Path, tables: Mapping[str, LabelTable]) -> tuple[str, ...]:
+    scenes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    unlabelled = [scene for scene in scenes if scene not in tables]
+    if not unlabelled:
+        return ()
+    return (f"{len(unlabelled)} folders of images have no table and are left out: {', '.join(unlabelled[:5])}",)

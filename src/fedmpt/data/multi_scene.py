@@ -1,0 +1,87 @@
+"""MultiScene-Clean (Hua et al., IEEE TGRS 2022): aerial images of several scenes each, labels checked by hand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from fedmpt.data.reading import ImageFolder, LabelTable, Part, closest, read_label_table
+from fedmpt.types import ImageData, InputError, Split
+
+CLASS_NAMES = (
+    "apron", "baseball field", "basketball field", "beach", "bridge", "cemetery", "commercial", "farmland", "woodland",
+    "golf course", "greenhouse", "helipad", "lake or pond", "oil field", "orchard", "parking lot", "park", "pier",
+    "port", "quarry", "railway", "residential", "river", "roundabout", "runway", "soccer", "solar panel",
+    "sparse shrub", "stadium", "storage tank", "tennis court", "train station", "wastewater plant", "wind turbine",
+    "works", "sea",
+)  # fmt: skip
+"""As they stand in prompts, in the order of the authors' code."""
+
+# The authors' code writes classes as one word, and these with a slip or a word less.
+_OTHER_SPELLINGS = {
+    "LakePond": "lake or pond",
+    "OilFiled": "oil field",
+    "SolarPannel": "solar panel",
+    "WindTrubine": "wind turbine",
+}
+
+_TRAIN = Part(("Tra.csv", "train.csv"), "labels of the 7,000 images of train, one column a class")
+_TEST = Part(("Test.csv", "test.csv"), "labels of the 7,000 images of test, one column a class")
+_IMAGES = Part(("images",), "all images, named in the tables without .jpg", is_folder=True, inside="NAME.jpg")
+
+LAYOUT = (_TRAIN, _TEST, _IMAGES)
+"""As the authors' own code reads it, from a folder MultiScene-Clean.
+
+The names of files and folders, the order of the columns and a header of some kind are those that the authors' code
+(github.com/Hua-YS/Multi-Scene-Recognition) expects; there are 7,000 images in each table by their paper. What the
+header says could not be looked up, so both a header of class names and any other one of 36 columns are understood.
+"""
+
+
+def load_multi_scene(path: Path) -> ImageData:
+    """MultiScene-Clean from ``path``, the folder that holds `LAYOUT`: Tra.csv to train, Test.csv to test.
+
+    Columns go by their names in the header, in any order. A header without a single class name says nothing: then
+    the 36 columns are taken in the order of `CLASS_NAMES`, and the notes say so.
+
+    Raises:
+        InputError: if a part of the layout, a line, a column or an image is wrong or missing.
+    """
+    images = ImageFolder(_IMAGES.locate(path), follow_links=True)
+    train, train_notes = _split("train", _TRAIN.locate(path), images)
+    test, test_notes = _split("test", _TEST.locate(path), images)
+    if both := sorted(set(train.files) & set(test.files)):
+        raise InputError(
+            f"{path}: {len(both)} images are in both tables, first {both[0].name!r}; take them out of one of them"
+        )
+    return ImageData("multi-scene", CLASS_NAMES, train, test, notes=train_notes + test_notes)
+
+
+def _split(name: str, path: Path, images: ImageFolder) -> tuple[Split, tuple[str, ...]]:
+    table = read_label_table(path, expected="a header, then lines of an image's name and 36 columns with 1 or 0")
+    order, notes = _order(table, path)
+    files = [image if image.lower().endswith((".jpg", ".jpeg", ".png")) else f"{image}.jpg" for image in table.names]
+    return Split(name, images.all(files, where=str(path)), table.labels[:, order]), notes
+
+
+def _order(table: LabelTable, path: Path) -> tuple[list[int], tuple[str, ...]]:
+    """The column of each class."""
+    known = {_letters(name): name for name in CLASS_NAMES}
+    known |= {_letters(written): name for written, name in _OTHER_SPELLINGS.items()}
+    named = [known.get(_letters(column)) for column in table.columns]
+    if len(named) == len(CLASS_NAMES) and not any(named):
+        note = f"{path.name}: the header names no class; columns are taken in the order of the authors' code"
+        return list(range(len(named))), (note,)
+    for column, name in zip(table.columns, named, strict=True):
+        if name is None:
+            hint = closest(column, CLASS_NAMES) or f"; expected: {', '.join(CLASS_NAMES)}"
+            raise InputError(f"{path}, line 1: {column!r} is no class{hint}")
+        if named.count(name) > 1:
+            raise InputError(f"{path}, line 1: {name!r} has {named.count(name)} columns; remove all but one")
+    if lacking := [name for name in CLASS_NAMES if name not in named]:
+        raise InputError(f"{path}, line 1: {len(lacking)} classes have no column, first {lacking[0]!r}")
+    return [named.index(name) for name in CLASS_NAMES], ()
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z]", "", name.lower())

@@ -1,0 +1,93 @@
+"""Names of classes as files write them."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedmpt.data.own.listing import quoted
+from fedmpt.data.reading import closest, read_text
+from fedmpt.types import InputError
+
+# What programs write where there is nothing. As the name of a class it is almost always a mistake.
+_MISSING = frozenset(("nan", "null", "none", "n/a", "<na>", "#n/a"))
+
+# Joiners are part of words in Persian and in Indian scripts, and of emoji.
+_JOINERS = frozenset("\u200c\u200d")
+
+
+def clean_name(word: str) -> str:
+    """In composed Unicode (NFC), without white space around, with single spaces within."""
+    return unicodedata.normalize("NFC", " ".join(word.split()))
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    """Class names from a text file, one a line, in its order.
+
+    Raises:
+        InputError: if the file cannot be read, has no names, an empty line among them, or a name twice.
+    """
+    lines = read_text(path, expected="the names of the classes, one a line").rstrip().split("\n")
+    vocabulary = Vocabulary(None)
+    names: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        where = f"{path}, line {number}"
+        if not line.strip():
+            raise InputError(f"{where} is empty; expected the name of a class")
+        name = vocabulary.name(line, where=where, may_be_missing=True)
+        if name in names:
+            raise InputError(f"{where}: class {name!r} is named twice, first in line {names[name]}; remove one")
+        names[name] = number
+    return tuple(names)
+
+
+class Vocabulary:
+    """Turns words of files into names of classes: of those given, or any where none are given.
+
+    ``source`` is the file that the given names come from.
+    """
+
+    def __init__(self, given: Sequence[str] | None, *, source: Path | None = None) -> None:
+        self._given = None if given is None else dict.fromkeys(given)
+        self._source = source
+        self._known: dict[str, str] = {}
+        self._by_folded: dict[str, tuple[str, str]] = {}
+
+    def name(self, word: str, *, where: str, may_be_missing: bool = False) -> str:
+        """The class that ``word`` means; ``where`` names file and line for messages.
+
+        Raises:
+            InputError: if it is not among the given classes; and where none are given, if it is empty, holds what
+                cannot be seen, differs from an earlier one in case only, or stands for a missing value.
+        """
+        if word not in self._known:
+            self._known[word] = self._new_name(word, where=where, may_be_missing=may_be_missing)
+        return self._known[word]
+
+    def _new_name(self, word: str, *, where: str, may_be_missing: bool) -> str:
+        name = clean_name(word)
+        if self._given is not None:
+            if name not in self._given:
+                hint = closest(name, self._given)
+                raise InputError(f"{where}: class {quoted(name)} is not in {self._source}{hint}")
+            return name
+        if not name:
+            raise InputError(f"{where}: {quoted(word)} is no name of a class")
+        for letter in name:
+            if unicodedata.category(letter)[0] == "C" and letter not in _JOINERS:
+                raise InputError(
+                    f"{where}: class {quoted(name)} holds an invisible character, U+{ord(letter):04X}; remove it"
+                )
+        if name.casefold() in _MISSING and not may_be_missing:
+            raise InputError(
+                f"{where}: label {name!r} stands for a missing value; leave it empty where an image has no labels, "
+                "or name the class in a file for classes="
+            )
+        earlier, first_place = self._by_folded.setdefault(name.casefold(), (name, where))
+        if earlier != name:
+            raise InputError(
+                f"{where}: class {quoted(name)} is written {quoted(earlier)} in {first_place}; "
+                "write it the same way everywhere"
+            )
+        return name

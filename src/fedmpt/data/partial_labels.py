@@ -1,0 +1,40 @@
+"""Partial labels: what annotators did not say, made on purpose."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Int8
+from torch import Tensor
+
+from fedmpt.seeding import generator
+from fedmpt.types import ABSENT, PRESENT, UNKNOWN, InputError
+
+Masking = Literal["masked-negative", "masked-unknown"]
+
+
+def mask_labels(
+    labels: Int8[Tensor, "images C"], *, kind: Masking, fraction: float, seed: int
+) -> Int8[Tensor, "images C"]:
+    """Training labels of which a random ``fraction`` in [0, 1) is hidden; to be used on no test labels.
+
+    ``"masked-negative"``, the published protocol, makes each present label absent with that probability.
+    ``"masked-unknown"``, DualCoOp's, makes each label, present or absent, unknown with that probability.
+
+    Which labels are hidden depends on ``seed`` and their place in ``labels``, not on what they are: give all training
+    images, before they are dealt to clients, and the clients do not matter. With one seed, what a fraction hides a
+    larger one hides too, and the two kinds hide the same present labels. An image may lose all of its labels.
+
+    Raises:
+        InputError: if ``kind`` is unknown or ``fraction`` out of range.
+    """
+    if kind not in get_args(Masking):
+        raise InputError(f"partial labels are {kind!r}; they may be: {', '.join(get_args(Masking))}")
+    if not 0 <= fraction < 1:
+        raise InputError(f"the fraction of labels to hide is {fraction}; it must be in [0, 1)")
+    drawn = torch.rand(labels.shape, dtype=torch.float64, generator=generator(seed, "partial labels"))
+    hidden = drawn < fraction
+    if kind == "masked-negative":
+        return labels.masked_fill(hidden & (labels == PRESENT), ABSENT)
+    return labels.masked_fill(hidden, UNKNOWN)

@@ -1,0 +1,19 @@
+"""Federated settings: which client holds which training images, kept in files and described in numbers."""
+
+from __future__ import annotations
+
+from fedmpt.data.partition.clients import Partition, partition_split
+from fedmpt.data.partition.saved import load_partition, save_partition
+from fedmpt.data.partition.settings import Setting, partition
+from fedmpt.data.partition.statistics import PartitionStatistics, partition_statistics
+
+__all__ = [
+    "Partition",
+    "PartitionStatistics",
+    "Setting",
+    "load_partition",
+    "partition",
+    "partition_split",
+    "partition_statistics",
+    "save_partition",
+]

@@ -1,0 +1,137 @@
+"""How far clients are from the whole: sizes, labels, and labels that are together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float64, Int32, Int64
+from torch import Tensor
+
+from fedmpt.data.partition.clients import Partition
+from fedmpt.types import PRESENT
+
+
+@dataclass(frozen=True, eq=False)
+class PartitionStatistics:
+    """Counts of present labels; unknown ones count as not there.
+
+    A label distribution is the share of each class among all present labels of a client. A pair is two different
+    classes present in one image, and a pair distribution the share of each among all pairs of a client. Distances are
+    Jensen-Shannon distances from the distribution of all clients together: the square root of the divergence in bits,
+    0 (alike) to 1 (nothing in common), NaN for a client that has no label, or no pair.
+
+    Attributes:
+        names: of the clients.
+        sizes: images of each client.
+        num_unlabelled: images of each client without a present label.
+        class_counts: images of each client that show each class.
+        pair_counts: images of each client that show each pair, in the order of `torch.triu_indices`.
+    """
+
+    names: tuple[str, ...]
+    sizes: Int64[Tensor, "clients"]
+    num_unlabelled: Int64[Tensor, "clients"]
+    class_counts: Int64[Tensor, "clients C"]
+    pair_counts: Int32[Tensor, "clients pairs"]
+    label_distances: Float64[Tensor, "clients"]
+    pair_distances: Float64[Tensor, "clients"]
+
+    @property
+    def gini(self) -> float:
+        """Gini coefficient of the sizes: 0 where all are the same, near 1 where one client has nearly all images."""
+        sizes, n = self.sizes.sort().values.double(), len(self.sizes)
+        return float(2 * (sizes * torch.arange(1, n + 1)).sum() / (n * sizes.sum()) - (n + 1) / n)
+
+    def to_json(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """A summary and the clients, as JSON holds them: distances that do not exist are None, pairs only counted."""
+        sizes = self.sizes
+        return {
+            "num_clients": len(self.names),
+            "num_images": int(sizes.sum()),
+            "num_unlabelled": int(self.num_unlabelled.sum()),
+            "images_per_class": _by_name(class_names, self.class_counts.sum(0)),
+            "sizes": {
+                "min": int(sizes.min()),
+                "mean": float(sizes.double().mean()),
+                "max": int(sizes.max()),
+                "gini": self.gini,
+            },
+            "label_distance": _mean_and_max(self.label_distances),
+            "pair_distance": _mean_and_max(self.pair_distances),
+            "clients": [self._client(client, class_names) for client in range(len(self.names))],
+        }
+
+    def _client(self, client: int, class_names: Sequence[str]) -> dict[str, Any]:
+        return {
+            "name": self.names[client],
+            "num_images": int(self.sizes[client]),
+            "num_unlabelled": int(self.num_unlabelled[client]),
+            "num_pairs": int(self.pair_counts[client].sum()),
+            "label_distance": _or_none(float(self.label_distances[client])),
+            "pair_distance": _or_none(float(self.pair_distances[client])),
+            "images_per_class": _by_name(class_names, self.class_counts[client]),
+        }
+
+
+def partition_statistics(partition: Partition, labels: Tensor) -> PartitionStatistics:
+    """Statistics of the images [images, C] that were dealt."""
+    assert partition.num_images == len(labels)
+    present = labels == PRESENT
+    counts = [_counts(present[rows]) for rows in partition.rows]
+    class_counts = torch.stack([classes for classes, _ in counts])
+    pair_counts = torch.stack([pairs for _, pairs in counts])
+    return PartitionStatistics(
+        names=partition.names,
+        sizes=torch.tensor([len(rows) for rows in partition.rows]),
+        num_unlabelled=torch.stack([(~present[rows].any(1)).sum() for rows in partition.rows]),
+        class_counts=class_counts,
+        pair_counts=pair_counts,
+        label_distances=_distances(class_counts),
+        pair_distances=_distances(pair_counts),
+    )
+
+
+def _counts(present: Bool[Tensor, "n C"]) -> tuple[Int64[Tensor, "C"], Int32[Tensor, "pairs"]]:
+    # Exact: fp32 holds whole numbers up to 16 million.
+    shown = present.float()
+    together = (shown.T @ shown).round().int()
+    num_classes = present.shape[1]
+    rows, columns = torch.triu_indices(num_classes, num_classes, offset=1)
+    return present.sum(0), together[rows, columns]
+
+
+def _distances(counts: Int64[Tensor, "clients K"] | Int32[Tensor, "clients K"]) -> Float64[Tensor, "clients"]:
+    """Jensen-Shannon distance of each row, as a distribution, from that of all rows together."""
+    whole = counts.sum(0).double()
+    whole /= whole.sum()
+    # One client at a time: thousands of clients times thousands of pairs would need several tables of that size.
+    return torch.stack([_jensen_shannon(row.double() / row.sum(), whole) for row in counts])
+
+
+def _jensen_shannon(p: Float64[Tensor, "K"], q: Float64[Tensor, "K"]) -> Float64[Tensor, ""]:
+    middle = (p + q) / 2
+    nats = (_relative_entropy(p, middle) + _relative_entropy(q, middle)) / 2
+    return (nats / math.log(2)).clamp(0, 1).sqrt()
+
+
+def _relative_entropy(p: Float64[Tensor, "K"], q: Float64[Tensor, "K"]) -> Float64[Tensor, ""]:
+    return torch.xlogy(p, torch.where(p == 0, 1.0, p / q)).sum()
+
+
+def _mean_and_max(distances: Float64[Tensor, "clients"]) -> dict[str, float | None]:
+    known = distances[~distances.isnan()]
+    if not len(known):
+        return {"mean": None, "max": None}
+    return {"mean": float(known.mean()), "max": float(known.max())}
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _by_name(class_names: Sequence[str], counts: Int64[Tensor, "C"]) -> dict[str, int]:
+    return dict(zip(class_names, counts.tolist(), strict=True))

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from own_data import write, write_csv, write_images
+
+from fedmpt.data.own import load_folder
+from fedmpt.data.own.vocabulary import Vocabulary, read_classes
+from fedmpt.types import InputError
+
+
+def test_names_keep_their_order_and_lose_white_space(tmp_path: Path) -> None:
+    path = write(tmp_path, "names.txt", "\ufeffzebra \r\n dining\ttable\r\ncafe\u0301\r\nnone\r\n\r\n")
+    assert read_classes(path) == ("zebra", "dining table", "caf\u00e9", "none")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", r"names\.txt, line 1 is empty"),
+        ("\n\n", r"names\.txt, line 1 is empty"),
+        ("cat\n\ndog\n", r"names\.txt, line 2 is empty"),
+        ("cat\ndog\n cat\n", r"names\.txt, line 3: class 'cat' is named twice, first in line 1"),
+        ("cat\ndog\nCat\n", r"names\.txt, line 3: class 'Cat' is written 'cat' in .*names\.txt, line 1"),
+        ("cat\ndo\0g\n", r"names\.txt, line 2: class 'do\\x00g' holds an invisible character, U\+0000"),
+        (b"cat\npat\xe9\n", r"names\.txt, line 2: byte b'\\xe9' is not UTF-8"),
+    ],
+)
+def test_wrong_files_are_named_by_line(tmp_path: Path, content: str | bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_classes(write(tmp_path, "names.txt", content))
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"names\.txt is missing; expected the names of the classes, one a line"):
+        read_classes(tmp_path / "names.txt")
+
+
+def test_decomposed_and_composed_letters_are_one_name() -> None:
+    vocabulary = Vocabulary(None)
+    assert vocabulary.name("cafe\u0301", where="here") == vocabulary.name("caf\u00e9", where="there") == "caf\u00e9"
+
+
+def test_joiners_may_be_part_of_a_name() -> None:
+    family = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+    assert Vocabulary(None).name(family, where="here") == family
+
+
+def test_missing_values_may_be_names_where_they_are_given() -> None:
+    assert Vocabulary(["none", "cat"]).name("none", where="here") == "none"
+
+
+def test_a_label_of_another_case_names_the_class(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"here: class 'CAT' is not in names\.txt; did you mean 'cat'\?"):
+        Vocabulary(["dog", "cat"], source=Path("names.txt")).name("CAT", where="here")
+
+
+def test_underscores_are_said(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.jpg", "b.jpg")
+    write_csv(tmp_path, "path,labels", "a.jpg,hot_dog", "b.jpg,cat")
+    assert any("have underscores: hot_dog" in note for note in load_folder(tmp_path).notes)

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from own_data import both, names, write, write_csv, write_images
+
+from fedmpt.data.own import load_folder
+from fedmpt.types import InputError
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_images(tmp_path, "a.jpg", "b.jpg", "sub/c.png")
+    return tmp_path
+
+
+LABELS = {
+    "a.jpg": {"cat": 1, "dining table": 1, "dog": 0},
+    "b.jpg": {"cat": 0, "dining table": 0, "dog": 0},
+    "sub/c.png": {"cat": 0, "dining table": 0, "dog": 1},
+}
+
+TABLES = {
+    "bars": "path,labels\na.jpg,cat|dining table\nb.jpg,\nsub/c.png,dog\n",
+    "semicolons": "path,labels\na.jpg,cat;dining table\nb.jpg,\nsub/c.png,dog\n",
+    "space around and within": "path,labels\n a.jpg , cat |  dining   table \nb.jpg, \nsub/c.png,dog|\n",
+    "quotes": '"path","labels"\n"a.jpg","cat|dining table"\n"b.jpg",""\n"sub/c.png","dog"\n',
+    "byte order mark and CRLF": "\ufeffpath,labels\r\na.jpg,cat|dining table\r\nb.jpg,\r\nsub/c.png,dog\r\n",
+    "old line ends": "path,labels\ra.jpg,cat|dining table\rb.jpg,\rsub/c.png,dog\r",
+    "spreadsheet with semicolons": "path;labels\r\na.jpg;cat|dining table\r\nb.jpg;\r\nsub/c.png;dog\r\n",
+    "spreadsheet that says so": "sep=;\r\npath;labels\r\na.jpg;cat|dining table\r\nb.jpg;\r\nsub/c.png;dog\r\n",
+    "semicolons in both": 'path;labels\na.jpg;"cat;dining table"\nb.jpg;\nsub/c.png;dog\n',
+    "tabs": "path\tlabels\na.jpg\tcat|dining table\nb.jpg\t\nsub/c.png\tdog\n",
+    "other names and order": "Labels,File_Name\ncat|dining table,a.jpg\n,b.jpg\ndog,sub/c.png\n",
+    "numbered rows": ",path,labels\n0,a.jpg,cat|dining table\n1,b.jpg,\n2,sub/c.png,dog\n",
+    "empty lines and columns": "path,labels,,\n\na.jpg,cat|dining table,,\nb.jpg,,,\n,,,\nsub/c.png,dog,,\n\n",
+    "label twice": "path,labels\na.jpg,cat|cat|dining table\nb.jpg,\nsub/c.png,dog\n",
+    "other spellings of paths": "path,labels\n./a.jpg,cat|dining table\nb.jpg,\nsub\\c.png,dog\n",
+    "a column a class": "path,dog,cat,dining table\na.jpg,0,1,1\nb.jpg,0,0,0\nsub/c.png,1,0,0\n",
+    "numbers with points": "path,dog,cat,dining table\na.jpg,0.0,1.0,1\nb.jpg,0,0,0\nsub/c.png,1.0,0.0,0\n",
+    "true and false": "path,dog,cat,dining table\na.jpg,False,True,TRUE\nb.jpg,0,0,0\nsub/c.png,true,false,0\n",
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_all_ways_to_write_the_same_labels(root: Path, kind: str) -> None:
+    write(root, "labels.csv", TABLES[kind])
+    data = load_folder(root)
+    assert both(data, root) == LABELS
+    assert data.class_names == ("cat", "dining table", "dog")
+    assert data.train.labels.dtype == torch.int8
+
+
+def test_empty_and_minus_one_are_unknown(root: Path) -> None:
+    write_csv(root, "path,cat,dog", "a.jpg,1,", "b.jpg,-1,0", "sub/c.png,,1.0")
+    assert [list(row.values()) for _, row in sorted(both(load_folder(root), root).items())] == [
+        [1, -1],
+        [-1, 0],
+        [-1, 1],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("separator", "cell"), [("comma", '"cat,dog"'), ("space", "cat dog"), ("/", "cat/dog"), ("semicolon", "cat;dog")]
+)
+def test_a_separator_that_is_given(root: Path, separator: str, cell: str) -> None:
+    write_csv(root, "path,labels", f"a.jpg,{cell}", "b.jpg,dog")
+    assert both(load_folder(root, separator=separator), root)["a.jpg"] == {"cat": 1, "dog": 1}
+
+
+def test_a_separator_that_is_given_leaves_others_in_names(root: Path) -> None:
+    write_csv(root, "path,labels", 'a.jpg,"tabby, striped; or not"', "b.jpg,dog")
+    assert load_folder(root, separator="bar").class_names == ("dog", "tabby, striped; or not")
+
+
+def test_classes_from_a_file_keep_their_order(root: Path) -> None:
+    write_csv(root, "path,labels", "a.jpg,cat", "b.jpg,dog")
+    classes = write(root, "names.txt", "dog\r\nzebra\r\ncat\r\n")
+    data = load_folder(root, classes=classes)
+    assert data.class_names == ("dog", "zebra", "cat")
+    assert list(both(data, root)["a.jpg"].values()) == [0, 0, 1]
+    assert any("image shows: " in note and "zebra" in note for note in data.notes)
+
+
+def test_classes_choose_among_the_columns(root: Path) -> None:
+    write_csv(root, "path,cat,indoor,dog", "a.jpg,1,1,0", "b.jpg,0,0,1")
+    data = load_folder(root, classes=write(root, "names.txt", "cat\ndog\n"))
+    assert data.class_names == ("cat", "dog")
+    assert {*data.train.columns["indoor"], *data.test.columns["indoor"]} == {"0", "1"}
+    assert any("no classes: indoor" in note for note in data.notes)
+
+
+def test_other_columns_stay_with_their_images(root: Path) -> None:
+    write_csv(
+        root, "hospital,path,labels,split", "North,a.jpg,cat,train", "South,b.jpg,dog,test", "South,sub/c.png,cat,train"
+    )
+    data = load_folder(root)
+    assert data.train.columns == {"hospital": ("North", "South")}
+    assert data.test.columns == {"hospital": ("South",)}
+    assert data.client_column is None
+
+
+def test_what_was_taken_for_a_class_is_said(root: Path) -> None:
+    write_csv(root, "path,cat,camera", "a.jpg,1,left", "b.jpg,0,right")
+    data = load_folder(root)
+    assert data.class_names == ("cat",)
+    assert any("1, 0, -1 and empty cells: cat; no classes: camera" in note for note in data.notes)
+
+
+def test_a_column_that_is_all_empty_is_no_class(root: Path) -> None:
+    write_csv(root, "path,cat,remark", "a.jpg,1,", "b.jpg,0,")
+    data = load_folder(root)
+    assert data.class_names == ("cat",)
+    assert data.train.columns == {}
+
+
+def test_numbers_that_are_no_labels_are_a_column(root: Path) -> None:
+    write_csv(root, "path,cat,age", "a.jpg,1,1", "b.jpg,0,44", "sub/c.png,0,61")
+    data = load_folder(root)
+    assert data.class_names == ("cat",)
+    assert set(data.train.columns) == {"age"}
+
+
+def test_two_tables_are_a_given_split(root: Path) -> None:
+    write_images(root, "train/x.jpg", "test/x.jpg")
+    write_csv(root, "path,labels", "x.jpg,cat", name="train.csv")
+    write_csv(root, "path,labels", "x.jpg,dog", name="test.csv")
+    data = load_folder(root)
+    assert (names(data.train, root), names(data.test, root)) == (["train/x.jpg"], ["test/x.jpg"])
+    assert both(data, root) == {"train/x.jpg": {"cat": 1, "dog": 0}, "test/x.jpg": {"cat": 0, "dog": 1}}
+
+
+def test_a_class_without_a_column_in_one_table_is_unknown_there(root: Path) -> None:
+    write_csv(root, "path,cat,dog", "a.jpg,1,0", name="train.csv")
+    write_csv(root, "path,cat", "b.jpg,0", name="test.csv")
+    data = load_folder(root)
+    assert both(data, root)["b.jpg"] == {"cat": 0, "dog": -1}
+    assert any("test.csv says nothing of dog" in note for note in data.notes)
+
+
+def test_images_in_a_folder_of_their_own(tmp_path: Path) -> None:
+    write_images(tmp_path, "images/a.jpg", "images/b.jpg")
+    write_csv(tmp_path, "path,labels", "a.jpg,cat", "b.jpg,dog")
+    assert set(both(load_folder(tmp_path), tmp_path)) == {"images/a.jpg", "images/b.jpg"}
+
+
+def test_labels_csv_is_read_where_there_are_more_tables(root: Path) -> None:
+    write_csv(root, "path,labels", "a.jpg,cat", "b.jpg,dog")
+    write(root, "prices.csv", "x,y\n1,2\n")
+    assert load_folder(root).class_names == ("cat", "dog")
+
+
+WRONG = {
+    "no header": ("a.jpg,cat\nb.jpg,dog\n", r"labels\.csv, line 1: no column is called path; the columns are 'a\.jpg'"),
+    "header alone": ("path,labels\n", r"labels\.csv lists no images"),
+    "nothing": ("", r"labels\.csv is empty"),
+    "blanks": ("\n \n", r"labels\.csv is empty"),
+    "column twice": ("path,labels,labels\na.jpg,x,y\n", r"labels\.csv, line 1: column 'labels' is there twice"),
+    "column without a name": ("path,labels,\na.jpg,x,y\n", r"labels\.csv: column 3 has no name"),
+    "too few cells": ("path,labels,split\na.jpg,cat\n", r"labels\.csv, line 2: 2 cells, the header has 3"),
+    "too many cells": ("path,labels\na.jpg,cat\nb.jpg,cat,dog\n", r"labels\.csv, line 3: 3 cells, .*',' in quotes"),
+    "two separators": ("path,labels\na.jpg,a|b\nb.jpg,a;b\n", r"line 3: labels 'a;b' hold ';', those of line 2 '\|'"),
+    "commas": ('path,labels\na.jpg,cat\nb.jpg,"a, b"\n', r"line 3: labels 'a, b' hold a comma; .* separator=comma"),
+    "no labels": ("path,camera\na.jpg,left\nb.jpg,right\n", r"no column labels, and none whose cells .* path, camera"),
+    "wrong cell": (
+        "path,cat,dog\na.jpg,1,0\nb.jpg,1,1\nsub/c.png,x,1\n",
+        r"line 4: 'cat' is 'x', and 1, 0, -1 or empty in most rows",
+    ),
+    "missing value": ("path,labels\na.jpg,cat\nb.jpg,nan\n", r"line 3: label 'nan' stands for a missing value"),
+    "other case": ("path,labels\na.jpg,cat\nb.jpg,Cat\n", r"line 3: class 'Cat' is written 'cat' in .*, line 2"),
+    "invisible": ("path,labels\na.jpg,cat\nb.jpg,\u200bcat\n", r"line 3: class .* invisible character, U\+200B"),
+    "wrong split": ("path,labels,split\na.jpg,cat,train\nb.jpg,x,tst\n", r"line 3: split is 'tst'; did you mean 't"),
+    "no split": ("path,labels,split\na.jpg,cat,train\nb.jpg,cat,\n", r"line 3: split is ''"),
+    "only train": ("path,labels,split\na.jpg,cat,train\nb.jpg,dog,train\n", r"split that is given has no test images"),
+    "only test": ("path,labels,split\na.jpg,cat,test\nb.jpg,dog,test\n", r"split that is given has no train images"),
+    "path twice": ("path,labels\na.jpg,cat\nb.jpg,x\na.jpg,dog\n", r"line 4: .*a\.jpg' is listed twice, .* line 2"),
+    "path twice, spelled differently": (
+        "path,labels\nsub/c.png,cat\nb.jpg,x\nsub/./c.png,dog\n",
+        r"line 4: .*c\.png' is listed twice, first .* line 2",
+    ),
+    "path in both splits": (
+        "path,labels,split\na.jpg,cat,train\na.jpg,cat,test\n",
+        r"line 3: .* is listed twice and once for test, once for train",
+    ),
+    "missing images": (
+        "path,labels\na.jpg,cat\nx.jpg,cat\ny.jpg,cat\n",
+        r"line 3: image 'x\.jpg' is missing in .*; did you mean .*; 2 of 3 are missing, also 'y\.jpg'",
+    ),
+    "other case of letters": ("path,labels\nA.jpg,cat\nb.jpg,cat\n", r"line 2: image 'A\.jpg' .*did you mean 'a\.jpg'"),
+    "a folder": ("path,labels\na.jpg,cat\nsub,cat\n", r"line 3: image 'sub' is missing in .* \(that is a folder\)"),
+    "no path": ("path,labels\na.jpg,cat\n,cat\n", r"line 3: '' is no name of an image"),
+    "absolute": ("path,labels\na.jpg,cat\n/etc/hosts,cat\n", r"line 3: '/etc/hosts' leads out of"),
+    "drive": ("path,labels\na.jpg,cat\nC:\\x.jpg,cat\n", r"line 3: 'C:.*x\.jpg' leads out of"),
+    "upwards": ("path,labels\na.jpg,cat\nsub/../../x.jpg,cat\n", r"line 3: 'sub/../../x\.jpg' leads out of"),
+    "no labels at all": ("path,labels\na.jpg,\nb.jpg,\n", r"no image has a label"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_wrong_tables_are_refused_by_line(root: Path, kind: str) -> None:
+    content, message = WRONG[kind]
+    write(root, "labels.csv", content)
+    with pytest.raises(InputError, match=message):
+        load_folder(root)
+
+
+def test_a_wrong_value_of_a_given_class(root: Path) -> None:
+    write_csv(root, "path,cat", "a.jpg,1", "b.jpg,7")
+    with pytest.raises(InputError, match=r"line 3: 'cat' is '7'; expected 1 \(present\), 0 \(absent\) or nothing"):
+        load_folder(root, classes=write(root, "names.txt", "cat\n"))
+
+
+def test_a_label_that_is_none_of_the_classes(root: Path) -> None:
+    write_csv(root, "path,labels", "a.jpg,cat", "b.jpg,cat|dgo")
+    with pytest.raises(InputError, match=r"line 3: class 'dgo' is not in .*names\.txt; did you mean 'dog'\?"):
+        load_folder(root, classes=write(root, "names.txt", "cat\ndog\n"))
+
+
+def test_a_class_without_a_column(root: Path) -> None:
+    write_csv(root, "path,cat,dog", "a.jpg,1,0", "b.jpg,0,1")
+    with pytest.raises(InputError, match=r"names\.txt: class 'dgo' is in no column .*did you mean 'dog'\?"):
+        load_folder(root, classes=write(root, "names.txt", "cat\ndgo\n"))
+
+
+def test_several_tables_without_a_leading_one(root: Path) -> None:
+    write_csv(root, "path,labels", "a.jpg,cat", name="one.csv")
+    write_csv(root, "path,labels", "b.jpg,cat", name="two.csv")
+    with pytest.raises(
+        InputError, match=r"several tables: one\.csv, two\.csv; call the one with the labels labels\.csv"
+    ):
+        load_folder(root)
+
+
+def test_one_file_under_two_names_of_different_case(root: Path) -> None:
+    (root / "A.JPG").hardlink_to(root / "a.jpg")  # As on a file system that takes both names for one.
+    write_csv(root, "path,labels", "a.jpg,cat", "A.JPG,dog")
+    with pytest.raises(InputError, match=r"line 3: .*A\.JPG' is listed twice, first as .*a\.jpg'"):
+        load_folder(root)
+
+
+def test_a_table_that_is_not_utf8(root: Path) -> None:
+    write(root, "labels.csv", "path,labels\na.jpg,cat\nb.jpg,pâté\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"labels\.csv, line 3: byte b'\\xe2' is not UTF-8; save the file as UTF-8"):
+        load_folder(root)

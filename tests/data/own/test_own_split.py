@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from own_data import both, names, write, write_csv, write_images
+
+from fedmpt.data.own import load_folder
+from fedmpt.data.own.division import _place
+from fedmpt.types import InputError
+
+MANY = [f"{number:03d}.jpg" for number in range(200)]
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """Two hundred names of images; none is opened here, so empty files do."""
+    for name in MANY:
+        write(tmp_path, name, b"")
+    write_table(tmp_path, MANY)
+    return tmp_path
+
+
+def write_table(root: Path, order: list[str]) -> None:
+    write_csv(root, "path,labels", *(f"{name},{'cat' if int(name[:3]) % 2 else 'dog'}" for name in order))
+
+
+def test_the_share_is_about_what_was_asked_for(many: Path) -> None:
+    for share in (0.1, 0.2, 0.5, 0.9):
+        data = load_folder(many, test_share=share)
+        assert abs(len(data.test) / 200 - share) < 0.09
+        assert len(data.train) + len(data.test) == 200
+
+
+def test_the_order_of_the_table_does_not_matter(many: Path) -> None:
+    before = load_folder(many)
+    write_table(many, MANY[::-1])
+    after = load_folder(many)
+    assert set(after.test.files) == set(before.test.files)
+    assert both(after, many) == both(before, many)
+
+
+def test_more_images_move_none(many: Path) -> None:
+    before = load_folder(many)
+    for name in ("900.jpg", "901.jpg", "902.jpg"):
+        write(many, name, b"")
+    write_table(many, ["900.jpg", *MANY[:100], "901.jpg", *MANY[100:], "902.jpg"])
+    after = load_folder(many)
+    assert set(before.train.files) <= set(after.train.files)
+    assert set(before.test.files) <= set(after.test.files)
+
+
+def test_a_larger_share_holds_out_the_same_and_more(many: Path) -> None:
+    held_out = [set(load_folder(many, test_share=share).test.files) for share in (0.1, 0.3, 0.6)]
+    assert all(fewer < more for fewer, more in itertools.pairwise(held_out))
+
+
+def test_another_seed_holds_out_others(many: Path) -> None:
+    assert set(load_folder(many, seed=1).test.files) != set(load_folder(many).test.files)
+
+
+def test_another_place_of_the_folder_changes_nothing(many: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "copy"
+    os.symlink(many, elsewhere)
+    assert names(load_folder(elsewhere).test, elsewhere) == names(load_folder(many).test, many)
+
+
+def test_which_images_are_held_out_stays_as_it_is() -> None:
+    """Between versions, too: the scores of a data set that has no split would not be comparable otherwise."""
+    assert [round(_place(key, 0), 6) for key in ("a.jpg", "b/c.jpg", "\u00e4.jpg")] == [0.069174, 0.776587, 0.055322]
+
+
+@pytest.mark.parametrize("share", [1e-9, 1 - 1e-9])
+def test_both_parts_have_an_image(tmp_path: Path, share: float) -> None:
+    write_images(tmp_path, "a.jpg", "b.jpg")
+    write_csv(tmp_path, "path,labels", "a.jpg,cat", "b.jpg,dog")
+    data = load_folder(tmp_path, test_share=share)
+    assert (len(data.train), len(data.test)) == (1, 1)
+    assert any("1 of 2 images are held out as test images" in note for note in data.notes)
+
+
+def test_one_image_is_too_few(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.jpg")
+    write_csv(tmp_path, "path,labels", "a.jpg,cat")
+    with pytest.raises(InputError, match="has one image only"):
+        load_folder(tmp_path)
+
+
+@pytest.mark.parametrize("word", ["val", "Valid", "validation"])
+def test_validation_images_are_the_test_where_there_is_no_other(tmp_path: Path, word: str) -> None:
+    write_images(tmp_path, "a.jpg", "b.jpg")
+    write_csv(tmp_path, "path,labels,split", "a.jpg,cat,Train", f"b.jpg,dog,{word}")
+    data = load_folder(tmp_path)
+    assert (names(data.train, tmp_path), names(data.test, tmp_path)) == (["a.jpg"], ["b.jpg"])
+    assert any("the 1 validation images are the test" in note for note in data.notes)
+
+
+def test_validation_images_are_left_out_beside_test_images(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    write_csv(tmp_path, "path,labels,split", "a.jpg,cat,train", "b.jpg,dog,val", "c.jpg,dog,test")
+    data = load_folder(tmp_path)
+    assert (names(data.train, tmp_path), names(data.test, tmp_path)) == (["a.jpg"], ["c.jpg"])
+    assert any("1 validation images are left out" in note for note in data.notes)
+
+
+def test_classes_without_positives_are_said(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.jpg", "b.jpg")
+    write_csv(tmp_path, "path,cat,dog,split", "a.jpg,1,0,train", "b.jpg,0,1,test")
+    notes = load_folder(tmp_path).notes
+    assert "no train image shows: dog" in notes
+    assert "no test image shows: cat" in notes
+
+
+def test_copies_in_train_and_test_are_said(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.jpg", "c.jpg")
+    write(tmp_path, "b.jpg", (tmp_path / "a.jpg").read_bytes())
+    write_csv(tmp_path, "path,labels,split", "a.jpg,cat,train", "b.jpg,cat,test", "c.jpg,cat,test")
+    [note] = [note for note in load_folder(tmp_path).notes if "byte for byte" in note]
+    assert note.startswith("1 test pictures are training pictures")
+    assert str(tmp_path / "b.jpg") in note
+    assert str(tmp_path / "a.jpg") in note
+
+
+def test_one_picture_by_two_names_in_both_splits(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.jpg")
+    (tmp_path / "b.jpg").symlink_to("a.jpg")
+    write_csv(tmp_path, "path,labels,split", "a.jpg,cat,train", "b.jpg,cat,test")
+    with pytest.raises(InputError, match=r"line 3: .*b\.jpg' is listed twice and once for test, once for train"):
+        load_folder(tmp_path)
+
+
+@pytest.mark.parametrize("inner", ["", "images/"])
+def test_folders_that_images_are_in_are_a_given_split(tmp_path: Path, inner: str) -> None:
+    write_images(tmp_path, f"{inner}Train/a.jpg", f"{inner}test/a.jpg", f"{inner}test/b.jpg")
+    write_csv(tmp_path, "path,labels", f"{inner}test/a.jpg,cat", f"{inner}Train/a.jpg,cat", f"{inner}test/b.jpg,dog")
+    data = load_folder(tmp_path)
+    assert names(data.train, tmp_path) == [f"{inner}Train/a.jpg"]
+    assert names(data.test, tmp_path) == [f"{inner}test/a.jpg", f"{inner}test/b.jpg"]
+    assert any("the split is that of the folders" in note for note in data.notes)
+
+
+def test_images_in_other_folders_too_leave_the_split_open(tmp_path: Path) -> None:
+    write_images(tmp_path, "train/a.jpg", "test/a.jpg", "b.jpg")
+    write_csv(tmp_path, "path,labels", "test/a.jpg,cat", "train/a.jpg,cat", "b.jpg,dog")
+    assert any("no split is given" in note for note in load_folder(tmp_path).notes)
+
+
+def test_a_relative_path_is_the_same_folder(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    absolute = load_folder(many)
+    monkeypatch.chdir(many)
+    for path in (Path("."), Path("../") / many.name):
+        assert names(load_folder(path).test, path) == names(absolute.test, many)
+
+
+def test_a_given_split_beside_folders_of_splits(tmp_path: Path) -> None:
+    for folder in ("train", "test"):
+        write_images(tmp_path, f"{folder}/a.jpg")
+        write_csv(tmp_path / folder, "path,labels,split", "a.jpg,cat,train")
+    with pytest.raises(InputError, match=r"is a list of test images and has a column split; remove one"):
+        load_folder(tmp_path)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, float("nan")])
+def test_shares_out_of_range(many: Path, share: float) -> None:
+    with pytest.raises(InputError, match="it must be between 0 and 1"):
+        load_folder(many, test_share=share)
+
+
+def test_an_empty_separator(many: Path) -> None:
+    with pytest.raises(InputError, match="separator is empty"):
+        load_folder(many, separator="")
+
+
+def test_links_out_of_the_folder(tmp_path: Path) -> None:
+    write_images(tmp_path, "outside/a.jpg", "outside/more/b.jpg", "data/c.jpg")
+    root = tmp_path / "data"
+    (root / "a.jpg").symlink_to(tmp_path / "outside" / "a.jpg")
+    (root / "more").symlink_to(tmp_path / "outside" / "more")
+    for name in ("a.jpg", "more/b.jpg"):
+        write_csv(root, "path,labels", "c.jpg,cat", f"{name},dog")
+        with pytest.raises(InputError, match=rf"line 3: '{name}' is a link out of .*, to .*outside.*; .*links=follow"):
+            load_folder(root)
+        assert (
+            len(
+                torch.cat(
+                    [load_folder(root, links="follow").train.labels, load_folder(root, links="follow").test.labels]
+                )
+            )
+            == 2
+        )
+
+
+def test_a_list_that_is_a_link_out_of_the_folder(tmp_path: Path) -> None:
+    write_images(tmp_path, "data/a.jpg", "data/b.jpg")
+    write_csv(tmp_path, "path,labels", "a.jpg,cat", "b.jpg,dog", name="elsewhere.csv")
+    (tmp_path / "data" / "labels.csv").symlink_to(tmp_path / "elsewhere.csv")
+    with pytest.raises(InputError, match=r"'labels\.csv' is a link out of"):
+        load_folder(tmp_path / "data")
+    assert load_folder(tmp_path / "data", links="follow").class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere", "is missing; expected a folder with"),
+        ("file", "is no folder; expected"),
+        ("empty", "has nothing in it"),
+    ],
+)
+def test_folders_without_labels(tmp_path: Path, name: str, message: str) -> None:
+    write(tmp_path, "file", "x")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=rf"{name} {message}"):
+        load_folder(tmp_path / name)
+
+
+def test_pictures_alone_have_no_labels(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.jpg")
+    with pytest.raises(InputError, match=r"has no labels in it; expected labels\.csv .*; or metadata\.jsonl"):
+        load_folder(tmp_path)
+
+
+def test_a_folder_that_is_called_like_a_table(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").mkdir()
+    with pytest.raises(InputError, match="has no labels in it"):
+        load_folder(tmp_path)

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from own_data import both, names, write, write_images, write_voc_annotation
+
+from fedmpt.data.own import load_folder
+from fedmpt.data.voc import VOC_NAMES, load_voc
+from fedmpt.types import InputError
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_images(tmp_path, "JPEGImages/a.jpg", "JPEGImages/b.png", "JPEGImages/c.jpg")
+    write_voc_annotation(tmp_path, "a", ("dog", 0), ("dog", 1), ("cat", 1))
+    write_voc_annotation(tmp_path, "b")
+    write_voc_annotation(tmp_path, "c", ("cat", 0), ("hot dog", 1), ("hot dog", 1))
+    return tmp_path
+
+
+def test_classes_come_from_the_objects_and_difficult_ones_are_unknown(root: Path) -> None:
+    data = load_folder(root)
+    assert data.class_names == ("cat", "dog", "hot dog")
+    assert both(data, root) == {
+        "JPEGImages/a.jpg": {"cat": -1, "dog": 1, "hot dog": 0},
+        "JPEGImages/b.png": {"cat": 0, "dog": 0, "hot dog": 0},
+        "JPEGImages/c.jpg": {"cat": 1, "dog": 0, "hot dog": -1},
+    }
+
+
+def lists(root: Path, **ids: str) -> None:
+    for name, content in ids.items():
+        write(root, f"ImageSets/Main/{name}.txt", "".join(f"{word}\n" for word in content.split()))
+
+
+@pytest.mark.parametrize(
+    ("given", "train", "test", "said"),
+    [
+        ({"train": "a c", "test": "b"}, "a.jpg c.jpg", "b.png", ""),
+        ({"train": "c", "val": "a b"}, "c.jpg", "a.jpg b.png", "2 validation images are the test"),
+        ({"train": "c", "val": "a", "test": "b"}, "c.jpg", "b.png", "1 validation images are left out"),
+        ({"train": "c", "val": "a", "trainval": "a c", "test": "b"}, "a.jpg c.jpg", "b.png", ""),
+        ({"train": "c", "test": "b"}, "c.jpg", "b.png", "in no list of ImageSets/Main, left out: a"),
+    ],
+)
+def test_lists_are_a_given_split(root: Path, given: dict[str, str], train: str, test: str, said: str) -> None:
+    lists(root, **given)
+    data = load_folder(root)
+    assert names(data.train, root / "JPEGImages") == train.split()
+    assert names(data.test, root / "JPEGImages") == test.split()
+    assert said in "\n".join(data.notes)
+
+
+def test_a_list_alone_is_no_split(root: Path) -> None:
+    lists(root, trainval="a b c")
+    data = load_folder(root)
+    assert len(data.train) + len(data.test) == 3
+    assert any("trainval alone gives no split; not used" in note for note in data.notes)
+
+
+@pytest.mark.parametrize("inner", ["images/", ""])
+def test_images_elsewhere(tmp_path: Path, inner: str) -> None:
+    write_images(tmp_path, f"{inner}a.jpg", f"{inner}b.jpg")
+    for stem in "ab":
+        write_voc_annotation(tmp_path, stem, ("cat", 0))
+    assert set(both(load_folder(tmp_path), tmp_path)) == {f"{inner}a.jpg", f"{inner}b.jpg"}
+
+
+def test_annotations_beside_images_in_folders_of_splits(tmp_path: Path) -> None:
+    write_images(tmp_path, "train/a.jpg", "test/a.jpg")
+    write_voc_annotation(tmp_path, "a", ("cat", 0), folder="train")
+    write_voc_annotation(tmp_path, "a", ("dog", 0), folder="test")
+    data = load_folder(tmp_path)
+    assert both(data, tmp_path) == {"train/a.jpg": {"cat": 1, "dog": 0}, "test/a.jpg": {"cat": 0, "dog": 1}}
+    assert names(data.train, tmp_path) == ["train/a.jpg"]
+
+
+def test_pictures_without_annotation_are_said(root: Path) -> None:
+    write_images(root, "JPEGImages/extra.jpg", "JPEGImages/.hidden.jpg")
+    write(root, "JPEGImages/readme.txt", "no picture")
+    assert any(
+        note.endswith("pictures that no list names are left out: JPEGImages/extra.jpg")
+        for note in load_folder(root).notes
+    )
+
+
+def test_hidden_annotations_are_said(root: Path) -> None:
+    write(root, "Annotations/._a.xml", b"\0\5\x16\7")
+    assert any("Annotations: left out: ._a.xml" in note for note in load_folder(root).notes)
+
+
+WRONG = {
+    "cut short": ("<annotation><object>", r"b\.xml is no well-formed XML: no element found"),
+    "empty": ("", r"b\.xml is no well-formed XML"),
+    "another format": ("<kml></kml>", r"b\.xml: the outermost element is 'kml'"),
+    "unnamed object": ("<annotation><object></object></annotation>", r"b\.xml, object 1: '' is no name of a class"),
+    "difficult": (
+        "<annotation><object><name>x</name><difficult>no</difficult></object></annotation>",
+        r"b\.xml, object 1: difficult is 'no'; expected 0 or 1",
+    ),
+    "document type": ("<!DOCTYPE annotation><annotation/>", r"b\.xml: a document type \('annotation'\) is not allowed"),
+    "document type in UTF-16": (
+        "<?xml version='1.0' encoding='UTF-16'?><!DOCTYPE x [<!ENTITY a 'b'>]><annotation/>".encode("utf-16"),
+        r"b\.xml: a document type \('x'\) is not allowed",
+    ),
+    "unknown entity": ("<annotation>&x;</annotation>", r"b\.xml is no well-formed XML: undefined entity"),
+    "unknown encoding": (b"<?xml version='1.0' encoding='klingon'?><annotation/>", r"b\.xml is no well-formed XML"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_wrong_annotations_are_named(root: Path, kind: str) -> None:
+    content, message = WRONG[kind]
+    write(root, "Annotations/b.xml", content)
+    with pytest.raises(InputError, match=message):
+        load_folder(root)
+
+
+def test_encodings_that_xml_declares_are_read(root: Path) -> None:
+    text = "<?xml version='1.0' encoding='{}'?><annotation><object><name>pâté</name></object></annotation>"
+    write(root, "Annotations/a.xml", text.format("iso-8859-1").encode("latin-1"))
+    write(root, "Annotations/b.xml", text.format("utf-16").encode("utf-16"))
+    labels = both(load_folder(root), root)
+    assert [labels[f"JPEGImages/{name}"]["pâté"] for name in ("a.jpg", "b.png", "c.jpg")] == [1, 1, 0]
+
+
+def test_an_image_that_is_missing(root: Path) -> None:
+    (root / "JPEGImages" / "b.png").unlink()
+    with pytest.raises(InputError, match=r"Annotations/b\.xml: image 'b\.jpg' is missing in .*JPEGImages.*; 1 of 3"):
+        load_folder(root)
+
+
+def test_an_image_that_cannot_be_told(root: Path) -> None:
+    write_images(root, "JPEGImages/b.jpg")
+    with pytest.raises(InputError, match=r"b\.xml: b\.jpg and b\.png may be its image; keep one"):
+        load_folder(root)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a\nx", r"test\.txt, line 2: image id 'x' has no annotation x\.xml"),
+        ("a\na", r"test\.txt, line 2: image id 'a' is listed twice"),
+        ("c", r"test\.txt, line 1: image id 'c' is listed twice \(earlier in train\)"),
+    ],
+)
+def test_wrong_lists_are_named(root: Path, content: str, message: str) -> None:
+    lists(root, train="c", test=content)
+    with pytest.raises(InputError, match=message):
+        load_folder(root)
+
+
+def test_the_real_set_is_read_as_its_own_reader_reads_it(shared: Path) -> None:
+    root = shared / "data" / "VOCdevkit" / "VOC2007"
+    ours, theirs = load_folder(root, format="voc"), load_voc(root)
+    assert ours.class_names == VOC_NAMES
+    assert ours.notes == ()
+    for split, expected in ((ours.train, theirs.train), (ours.test, theirs.test)):
+        order = [split.files.index(file) for file in expected.files]
+        assert len(order) == len(split)
+        assert torch.equal(split.labels[order], expected.labels)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedmpt.data.partial_labels import mask_labels
+from fedmpt.types import InputError
+
+KINDS = ["masked-negative", "masked-unknown"]
+
+
+def random_labels(num_images: int = 4000, num_classes: int = 10) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(-1, 2, (num_images, num_classes), generator=generator, dtype=torch.int8)
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_masked_negative_drops_that_share_of_the_positives_and_touches_nothing_else(fraction: float) -> None:
+    labels = random_labels()
+    masked = mask_labels(labels, kind="masked-negative", fraction=fraction, seed=1)
+    positive = labels == 1
+    assert torch.equal(masked[~positive], labels[~positive])
+    assert set(masked[positive].tolist()) == {0, 1}
+    assert float((masked[positive] == 0).double().mean()) == pytest.approx(fraction, abs=0.02)
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_masked_unknown_hides_that_share_of_positives_and_of_negatives(fraction: float) -> None:
+    labels = random_labels()
+    masked = mask_labels(labels, kind="masked-unknown", fraction=fraction, seed=1)
+    assert (masked[labels == -1] == -1).all()
+    for value in (0, 1):
+        now = masked[labels == value]
+        assert set(now.tolist()) == {-1, value}
+        assert float((now == -1).double().mean()) == pytest.approx(fraction, abs=0.02)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_fraction_hides_a_larger_one_hides_too(kind: Any) -> None:
+    labels = random_labels()
+    before = torch.zeros_like(labels, dtype=torch.bool)
+    for fraction in (0.1, 0.3, 0.30001, 0.5, 0.9):
+        hidden = mask_labels(labels, kind=kind, fraction=fraction, seed=3) != labels
+        assert not (before & ~hidden).any()
+        assert hidden.sum() >= before.sum()
+        before = hidden
+
+
+def test_both_kinds_hide_the_same_positives() -> None:
+    labels = random_labels()
+    dropped, unknown = (mask_labels(labels, kind=kind, fraction=0.4, seed=3) for kind in KINDS)
+    positive = labels == 1
+    assert torch.equal(dropped[positive] == 0, unknown[positive] == -1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_seed_decides_and_the_labels_given_stay(kind: Any) -> None:
+    labels = random_labels()
+    given = labels.clone()
+    first, again, other = (mask_labels(labels, kind=kind, fraction=0.5, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(labels, given)
+    assert first.dtype == torch.int8
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_hidden_does_not_depend_on_the_labels(kind: Any) -> None:
+    all_present = torch.ones(50, 8, dtype=torch.int8)
+    mixed = torch.where(torch.arange(8) < 4, all_present, 0)
+    masked, other = (mask_labels(labels, kind=kind, fraction=0.5, seed=1) for labels in (all_present, mixed))
+    assert torch.equal(masked[:, :4], other[:, :4])
+
+
+def test_a_fraction_of_zero_hides_nothing_and_one_near_one_may_leave_no_label() -> None:
+    labels = torch.ones(20, 2, dtype=torch.int8)
+    assert torch.equal(mask_labels(labels, kind="masked-unknown", fraction=0, seed=1), labels)
+    masked = mask_labels(labels, kind="masked-negative", fraction=0.99, seed=1)
+    assert masked.shape == labels.shape
+    assert (masked.sum(1) == 0).any()
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1, 1.5, float("nan"), float("inf")])
+def test_fractions_out_of_range(fraction: float) -> None:
+    with pytest.raises(InputError, match=r"hide is .*; it must be in \[0, 1\)"):
+        mask_labels(random_labels(3), kind="masked-unknown", fraction=fraction, seed=1)
