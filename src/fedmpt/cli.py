@@ -15,9 +15,12 @@ commands:
   train      train a method across clients and score it
   evaluate   score a checkpoint on a data set
   predict    print labels of images
+  data       check, fetch and divide data sets: 'fedmpt data --help'
+  features   compute, list and remove stored image features: 'fedmpt features --help'
   demo       try three methods on drawn pictures, without data, weights or network
 
 examples:
+  fedmpt data check folder photos
   fedmpt train --data voc:VOCdevkit --setting heterogeneous --t 0.5 --out runs/a
   fedmpt train --data voc:VOCdevkit --method promptfl --seed 1 --out runs/b
   fedmpt evaluate --checkpoint runs/a/checkpoint --data voc:VOCdevkit
@@ -33,6 +36,8 @@ COMMANDS = {
     "train": "fedmpt.commands",
     "evaluate": "fedmpt.commands",
     "predict": "fedmpt.commands",
+    "data": "fedmpt.data_command",
+    "features": "fedmpt.features_command",
     "demo": "fedmpt.demo.command",
 }
 

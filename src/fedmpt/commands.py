@@ -84,12 +84,13 @@ class EvaluateOptions:
 def evaluate(words: list[str]) -> None:
     options = tyro.cli(EvaluateOptions, args=words, prog="fedmpt evaluate")
     from fedmpt.data import load_data
+    from fedmpt.data.biased_pairs import biased_pairs
     from fedmpt.data.feature_store import open_features
     from fedmpt.federated.evaluate import probabilities
     from fedmpt.files import write_json
     from fedmpt.predict import load_trained
     from fedmpt.records import check_writable
-    from fedmpt.run import score
+    from fedmpt.scoring import score
     from fedmpt.types import InputError
 
     out = options.out or options.checkpoint.resolve().parent / "evaluation.json"
@@ -110,7 +111,8 @@ def evaluate(words: list[str]) -> None:
     )
     found = probabilities(trained.method, features)
     oracle = options.protocol == "oracle"
-    scores = score(found, features, trained.class_names, calibration=trained.calibration, oracle=oracle)
+    pairs = biased_pairs(data.train.labels, features.labels)
+    scores = score(found, features, trained.class_names, calibration=trained.calibration, pairs=pairs, oracle=oracle)
     scores["skipped_images"] = [str(path) for path in features.skipped]
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, scores)
@@ -234,6 +236,26 @@ def _print_scores(results: Mapping[str, Any]) -> None:
         best = [f"{results['oracle'][metric]['score']:.2f}" for metric in ("CF1", "OF1", "CF1_PR")]
         table.add_row("oracle: chosen on the test labels", "", *best)
     Console().print(table)
+    if "context_shift" in results:
+        _print_shift(results["context_shift"])
+
+
+def _print_shift(shift: Mapping[str, Any]) -> None:
+    """The pairs that training shows together: is b found without a, and is it reported where there is only a?"""
+    table = Table(title="context shift: pairs a -> b that training shows together, percent")
+    table.add_column("pair")
+    for column in ("lift", "b without a, AP", "b with a, AP", "b reported, only a there"):
+        table.add_column(column, justify="right")
+    columns = ("exclusive", "cooccurring", "false_coactivation")
+    for name, pair in shift["per_pair"].items():
+        table.add_row(name, f"{pair['lift']:.1f}", *(_percent(pair[column]) for column in columns))
+    table.add_section()
+    table.add_row("mean", "", *(_percent(shift[column]) for column in columns), style="bold")
+    Console().print(table)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
 
 
 def _print_labels(found: Iterable[tuple[Path, Sequence[Label]]], top: int) -> None:

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import torch
 import tyro
 
+from fedmpt.data.partial_labels import Masking
+from fedmpt.data.partition import Setting
 from fedmpt.federated.client import LocalTraining
 from fedmpt.federated.simulate import Federation
 from fedmpt.methods import METHODS, MethodConfig
@@ -21,6 +23,12 @@ from fedmpt.types import InputError
 
 # Far beyond use; above it, times a factor, numbers of SGD itself overflow.
 MAX_LEARNING_RATE = 1e30
+SETTING_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "heterogeneous": ("t",),
+    "iid": ("clients",),
+    "dirichlet": ("clients", "alpha"),
+    "natural": ("by",),
+}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -29,23 +37,38 @@ class RunConfig:
     """A training run. Stored as config.json; the same config gives the same numbers."""
 
     data: Annotated[str, tyro.conf.arg(help_behavior_hint="(required)")]
-    """Data set: voc:FOLDER, or scenes, which the package draws; options follow, as in scenes:spurious=0.9."""
+    """Data set, NAME:FOLDER: folder (photos of your own), clients (a folder for each site), voc, coco, nus-wide,
+    multi-scene or mlrsnet; or scenes, which the package draws. Options follow, as in voc:FOLDER,difficult=absent."""
     backbone: str = "openai/clip-vit-base-patch16"
     """Frozen model: a hub id, a folder in Hugging Face CLIP layout, file.py:function, package.module:function, or
     scenes-clip, which comes with the package and knows only scenes."""
-    setting: Literal["heterogeneous", "iid"] = "heterogeneous"
-    """How images are dealt to clients: heterogeneous clusters label vectors (see --t), iid deals at random."""
+    setting: Setting | None = None
+    """How images are dealt to clients: heterogeneous clusters label vectors (see --t), iid deals at random, dirichlet
+    skews labels (see --alpha), natural goes by a column of the data (see --by). Unless given: natural where the data
+    come from several sites (clients:FOLDER), else heterogeneous."""
     t: float | None = None
     """Clients as a share of the classes, in (0, 1]; only for heterogeneous, where it is 0.5 unless given."""
     clients: int | None = None
-    """Number of clients; only for iid."""
+    """Number of clients; only for iid and dirichlet."""
+    alpha: float | None = None
+    """How evenly labels are spread over clients: 0.1 is very uneven, 100 nearly iid; only for dirichlet, where it is
+    0.5 unless given."""
+    by: str | None = None
+    """Column that says whose each image is, say hospital; only for natural, where it is the site unless given."""
+    partition: str | None = None
+    """File that `fedmpt data partition` wrote; says who has which images, so no setting is given."""
+    partial_labels: Masking | None = None
+    """Take labels from the training images: masked-negative makes present ones absent (as published), masked-unknown
+    makes any of them unknown (DualCoOp)."""
+    partial_fraction: float = 0.5
+    """Share of the labels that --partial-labels takes, in [0, 1)."""
     seed: int = 0
     """Seed of initial values, order of images and cohorts."""
     device: str = "cpu"
     """Where to compute: cpu, cuda or cuda:1."""
     dtype: Literal["fp32", "bf16"] = "fp32"
     """Number format of the frozen towers; what is trained stays in fp32."""
-    store_dtype: Literal["float16", "float32"] = "float16"
+    store_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     """Number format of the stored patch features."""
     skip_corrupt: bool = False
     """Leave out images that cannot be read, and list them, instead of stopping."""
@@ -56,13 +79,7 @@ class RunConfig:
     def check(self) -> None:
         """Raises InputError for values that cannot be: one message, naming the flag."""
         federation, training = self.federation, self.training
-        if self.setting == "heterogeneous" and self.clients is not None:
-            raise InputError("--clients goes with --setting iid; heterogeneous has as many as --t says")
-        if self.setting == "iid" and self.t is not None:
-            raise InputError("--t goes with --setting heterogeneous; give --clients for iid")
-        if self.setting == "iid" and (self.clients is None or self.clients < 1):
-            given = "none is given" if self.clients is None else f"got {self.clients}"
-            raise InputError(f"--setting iid needs --clients, at least 1; {given}")
+        self._check_setting()
         if self.t is not None and not 0 < self.t <= 1:
             raise InputError(f"--t must be in (0, 1], got {self.t}; it is the number of clients over that of classes")
         for flag, value in {
@@ -82,6 +99,26 @@ class RunConfig:
             raise InputError(f"--momentum must be in [0, 1), got {training.momentum}")
         if not 0 <= training.weight_decay < float("inf"):
             raise InputError(f"--weight-decay must not be negative, got {training.weight_decay}")
+
+    def _check_setting(self) -> None:
+        """Whether each option belongs to the setting."""
+        given = [name for name in ("t", "clients", "alpha", "by") if getattr(self, name) is not None]
+        if self.partition is not None and (self.setting is not None or given):
+            extra = "setting" if self.setting is not None else given[0]
+            raise InputError(f"--partition says already who has which images; leave --{extra} out")
+        setting = self.setting or ("natural" if given == ["by"] else "heterogeneous")
+        for name in given:
+            if name not in SETTING_OPTIONS[setting]:
+                owners = " or ".join(owner for owner, names in SETTING_OPTIONS.items() if name in names)
+                own = " and ".join(f"--{word}" for word in SETTING_OPTIONS[setting])
+                raise InputError(f"--{name} goes with --setting {owners}; {setting} takes {own}")
+        if setting in ("iid", "dirichlet") and (self.clients is None or self.clients < 1):
+            found = "none is given" if self.clients is None else f"got {self.clients}"
+            raise InputError(f"--setting {setting} needs --clients, at least 1; {found}")
+        if self.alpha is not None and not 0 < self.alpha < float("inf"):
+            raise InputError(f"--alpha must be positive, got {self.alpha}")
+        if not 0 <= self.partial_fraction < 1:
+            raise InputError(f"--partial-fraction must be in [0, 1), got {self.partial_fraction}")
 
     def to_json(self) -> dict[str, Any]:
         words = dataclasses.asdict(self)

@@ -68,6 +68,8 @@ class TerminalWatcher:
         self._print(
             f"{len(prepared.clients)} clients, {len(prepared.train)} training and {len(prepared.test)} test images"
         )
+        for note in prepared.data.notes:
+            self._print(f"note: {note}")
         for path in (*prepared.train.skipped, *prepared.test.skipped):
             self._print(f"left out, cannot be read: {path}")
         if rounds_done:

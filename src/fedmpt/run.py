@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Float
-from torch import Tensor
-
 from fedmpt.backbone import load_backbone
 from fedmpt.config import DTYPES, RunConfig
 from fedmpt.data import load_data
+from fedmpt.data.biased_pairs import biased_pairs
 from fedmpt.data.feature_store import FeatureSet, open_features
-from fedmpt.data.partition import partition
-from fedmpt.federated.calibrate import Calibration, calibrate, score_histograms
+from fedmpt.data.partition import Partition
+from fedmpt.dealing import deal, hide_labels
+from fedmpt.federated.calibrate import calibrate, score_histograms
 from fedmpt.federated.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fedmpt.federated.evaluate import probabilities
 from fedmpt.federated.simulate import Progress, Round, run_rounds
 from fedmpt.files import exclusive, read_json, write_json
 from fedmpt.methods import Method
-from fedmpt.metrics import multilabel_scores, oracle_scores
 from fedmpt.records import (
     RoundLog,
     check_record,
@@ -33,6 +31,7 @@ from fedmpt.records import (
     save_calibration,
     versions,
 )
+from fedmpt.scoring import score
 from fedmpt.seeding import generator
 from fedmpt.state import Update, get_state, num_bytes, num_parameters, set_state
 from fedmpt.types import PRESENT, Backbone, ImageData, InputError
@@ -57,6 +56,7 @@ class Prepared:
     data: ImageData
     train: FeatureSet
     test: FeatureSet
+    partition: Partition
     clients: list[FeatureSet]
     method: Method
     seconds: float
@@ -76,7 +76,7 @@ def prepare(config: RunConfig, *, cache: Path, show_progress: bool) -> Prepared:
     # Built before the features: what is wrong with a method's options shows at once.
     method = config.method.build(backbone, data.class_names, generator=generator(config.seed, "init"))
     # Before the tower runs, since it catches a wrong --t.
-    rows_of_clients = _deal(config, data.train.labels)
+    partition = deal(config, data)
     sets = [
         open_features(
             backbone,
@@ -87,13 +87,13 @@ def prepare(config: RunConfig, *, cache: Path, show_progress: bool) -> Prepared:
             skip_corrupt=config.skip_corrupt,
             progress=show_progress,
         )
-        for split in (data.train, data.test)
+        for split in (hide_labels(config, data.train), data.test)
     ]
     train, test = sets
     if train.skipped:
-        rows_of_clients = _deal(config, train.labels)
-    clients = [train.subset(rows) for rows in rows_of_clients]
-    return Prepared(backbone, data, train, test, clients, method, time.perf_counter() - began)
+        partition = partition.keep(train.rows)
+    clients = [train.subset(rows) for rows in partition.rows]
+    return Prepared(backbone, data, train, test, partition, clients, method, time.perf_counter() - began)
 
 
 def _check_labels(data: ImageData) -> None:
@@ -102,12 +102,6 @@ def _check_labels(data: ImageData) -> None:
             raise InputError(
                 f"{data.name}: no image of the {split.name} split shows any of the classes; check its annotations"
             )
-
-
-def _deal(config: RunConfig, labels: Tensor) -> list[Tensor]:
-    if config.setting == "heterogeneous":
-        return partition(labels, setting="heterogeneous", t=0.5 if config.t is None else config.t)
-    return partition(labels, setting="iid", num_clients=config.clients, seed=config.seed)
 
 
 def train(
@@ -247,7 +241,10 @@ def _finish(config: RunConfig, prepared: Prepared, progress: Progress, *, out: P
     counts = score_histograms(probabilities(method, prepared.train), prepared.train.labels)
     calibration = calibrate([counts])
     save_calibration(out / "checkpoint", calibration, class_names)
-    scores = score(probabilities(method, prepared.test), prepared.test, class_names, calibration=calibration)
+    pairs = biased_pairs(prepared.data.train.labels, prepared.test.labels)
+    scores = score(
+        probabilities(method, prepared.test), prepared.test, class_names, calibration=calibration, pairs=pairs
+    )
     results = {
         **scores,
         "params": {
@@ -255,28 +252,14 @@ def _finish(config: RunConfig, prepared: Prepared, progress: Progress, *, out: P
             "sent_bytes_per_round": num_bytes(progress.state),
             "clients": len(prepared.clients),
         },
+        "clients": [
+            {"name": name, "images": len(client)}
+            for name, client in zip(prepared.partition.names, prepared.clients, strict=True)
+        ],
         "time": {"prepare_s": round(prepared.seconds, 3), "rounds_s": round(log.seconds, 3)},
+        "notes": list(prepared.data.notes),
         "versions": versions(),
         "skipped_images": [str(path) for part in (prepared.train, prepared.test) for path in part.skipped],
     }
     write_json(out / "results.json", results)
     return results
-
-
-def score(
-    found: Float[Tensor, "images C"],
-    features: FeatureSet,
-    class_names: Sequence[str],
-    *,
-    calibration: Calibration | None,
-    oracle: bool = False,
-) -> dict[str, Any]:
-    """Scores as results.json has them: ``test`` at 0.5, ``test_calibrated`` at the federation's thresholds, and on
-    request ``oracle``, whose thresholds are chosen on the test labels."""
-    scores: dict[str, Any] = {"test": multilabel_scores(found, features.labels).to_json(class_names)}
-    if calibration is not None:
-        calibrated = multilabel_scores(found, features.labels, threshold=calibration.thresholds)
-        scores["test_calibrated"] = calibrated.to_json(class_names)
-    if oracle:
-        scores["oracle"] = oracle_scores(found, features.labels).to_json()
-    return scores

@@ -59,7 +59,12 @@ def test_the_folder_of_a_run(finished: Path, place: Place) -> None:
 
 def test_results_and_rounds(finished: Path) -> None:
     results, rounds = read_results(finished), read_rounds(finished)
-    assert set(results) == {"test", "test_calibrated", "params", "time", "versions", "skipped_images"}
+    assert set(results) == {
+        *("test", "test_calibrated", "params", "clients", "time", "notes", "versions", "skipped_images")
+    }
+    assert [client["name"] for client in results["clients"]] == [f"client {number}" for number in range(4)]
+    assert sum(client["images"] for client in results["clients"]) == 24
+    assert results["notes"] == []
     assert set(results["test"]) == {*SCORES, "per_class", "threshold", "classes_without_positives", "num_images"}
     per_class = results["test"]["per_class"]
     assert {name for name, score in per_class.items() if score is not None} == {"dog", "cat", "person", "tv monitor"}

@@ -1,0 +1,57 @@
+"""Who has which training images, and which labels they see: a config's federated setting applied to a data set."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from fedmpt.config import RunConfig
+from fedmpt.data.partial_labels import mask_labels
+from fedmpt.data.partition import Partition, Setting, load_partition, partition_split
+from fedmpt.types import ImageData, InputError, Split
+
+DEFAULT_T, DEFAULT_ALPHA = 0.5, 0.5
+
+
+def deal(config: RunConfig, data: ImageData) -> Partition:
+    """The training images of ``data`` dealt to clients, by labels as the reader gives them.
+
+    Raises:
+        InputError: if an option does not fit the data, the images do not suffice, or a partition file is of others.
+    """
+    if config.partition is not None:
+        return load_partition(Path(config.partition).expanduser(), data)
+    setting = setting_of(config, data)
+    if setting == "heterogeneous":
+        return partition_split(data.train, setting=setting, t=DEFAULT_T if config.t is None else config.t)
+    if setting == "natural":
+        return partition_split(data.train, setting=setting, column=_column(config, data))
+    alpha = config.alpha
+    if setting == "dirichlet" and alpha is None:
+        alpha = DEFAULT_ALPHA
+    return partition_split(data.train, setting=setting, num_clients=config.clients, alpha=alpha, seed=config.seed)
+
+
+def setting_of(config: RunConfig, data: ImageData) -> Setting:
+    """The setting, which data that come from several sites decide where the config does not."""
+    if config.setting is not None:
+        return config.setting
+    is_natural = config.by is not None or (data.client_column is not None and config.t is None)
+    return "natural" if is_natural else "heterogeneous"
+
+
+def hide_labels(config: RunConfig, train: Split) -> Split:
+    """The training images with the labels that ``config`` leaves of them. Clients are dealt by all labels before, so
+    that they are the same whatever share is hidden."""
+    if config.partial_labels is None:
+        return train
+    labels = mask_labels(train.labels, kind=config.partial_labels, fraction=config.partial_fraction, seed=config.seed)
+    return replace(train, labels=labels)
+
+
+def _column(config: RunConfig, data: ImageData) -> str:
+    column = config.by or data.client_column
+    if column is None:
+        known = ", ".join(sorted(data.train.columns)) or "none"
+        raise InputError(f"--setting natural needs --by, a column of {data.name} that says whose an image is: {known}")
+    return column
