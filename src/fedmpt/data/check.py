@@ -135,7 +135,8 @@ def _check(name: str, path: Path, load: Callable[[], ImageData]) -> tuple[Check,
     except InputError as error:
         return Check(name, path, parts, problem=str(error)), None
     splits = tuple(count(split) for split in (data.train, data.test))
-    notes = tuple(dict.fromkeys((*data.notes, *_without_positives(data.class_names, splits))))
+    # Readers of users' own data say themselves which classes no image shows.
+    notes = (*data.notes, *(_without_positives(data.class_names, splits) if layout else ()))
     return Check(name, path, parts, data.class_names, splits, notes), data
 
 
