@@ -1,4 +1,4 @@
-"""Train scenes-clip, the small CLIP that the package brings along, from nothing: about an hour on two cores.
+"""Train scenes-clip, the small CLIP that the package brings along, from nothing: about half an hour on two cores.
 
     python scripts/scenes_clip/train.py --out runs/scenes-clip
 
