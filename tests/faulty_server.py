@@ -1,0 +1,204 @@
+"""An HTTP server on loopback with faults: each request is answered by the next behaviour of a script, then well."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+
+Behaviour = Callable[["Handler", bytes], None]
+"""Answers one request for a file with this content."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    path: str
+    headers: Mapping[str, str]
+
+    @property
+    def start(self) -> int:
+        """The first byte asked for."""
+        return int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+
+
+class FaultyServer:
+    """Serves ``files`` by path. ``asked`` and ``sent_bytes`` (of bodies of archives) tell what happened."""
+
+    def __init__(self, files: Mapping[str, bytes], *script: Behaviour) -> None:
+        self.files = dict(files)
+        self.script = list(script)
+        self.asked: list[Asked] = []
+        self.sent_bytes = 0
+        self.stopping = threading.Event()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, self))
+        self._server.daemon_threads = True
+        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # Clients that leave are no news.
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> FaultyServer:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stopping.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    def __init__(self, faulty: FaultyServer, *args: Any) -> None:
+        self.faulty = faulty
+        super().__init__(*args)
+
+    def do_GET(self) -> None:
+        self.faulty.asked.append(Asked(self.path, dict(self.headers)))
+        content = self.faulty.files.get(self.path)
+        if content is None:
+            status(404)(self, b"")
+            return
+        behaviour = self.faulty.script.pop(0) if self.faulty.script else good
+        with suppress(OSError):
+            behaviour(self, content)
+
+    def begin(self, code: int, headers: Mapping[str, object]) -> None:
+        self.send_response(code)
+        for name, value in headers.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+
+    def send(self, body: bytes) -> None:
+        self.wfile.write(body)
+        self.wfile.flush()
+        self.faulty.sent_bytes += len(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def etag(content: bytes) -> str:
+    return f'"{hashlib.sha256(content).hexdigest()[:8]}"'
+
+
+def answer(
+    handler: Handler, content: bytes, *, body_bytes: int | None = None, mark: str | None = None, ranges: bool = True
+) -> bytes:
+    """Send the head of a right answer, and the first ``body_bytes`` of its body; returns the rest."""
+    asked = handler.faulty.asked[-1]
+    mark = etag(content) if mark is None else mark
+    is_same = asked.headers.get("If-Range", mark) == mark
+    start = asked.start if ranges and is_same else 0
+    headers: dict[str, object] = {"Content-Type": "application/x-tar", "Content-Length": len(content) - start}
+    if mark:
+        headers["ETag"] = mark
+    if start:
+        headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+    handler.begin(206 if start else 200, headers)
+    body = content[start:]
+    size = len(body) if body_bytes is None else body_bytes
+    handler.send(body[:size])
+    return body[size:]
+
+
+def good(handler: Handler, content: bytes) -> None:
+    answer(handler, content)
+
+
+def cut(after: int, *, mark: str | None = None) -> Behaviour:
+    """Ends the connection after some bytes of the body."""
+    return lambda handler, content: void(answer(handler, content, body_bytes=after, mark=mark))
+
+
+def hang(after: int) -> Behaviour:
+    """Goes silent after some bytes of the body, as long as the server runs."""
+
+    def behave(handler: Handler, content: bytes) -> None:
+        answer(handler, content, body_bytes=after)
+        handler.faulty.stopping.wait(30)
+
+    return behave
+
+
+def drip(every_s: float) -> Behaviour:
+    """Sends a byte now and then, and ends after a while."""
+
+    def behave(handler: Handler, content: bytes) -> None:
+        rest = answer(handler, content, body_bytes=0)
+        for byte in rest[:200]:
+            if handler.faulty.stopping.wait(every_s):
+                return
+            handler.send(bytes([byte]))
+
+    return behave
+
+
+def marked(mark: str) -> Behaviour:
+    """Right, under another ETag; an empty one is not sent."""
+    return lambda handler, content: void(answer(handler, content, mark=mark))
+
+
+def without_ranges(handler: Handler, content: bytes) -> None:
+    answer(handler, content, ranges=False)
+
+
+def without_length(handler: Handler, content: bytes) -> None:
+    """The end of the connection is the end of the file."""
+    handler.begin(200, {"Content-Type": "application/x-tar"})
+    handler.send(content)
+
+
+def chunked(handler: Handler, content: bytes) -> None:
+    handler.protocol_version = "HTTP/1.1"
+    handler.begin(200, {"Transfer-Encoding": "chunked"})
+    half = len(content) // 2
+    for block in (content[:half], content[half:]):
+        handler.wfile.write(b"%x\r\n%s\r\n" % (len(block), block))
+    handler.wfile.write(b"0\r\n\r\n")
+
+
+def other(content: bytes) -> Behaviour:
+    """Another file in place of the right one."""
+    return lambda handler, _: void(answer(handler, content))
+
+
+def status(code: int, **headers: object) -> Behaviour:
+    return lambda handler, _: handler.begin(
+        code, {name.replace("_", "-"): value for name, value in headers.items()} | {"Content-Length": 0}
+    )
+
+
+def head(code: int, **headers: object) -> Behaviour:
+    """A head of any kind before the right body."""
+
+    def behave(handler: Handler, content: bytes) -> None:
+        handler.begin(code, {name.replace("_", "-"): value for name, value in headers.items()})
+        handler.send(content)
+
+    return behave
+
+
+def page(handler: Handler, _: bytes) -> None:
+    """What hotels and firewalls answer."""
+    body = b"<html>Please log in</html>"
+    handler.begin(200, {"Content-Type": "text/html; charset=utf-8", "Content-Length": len(body)})
+    handler.wfile.write(body)
+
+
+def nonsense(handler: Handler, _: bytes) -> None:
+    handler.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+
+def void(_: object) -> None:
+    """So that a behaviour of one expression returns nothing."""
