@@ -122,7 +122,7 @@ class PairsOptions:
     """Most pairs to list."""
     min_joint: int = 15
     """Least number of training images that show both classes."""
-    min_test: int = 10
+    min_test: int = 5
     """Least number of test images of each kind: b alone, both, a alone."""
     json: bool = False
     """Everything as JSON, for machines."""

@@ -73,7 +73,7 @@ def biased_pairs(
     *,
     num_pairs: int = 10,
     min_joint: int = 15,
-    min_test: int = 10,
+    min_test: int = 5,
 ) -> BiasedPairs:
     """The ``num_pairs`` pairs of largest lift in the labels ``train`` with ``min_joint`` joint images at least.
 
