@@ -108,6 +108,7 @@ def evaluate(words: list[str]) -> None:
         store_dtype=trained.config.store_dtype,
         device=options.device,
         skip_corrupt=options.skip_corrupt,
+        data=options.data,
     )
     found = probabilities(trained.method, features)
     oracle = options.protocol == "oracle"

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from torch import Tensor
+
 from fedmpt.backbone import load_backbone
 from fedmpt.config import DTYPES, RunConfig
 from fedmpt.data import load_data
@@ -71,7 +73,8 @@ def prepare(config: RunConfig, *, cache: Path, show_progress: bool) -> Prepared:
     began = time.perf_counter()
     config.check()
     data = load_data(config.data, cache=cache, progress=show_progress)
-    _check_labels(data)
+    _check_labels(data.name, data.train.name, data.train.labels)
+    _check_labels(data.name, data.test.name, data.test.labels)
     backbone = load_backbone(config.backbone, device=config.device, dtype=DTYPES[config.dtype])
     # Built before the features: what is wrong with a method's options shows at once.
     method = config.method.build(backbone, data.class_names, generator=generator(config.seed, "init"))
@@ -86,22 +89,22 @@ def prepare(config: RunConfig, *, cache: Path, show_progress: bool) -> Prepared:
             device=config.device,
             skip_corrupt=config.skip_corrupt,
             progress=show_progress,
+            data=config.data,
         )
         for split in (hide_labels(config, data.train), data.test)
     ]
     train, test = sets
+    if test.skipped:  # Asked again here: scores come after the training.
+        _check_labels(data.name, f"{data.test.name} (as far as it can be read)", test.labels)
     if train.skipped:
         partition = partition.keep(train.rows)
     clients = [train.subset(rows) for rows in partition.rows]
     return Prepared(backbone, data, train, test, partition, clients, method, time.perf_counter() - began)
 
 
-def _check_labels(data: ImageData) -> None:
-    for split in (data.train, data.test):
-        if not (split.labels == PRESENT).any():
-            raise InputError(
-                f"{data.name}: no image of the {split.name} split shows any of the classes; check its annotations"
-            )
+def _check_labels(data: str, split: str, labels: Tensor) -> None:
+    if not (labels == PRESENT).any():
+        raise InputError(f"{data}: no image of the {split} split shows any of the classes; check its annotations")
 
 
 def train(

@@ -161,6 +161,20 @@ def test_no_site_with_test_images(tmp_path: Path) -> None:
         load_clients(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (b"table ", "the clients 'table' and 'table ' differ in white space only"),
+        (b"\xff", r"the name '\\udcff' on disk is not Unicode; rename the folder"),
+        (b" ", "the folder ' ' has no name that a client could have"),
+    ],
+)
+def test_names_of_sites_that_clients_cannot_have(sites: Path, name: bytes, message: str) -> None:
+    os.mkdir(os.path.join(os.fsencode(sites), name))
+    with pytest.raises(InputError, match=message):
+        load_clients(sites)
+
+
 def test_an_empty_site_is_named(sites: Path) -> None:
     (sites / "ghost").mkdir()
     with pytest.raises(InputError, match=r"ghost has nothing in it; expected labels\.csv"):

@@ -59,7 +59,7 @@ def test_a_number_that_is_none(recorder: list[tuple[Path, int]]) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("vok:x", r"unknown data set 'vok'; did you mean 'voc'\?; expected NAME:PATH with NAME one of: folder, clients"),
+        ("vok:x", r"unknown data set 'vok'; did you mean 'voc'\?; expected NAME:PATH with NAME one of: folder"),
         ("C:\\VOCdevkit", r"unknown data set 'C'; expected NAME:PATH"),
         ("", r"unknown data set ''"),
         ("voc", r"the folder is missing"),

@@ -96,8 +96,8 @@ def run_trial(
     results = train(config, out=out, resume=True, cache=cache, watcher=watcher)
     trained = load_trained(out / "checkpoint")
     tests = {
-        world: open_features(trained.backbone, load_data(trial.data(world), cache=cache).test, cache=cache)
-        for world in ("natural", "reversed")
+        world: open_features(trained.backbone, load_data(spec, cache=cache).test, cache=cache, data=spec)
+        for world, spec in ((world, trial.data(world)) for world in ("natural", "reversed"))
     }
     natural, reversed_ = (world_scores(probabilities(trained.method, test), test) for test in tests.values())
     rounds = read_json(out / ROUNDS_FILE) if every_round and trained.method.is_trained else []

@@ -233,6 +233,21 @@ def test_several_tables_without_a_leading_one(root: Path) -> None:
         load_folder(root)
 
 
+def test_bits_are_no_names_of_classes(root: Path) -> None:
+    write_csv(root, "path,label", "a.jpg,1", "b.jpg,0", "sub/c.png,")
+    with pytest.raises(InputError, match=r"labels\.csv: column 'label' has nothing but 0 and 1 in it, .*for classes="):
+        load_folder(root)
+    given = write(root, "classes.txt", "0\n1\n")
+    assert load_folder(root, classes=given).class_names == ("0", "1")
+
+
+def test_columns_of_bits_beside_a_column_of_labels_are_said(root: Path) -> None:
+    write_csv(root, "path,labels,dog", "a.jpg,cat,1", "b.jpg,cat,0", "sub/c.png,cat,1")
+    data = load_folder(root)
+    assert data.class_names == ("cat",)
+    assert any("labels are those of the column labels" in note and note.endswith(": dog") for note in data.notes)
+
+
 def test_one_file_under_two_names_of_different_case(root: Path) -> None:
     (root / "A.JPG").hardlink_to(root / "a.jpg")  # As on a file system that takes both names for one.
     write_csv(root, "path,labels", "a.jpg,cat", "A.JPG,dog")

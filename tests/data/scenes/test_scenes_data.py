@@ -189,7 +189,7 @@ def test_mistakes_are_answered(words: str, message: str, tmp_path: Path) -> None
 def test_names_are_listed_with_and_without_path() -> None:
     with pytest.raises(
         InputError,
-        match=r"did you mean 'scenes'\?; expected NAME:PATH with NAME one of: voc; or, without a path: scenes",
+        match=r"did you mean 'scenes'\?; expected NAME:PATH with NAME one of: .*voc, .*; or, without a path: scenes",
     ):
         load_data("scene:spurious=0.9")
 
