@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,5 +67,7 @@ def write_split(folder: Path, num_images: int, *, num_classes: int = 3) -> Split
 
 
 def stores(cache: Path) -> list[str]:
-    """Names of what lies in a cache of features."""
-    return sorted(folder.name for folder in (cache / "features").iterdir())
+    """Names of the finished stores in a cache of features; beside them only unfinished ones may lie."""
+    names = sorted(folder.name for folder in (cache / "features").iterdir())
+    assert all(re.fullmatch(r"[0-9a-f]{64}(\.part)?", name) for name in names)
+    return [name for name in names if not name.endswith(".part")]

@@ -26,7 +26,7 @@ def infinite_pooled(output: Any) -> Any:
 
 @pytest.mark.parametrize("after", [nan_in_second_image, infinite_pooled])
 def test_features_that_are_not_finite_name_the_image(split: Split, cache: Path, after: Any) -> None:
-    for store_dtype in ("float16", "float32"):
+    for store_dtype in ("float16", "bfloat16", "float32"):
         with pytest.raises(InputError, match=r"001\.png: the image tower gave features that are not finite"):
             open_features(FakeBackbone(after=after), split, cache=cache, store_dtype=store_dtype)
     assert stores(cache) == []
@@ -37,6 +37,15 @@ def test_features_too_large_for_float16(split: Split, cache: Path) -> None:
     with pytest.raises(InputError, match=r"000\.png: a feature of size .* does not fit float16; set store_dtype to fl"):
         open_features(backbone, split, cache=cache)
     features = open_features(backbone, split, cache=cache, store_dtype="float32")
+    assert float(features.batch(torch.arange(10)).patches.abs().max()) > 65504
+
+
+def test_features_too_large_for_bfloat16(split: Split, cache: Path) -> None:
+    backbone = FakeBackbone(after=lambda output: (output[0].clamp(min=3.4e38), output[1]))
+    with pytest.raises(InputError, match=r"000\.png: a feature of size 3\.4e\+38 does not fit bfloat16; set store_dty"):
+        open_features(backbone, split, cache=cache, store_dtype="bfloat16")
+    backbone.after = lambda output: tuple(item * 1e6 for item in output)
+    features = open_features(backbone, split, cache=cache, store_dtype="bfloat16")
     assert float(features.batch(torch.arange(10)).patches.abs().max()) > 65504
 
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import torch
 from fake_backbone import FakeBackbone, stores
 from PIL import Image
 
+from fedmpt.data import image_hashes
 from fedmpt.data.feature_store import FeatureSet, open_features
 from fedmpt.data.images import read_image
 from fedmpt.data.voc import load_voc
@@ -28,7 +32,7 @@ def all_rows(features: FeatureSet) -> torch.Tensor:
     return torch.arange(len(features))
 
 
-@pytest.mark.parametrize(("store_dtype", "tolerance"), [("float16", 1e-3), ("float32", 1e-6)])
+@pytest.mark.parametrize(("store_dtype", "tolerance"), [("float16", 1e-3), ("bfloat16", 8e-3), ("float32", 1e-6)])
 def test_features_are_those_of_the_tower(split: Split, cache: Path, store_dtype: Any, tolerance: float) -> None:
     backbone = FakeBackbone()
     features = open_features(backbone, split, cache=cache, store_dtype=store_dtype, batch_size=4)
@@ -41,6 +45,43 @@ def test_features_are_those_of_the_tower(split: Split, cache: Path, store_dtype:
     assert batch.patches.dtype == batch.pooled.dtype == torch.float32
     assert (len(features), features.num_patches, features.width) == (10, 4, 6)
     assert (features.files, features.skipped) == (split.files, ())
+
+
+@pytest.mark.parametrize("store_dtype", ["float16", "bfloat16", "float32"])
+def test_numbers_are_rounded_as_torch_rounds(split: Split, cache: Path, store_dtype: Any) -> None:
+    features = open_features(FakeBackbone(), split, cache=cache, store_dtype=store_dtype, batch_size=10)
+    batch = features.batch(all_rows(features))
+    patches, pooled = direct_features(FakeBackbone(), split.files)
+    assert torch.equal(batch.patches, patches.to(getattr(torch, store_dtype)).float())
+    assert torch.equal(batch.pooled, pooled.to(getattr(torch, store_dtype)).float())
+    assert not torch.equal(batch.patches, patches) or store_dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    "rows", [[7, 0, 7, 3], list(range(10)), [9, 8, 7], [2, 3, 4, 0, 1, 9], [0], [9, 0, 1], [5, 5, 6, 6, 7]]
+)
+def test_what_is_read_is_what_the_memory_map_shows(split: Split, cache: Path, rows: list[int]) -> None:
+    store = open_features(FakeBackbone(), split, cache=cache).store
+    patches, pooled = store.read(np.array(rows))
+    assert np.array_equal(patches.numpy(), store.patches[rows])
+    assert np.array_equal(pooled.numpy(), store.pooled[rows])
+
+
+def test_reading_without_preadv(split: Split, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = open_features(FakeBackbone(), split, cache=cache)
+    rows = torch.tensor([7, 0, 7, 3])
+    expected = features.batch(rows)
+    monkeypatch.delattr(os, "preadv")  # As on Windows.
+    assert torch.equal(features.batch(rows).patches, expected.patches)
+
+
+def test_a_file_that_is_cut_short_while_in_use(split: Split, cache: Path) -> None:
+    features = open_features(FakeBackbone(), split, cache=cache)
+    path = cache / "features" / stores(cache)[0] / "patches.npy"
+    os.truncate(path, path.stat().st_size - 40)
+    assert len(features.batch(torch.arange(9))) == 9
+    with pytest.raises(InputError, match=r"patches\.npy has been cut short by another program; start again"):
+        features.batch(torch.tensor([0, 9]))
 
 
 def test_rows_come_in_the_order_asked_for(split: Split, cache: Path) -> None:
@@ -106,6 +147,17 @@ def change_one_pixel(backbone: FakeBackbone, split: Split) -> Split:
     return split
 
 
+def swap_keeping_times(backbone: FakeBackbone, split: Split) -> Split:
+    """Two images of one size in bytes change places, and nothing but the time of the inode tells."""
+    first, second = split.files[0], split.files[3]
+    contents = [file.read_bytes().ljust(1000, b"\0") for file in (second, first)]
+    for file, content in zip((first, second), contents, strict=True):
+        status = file.stat()
+        file.write_bytes(content)
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    return split
+
+
 def change_one_weight(backbone: FakeBackbone, split: Split) -> Split:
     with torch.no_grad():
         backbone._conv.weight[0, 0, 0, 0] += 0.5
@@ -125,10 +177,20 @@ def leave_one_out(backbone: FakeBackbone, split: Split) -> Split:
     return Split(split.name, split.files[1:], split.labels[1:])
 
 
+@pytest.mark.parametrize("hashes_are_remembered", [False, True])
 @pytest.mark.parametrize(
-    "change", [change_one_pixel, change_one_weight, change_preprocessing, change_order, leave_one_out]
+    "change",
+    [change_one_pixel, swap_keeping_times, change_one_weight, change_preprocessing, change_order, leave_one_out],
 )
-def test_a_stale_store_is_never_used(split: Split, cache: Path, change: Callable[[FakeBackbone, Split], Split]) -> None:
+def test_a_stale_store_is_never_used(
+    split: Split,
+    cache: Path,
+    change: Callable[[FakeBackbone, Split], Split],
+    hashes_are_remembered: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if hashes_are_remembered:  # Else these files are too new for that.
+        monkeypatch.setattr(image_hashes, "GRANULARITY_NS", -(10**18))
     open_features(FakeBackbone(), split, cache=cache)
     backbone = FakeBackbone()
     changed = change(backbone, split)
@@ -141,8 +203,9 @@ def test_a_stale_store_is_never_used(split: Split, cache: Path, change: Callable
 
 def test_number_formats_have_stores_of_their_own(split: Split, cache: Path) -> None:
     open_features(FakeBackbone(), split, cache=cache, store_dtype="float16")
+    open_features(FakeBackbone(), split, cache=cache, store_dtype="bfloat16")
     open_features(FakeBackbone(), split, cache=cache, store_dtype="float32")
-    assert len(stores(cache)) == 2
+    assert len(stores(cache)) == 3
 
 
 def test_rebuilt_features_are_the_same_bytes(split: Split, cache: Path) -> None:
@@ -162,11 +225,55 @@ def test_duplicated_pictures_are_fine(split: Split, cache: Path) -> None:
 
 
 def test_the_store_describes_itself(split: Split, cache: Path) -> None:
-    open_features(FakeBackbone(), split, cache=cache)
+    open_features(FakeBackbone(), split, cache=cache, data="voc:VOCdevkit")
     facts = json.loads((cache / "features" / stores(cache)[0] / "store.json").read_text())
     assert facts["key"] == stores(cache)[0]
     assert (facts["backbone"], facts["dtype"], facts["rows"]) == ("fake", "float16", 10)
     assert (facts["num_patches"], facts["width"], facts["skipped"]) == (4, 6, [])
+    assert facts["made_for"] == {"data": "voc:VOCdevkit", "split": "train", "folder": str(split.files[0].parent)}
+
+
+def test_what_a_store_was_made_for_is_no_part_of_its_key(split: Split, cache: Path) -> None:
+    open_features(FakeBackbone(), split, cache=cache, data="voc:VOCdevkit")
+    backbone = FakeBackbone()
+    open_features(backbone, replace(split, name="test"), cache=cache, data="own:photos")
+    assert backbone.batches == []
+
+
+def test_a_store_of_an_earlier_version_is_used(split: Split, cache: Path) -> None:
+    open_features(FakeBackbone(), split, cache=cache)
+    description = cache / "features" / stores(cache)[0] / "store.json"
+    words = json.loads(description.read_text())
+    del words["made_for"]
+    description.write_text(json.dumps(words))
+    backbone = FakeBackbone()
+    assert len(open_features(backbone, split, cache=cache)) == 10
+    assert backbone.batches == []
+
+
+def test_opening_a_store_is_the_time_of_its_last_use(split: Split, cache: Path) -> None:
+    open_features(FakeBackbone(), split, cache=cache)
+    description = cache / "features" / stores(cache)[0] / "store.json"
+    os.utime(description, (1000, 1000))
+    open_features(FakeBackbone(), split, cache=cache)
+    assert description.stat().st_mtime > 1_000_000
+
+
+def test_a_complete_store_in_a_cache_that_cannot_be_written(
+    split: Split, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = open_features(FakeBackbone(), split, cache=cache).batch(torch.arange(10))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    open_file = os.open
+    monkeypatch.setattr(os, "open", lambda path, flags, *more: refuse() if flags & 3 else open_file(path, flags, *more))
+    for name in ("utime", "mkdir", "rename", "replace", "unlink", "truncate"):
+        monkeypatch.setattr(os, name, refuse)
+    backbone = FakeBackbone()
+    assert torch.equal(open_features(backbone, split, cache=cache).batch(torch.arange(10)).patches, before.patches)
+    assert backbone.batches == []
 
 
 def spoil(split: Split, *rows: int) -> None:

@@ -37,15 +37,16 @@ def map_ahead(
 
 @contextlib.contextmanager
 def progress_bar(
-    description: str, total: int, *, enabled: bool, is_long: bool = False
+    description: str, total: int, *, enabled: bool, is_long: bool = False, num_done: int = 0
 ) -> Iterator[Callable[[int], None]]:
     """A function to call with the number of items just done: a bar with the time left if stderr is a terminal.
 
-    Elsewhere work that ``is_long`` is announced by a line, so that nobody takes it for hanging.
+    Elsewhere work that ``is_long`` is announced by a line, so that nobody takes it for hanging. ``num_done`` of the
+    ``total`` were done before; they say nothing about the time left.
     """
     if not (enabled and sys.stderr.isatty()):
         if enabled and is_long:
-            print(f"{description} ({total})", file=sys.stderr)
+            print(f"{description} ({total}{f', {num_done} are there' if num_done else ''})", file=sys.stderr)
         yield lambda num_done: None
         return
     # Imported here: only a person at a terminal needs it.
@@ -54,5 +55,5 @@ def progress_bar(
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(description, total=total)
+        task = bar.add_task(description, total=total, completed=num_done)
         yield lambda num_done: bar.advance(task, num_done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,18 +12,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from fedmpt.data.ahead import map_ahead, progress_bar
-from fedmpt.data.feature_files import SkippedRow, StoreWriter
+from fedmpt.data.feature_files import Origin, SkippedRow, StoreFacts
+from fedmpt.data.feature_writer import StoreWriter
 from fedmpt.data.images import quiet_pillow, read_image
 from fedmpt.types import Backbone, InputError
+
+DESCRIPTION = "computing image features"
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """``device`` is where the tower is; ``num_workers`` threads decode; ``store_dtype`` as NumPy calls it."""
+    """``device`` is where the tower is; ``num_workers`` threads decode; ``store_dtype`` as torch calls it."""
 
     store_dtype: str
     batch_size: int
@@ -31,83 +35,89 @@ class BuildOptions:
     progress: bool
     num_workers: int
 
+    def say(self, what: str) -> None:
+        """A line about the build, for whoever waits for it."""
+        if self.progress:
+            print(f"{DESCRIPTION} ({what})", file=sys.stderr)
 
-def build_store(folder: Path, backbone: Backbone, files: Sequence[Path], *, key: str, options: BuildOptions) -> None:
-    """Compute the features of ``files`` and write a finished store into ``folder``, which exists and is empty.
 
-    Batches are blocks of the list in its order, so the same images and model give the same bytes again.
+def build_store(
+    folder: Path, backbone: Backbone, files: Sequence[Path], *, key: str, made_for: Origin, options: BuildOptions
+) -> None:
+    """Compute the features of ``files`` and write a finished store into ``folder``, from what is there of it already.
+
+    Batches are blocks of the list in its order, so the same images and model give the same bytes again, in one go or
+    in several.
 
     Raises:
         InputError: if an image is corrupt (and not to be skipped) or all are, the backbone breaks its protocol,
-            features are not finite or do not fit the number format, or the disk is full.
+            features are not finite or do not fit the number format, or the disk is full or too small.
     """
-    skipped: list[SkippedRow] = []
-    with (
-        quiet_pillow(),
-        closing(_LazyWriter(folder, rows=len(files), dtype=options.store_dtype)) as write,
-        closing(_blocks(backbone, files, options)) as blocks,
-        progress_bar("computing image features", len(files), enabled=options.progress, is_long=True) as advance,
-    ):
-        for start, block in blocks:
-            good = [start + index for index, item in enumerate(block) if isinstance(item, Tensor)]
-            corrupt = [(start + index, item) for index, item in enumerate(block) if isinstance(item, InputError)]
-            if corrupt and not options.skip_corrupt:
-                raise InputError(f"{corrupt[0][1]}; or leave such images out with --skip-corrupt") from corrupt[0][1]
-            skipped += [_skipped(row, files[row], error) for row, error in corrupt]
-            if good:
-                pixels = _stack(backbone, [item for item in block if isinstance(item, Tensor)])
-                patches, pooled = _encode(backbone, pixels.to(options.device))
-                names = [files[row] for row in good]
-                write(good, _stored(patches, names, options.store_dtype), _stored(pooled, names, options.store_dtype))
-            advance(len(block))
-        if len(skipped) == len(files):
-            raise InputError(
-                f"none of the {len(files)} images could be read; the first, {files[0]}: {skipped[0].reason}"
-            )
-        write.finish(key=key, backbone=backbone.name, skipped=skipped)
+    plan = StoreFacts(key, backbone.name, len(files), 0, 0, options.store_dtype, (), made_for=made_for)
+    with quiet_pillow(), closing(StoreWriter(folder, plan, on_size=options.say)) as writer:
+        writer.resume(progress=options.progress)
+        if writer.skipped and not options.skip_corrupt:
+            raise corrupt_image(files, writer.skipped[0])
+        with (
+            closing(_blocks(backbone, files, options, first=writer.num_done)) as blocks,
+            progress_bar(
+                DESCRIPTION, len(files), num_done=writer.num_done, enabled=options.progress, is_long=True
+            ) as advance,
+        ):
+            for start, block in blocks:
+                _build_block(writer, backbone, files, start, block, options)
+                advance(len(block))
+        if len(writer.skipped) == len(files):
+            first = writer.skipped[0]
+            raise InputError(f"none of the {len(files)} images could be read; the first, {files[0]}: {first.reason}")
+        writer.finish()
+
+
+def _build_block(
+    writer: StoreWriter,
+    backbone: Backbone,
+    files: Sequence[Path],
+    start: int,
+    block: Sequence[Tensor | InputError],
+    options: BuildOptions,
+) -> None:
+    """One block, which begins at row ``start``, from decoded images to the disk."""
+    rows = [start + index for index, item in enumerate(block) if isinstance(item, Tensor)]
+    skipped = [
+        _skipped(start + index, files[start + index], item)
+        for index, item in enumerate(block)
+        if isinstance(item, InputError)
+    ]
+    if skipped and not options.skip_corrupt:
+        raise corrupt_image(files, skipped[0])
+    if rows:
+        pixels = _stack(backbone, [item for item in block if isinstance(item, Tensor)])
+        names = [files[row] for row in rows]
+        patches, pooled = (
+            _stored(features, names, options.store_dtype) for features in _encode(backbone, pixels.to(options.device))
+        )
+        writer.write(rows, patches, pooled)
+    writer.end_block(start + len(block), skipped)
+
+
+def corrupt_image(files: Sequence[Path], skipped: SkippedRow) -> InputError:
+    """The error for an image that cannot be read where nobody asked to leave such images out."""
+    return InputError(f"{files[skipped.row]}: {skipped.reason}; or leave such images out with --skip-corrupt")
 
 
 def _skipped(row: int, path: Path, error: InputError) -> SkippedRow:
     return SkippedRow(row, str(path), str(error).removeprefix(f"{path}: "))
 
 
-class _LazyWriter:
-    """A `StoreWriter` opened by the first features, since only they tell the number of patches and the width."""
-
-    def __init__(self, folder: Path, *, rows: int, dtype: str) -> None:
-        self._open = partial(StoreWriter, folder, rows=rows, dtype=dtype)
-        self._writer: StoreWriter | None = None
-        self._shape: tuple[int, ...] = ()
-
-    def __call__(self, rows: Sequence[int], patches: np.ndarray, pooled: np.ndarray) -> None:
-        if self._writer is None:
-            self._shape = patches.shape[1:]
-            self._writer = self._open(num_patches=self._shape[0], width=self._shape[1])
-        if patches.shape[1:] != self._shape:
-            raise InputError(
-                f"encode_image gave patches of shape {self._shape} first and {patches.shape[1:]} later; the number of "
-                "patches and their width must be the same for all images"
-            )
-        self._writer.write(rows, patches, pooled)
-
-    def finish(self, *, key: str, backbone: str, skipped: Sequence[SkippedRow]) -> None:
-        assert self._writer is not None
-        self._writer.finish(key=key, backbone=backbone, skipped=skipped)
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-
 def _blocks(
-    backbone: Backbone, files: Sequence[Path], options: BuildOptions
+    backbone: Backbone, files: Sequence[Path], options: BuildOptions, *, first: int
 ) -> Generator[tuple[int, list[Tensor | InputError]], None, None]:
     """Blocks of the list with their first row, decoded ahead: one block is in the tower while the next is read."""
     prepare = partial(_prepare, backbone)
     ahead = 2 * options.batch_size
-    stream = map_ahead(prepare, files, num_workers=options.num_workers, ahead=ahead)
+    stream = map_ahead(prepare, islice(files, first, None), num_workers=options.num_workers, ahead=ahead)
     with closing(stream):
-        for start in range(0, len(files), options.batch_size):
+        for start in range(first, len(files), options.batch_size):
             yield start, list(islice(stream, options.batch_size))
 
 
@@ -170,12 +180,15 @@ def _describe(value: object) -> str:
     return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
-def _stored(features: Float[Tensor, "B *rest"], files: Sequence[Path], dtype: str) -> Float[np.ndarray, "B *rest"]:
-    """Features in the number format of the store, checked image by image."""
+def _stored(features: Float[Tensor, "B *rest"], files: Sequence[Path], dtype: str) -> Shaped[np.ndarray, "B *rest"]:
+    """Features in the number format of the store, checked image by image; of bfloat16 the bits."""
+    format_ = getattr(torch, dtype)
+    limit = torch.finfo(format_).max
     largest = features.abs().flatten(1).amax(1)  # NaN wins in amax.
     for value, path in zip(largest.tolist(), files, strict=True):
         if not np.isfinite(value):
             raise InputError(f"{path}: the image tower gave features that are not finite (NaN or inf); check the model")
-        if value > float(np.finfo(dtype).max):
+        if value > limit:
             raise InputError(f"{path}: a feature of size {value:.4g} does not fit {dtype}; set store_dtype to float32")
-    return features.numpy().astype(dtype)
+    stored = features.to(format_)
+    return (stored.view(torch.uint16) if format_ == torch.bfloat16 else stored).numpy()

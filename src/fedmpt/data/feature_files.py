@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import json
 import os
 import shutil
 import socket
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+import torch
+from jaxtyping import Int64, Shaped
+from torch import Tensor
 
+from fedmpt.data.array_files import map_array, read_rows
+from fedmpt.data.feature_lock import NoLocksError, hold, is_still_at, lock
 from fedmpt.types import InputError
 
 FORMAT = 1
+
+NUMBER_FORMATS: Mapping[str, np.dtype[Any]] = {
+    "float16": np.dtype("<f2"),
+    "bfloat16": np.dtype("<u2"),  # NumPy has none: its bits.
+    "float32": np.dtype("<f4"),
+}
+"""How the numbers of a store lie in its files."""
+
+BUILD_LOG = "build.jsonl"
+"""What an unfinished store holds so far; see `fedmpt.data.feature_writer`."""
 
 
 class DamagedStoreError(Exception):
@@ -37,6 +51,18 @@ class SkippedRow:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a store was made for: the data set as the user named it (or ""), the split, the folder of its images.
+
+    For people: images and model alone make the key, so a store may serve others too.
+    """
+
+    data: str
+    split: str
+    folder: str
+
+
+@dataclass(frozen=True)
 class StoreFacts:
     """store.json. ``rows`` counts all images of the split, the skipped ones too."""
 
@@ -48,112 +74,116 @@ class StoreFacts:
     dtype: str
     skipped: tuple[SkippedRow, ...]
     format: int = FORMAT
+    made_for: Origin | None = None
+
+    @property
+    def row_bytes(self) -> int:
+        """Of one image: its patches and the pooled feature."""
+        return (self.num_patches + 1) * self.width * NUMBER_FORMATS[self.dtype].itemsize
+
+
+def facts_from_json(words: dict[str, Any]) -> StoreFacts:
+    """The facts in an object of JSON.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError: if it is of another form.
+    """
+    skipped = tuple(SkippedRow(**row) for row in words.pop("skipped"))
+    made_for = words.pop("made_for", None)
+    facts = StoreFacts(**words, skipped=skipped, made_for=None if made_for is None else Origin(**made_for))
+    sizes = (facts.rows, facts.num_patches, facts.width)
+    if facts.dtype not in NUMBER_FORMATS or not all(type(size) is int and size > 0 for size in sizes):
+        raise ValueError(f"no store has {sizes} numbers of type {facts.dtype}")
+    return facts
 
 
 @dataclass(frozen=True, eq=False)
 class Store:
-    """A finished store, memory-mapped."""
+    """A finished store, memory-mapped. While one is there, its files are not removed by `fedmpt features clean`.
+
+    The arrays of bfloat16 are of its bits. ``handles`` are the open files of both arrays, where they are files.
+    """
 
     facts: StoreFacts
-    patches: Float[np.ndarray, "rows M D"]
-    pooled: Float[np.ndarray, "rows D"]
+    patches: Shaped[np.ndarray, "rows M D"]
+    pooled: Shaped[np.ndarray, "rows D"]
+    handles: tuple[int, ...] = field(default=(), repr=False)
+
+    def read(self, rows: Int64[np.ndarray, "B"]) -> tuple[Shaped[Tensor, "B M D"], Shaped[Tensor, "B D"]]:
+        """Patch and pooled features of some rows, in the store's number format, in memory of their own.
+
+        Raises:
+            InputError: if the files have been cut short since they were opened.
+        """
+        patches, pooled = (self._read(index, rows) for index in range(2))
+        return patches, pooled
+
+    def _read(self, index: int, rows: Int64[np.ndarray, "B"]) -> Shaped[Tensor, "B *rest"]:
+        array = (self.patches, self.pooled)[index]
+        values = read_rows(self.handles[index], array, rows) if isinstance(array, np.memmap) else array[rows]
+        tensor = torch.from_numpy(values)
+        return tensor.view(torch.bfloat16) if self.facts.dtype == "bfloat16" else tensor
 
 
-def read_store(folder: Path, *, key: str, rows: int) -> Store | None:
-    """The store in ``folder``, or None if there is none.
+def read_store(folder: Path, *, key: str, rows: int | None) -> Store | None:
+    """The store in ``folder``, or None if there is none (or it is about to be removed); None as ``rows`` fits any.
 
     Raises:
         DamagedStoreError: if files are missing, cut short, of another shape, or not ours.
     """
     if not folder.is_dir():
         return None
+    with contextlib.ExitStack() as handles:
+        try:
+            description = folder / "store.json"
+            in_use = _open(description, handles)
+            if not _share(in_use, description):
+                return None
+            facts = facts_from_json(json.loads(description.read_text(encoding="utf-8")))
+            if (facts.key, facts.format) != (key, FORMAT) or rows not in (None, facts.rows):
+                raise DamagedStoreError("store.json describes another store")
+            shape, dtype = (facts.rows, facts.num_patches, facts.width), NUMBER_FORMATS[facts.dtype]
+            patches = _open(folder / "patches.npy", handles)
+            if hasattr(os, "posix_fadvise"):  # Who reads neighbours reads many; who does not says what is wanted.
+                os.posix_fadvise(patches, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            pooled = _open(folder / "pooled.npy", handles)
+            arrays = (
+                map_array(folder / "patches.npy", patches, shape, dtype),
+                map_array(folder / "pooled.npy", pooled, shape[::2], dtype),
+            )
+        except FileNotFoundError as error:
+            if not folder.is_dir():
+                return None
+            raise DamagedStoreError(str(error)) from error
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, EOFError, RecursionError) as error:
+            raise DamagedStoreError(f"{type(error).__name__}: {error}") from error
+        store = Store(facts, *arrays, (patches, pooled))
+        weakref.finalize(store, handles.pop_all().close)
+    return store
+
+
+def _open(path: Path, handles: contextlib.ExitStack) -> int:
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    handles.callback(os.close, handle)
+    return handle
+
+
+def _share(handle: int, path: Path) -> bool:
+    """Keep a store from being removed while the handle is open; whether it is still there."""
     try:
-        words = json.loads((folder / "store.json").read_text(encoding="utf-8"))
-        skipped = tuple(SkippedRow(**row) for row in words.pop("skipped"))
-        facts = StoreFacts(**words, skipped=skipped)
-        if (facts.key, facts.rows, facts.format) != (key, rows, FORMAT):
-            raise DamagedStoreError("store.json describes another store")
-        patches = _map(folder / "patches.npy", (rows, facts.num_patches, facts.width), facts.dtype)
-        pooled = _map(folder / "pooled.npy", (rows, facts.width), facts.dtype)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, EOFError) as error:
-        raise DamagedStoreError(f"{type(error).__name__}: {error}") from error
-    return Store(facts, patches, pooled)
+        return lock(handle, shared=True) and is_still_at(handle, path)
+    except NoLocksError:
+        return True
 
 
-def _map(path: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if array.shape != shape or array.dtype != np.dtype(dtype):
-        raise DamagedStoreError(f"{path.name} holds {array.dtype} {array.shape}, store.json says {dtype} {shape}")
-    if array.offset + array.nbytes != path.stat().st_size:
-        raise DamagedStoreError(f"{path.name} has {path.stat().st_size} bytes")
-    return array
-
-
-class StoreWriter:
-    """Writes a store into a temporary folder, row by row; rows never written read as zeros.
-
-    Plain writes, no memory map: on a full disk those fail with an error, where a map kills the process.
-    """
-
-    def __init__(self, folder: Path, *, rows: int, num_patches: int, width: int, dtype: str) -> None:
-        self._folder = folder
-        self._shape = (rows, num_patches, width)
-        self._dtype = np.dtype(dtype)
-        needed_bytes = rows * (num_patches + 1) * width * self._dtype.itemsize
-        _check_disk(folder, needed_bytes)
-        with writing(folder), contextlib.ExitStack() as files:
-            self._patches = files.enter_context((folder / "patches.npy").open("wb"))
-            self._pooled = files.enter_context((folder / "pooled.npy").open("wb"))
-            self._patches_start = _write_header(self._patches, self._shape, self._dtype)
-            self._pooled_start = _write_header(self._pooled, (rows, width), self._dtype)
-            self._files = files.pop_all()
-
-    def write(self, rows: Sequence[int], patches: Float[np.ndarray, "B M D"], pooled: Float[np.ndarray, "B D"]) -> None:
-        """Features of the images ``rows``, already in the store's number format."""
-        with writing(self._folder):
-            for row, patch_rows, pooled_row in zip(rows, patches, pooled, strict=True):
-                _write_row(self._patches, self._patches_start, row, patch_rows)
-                _write_row(self._pooled, self._pooled_start, row, pooled_row)
-
-    def finish(self, *, key: str, backbone: str, skipped: Sequence[SkippedRow]) -> None:
-        """Bring everything to the disk, store.json last."""
-        rows, num_patches, width = self._shape
-        facts = StoreFacts(key, backbone, rows, num_patches, width, self._dtype.name, tuple(skipped))
-        with writing(self._folder):
-            itemsize = self._dtype.itemsize
-            self._patches.truncate(self._patches_start + rows * num_patches * width * itemsize)
-            self._pooled.truncate(self._pooled_start + rows * width * itemsize)
-            with (self._folder / "store.json").open("w", encoding="utf-8") as description:
-                json.dump(dataclasses.asdict(facts), description, indent=2)
-                for file in (self._patches, self._pooled, description):
-                    file.flush()
-                    os.fsync(file.fileno())
-        self.close()
-
-    def close(self) -> None:
-        """Close the files, finished or not; on a full disk the last bytes may be lost without a word."""
-        with contextlib.suppress(OSError):
-            self._files.close()
-
-
-def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-    return file.tell()
-
-
-def _write_row(file: IO[bytes], start: int, row: int, values: np.ndarray) -> None:
-    file.seek(start + row * values.nbytes)
-    file.write(values.tobytes())
-
-
-def _check_disk(folder: Path, needed_bytes: int) -> None:
-    free_bytes = shutil.disk_usage(folder).free
-    if needed_bytes > free_bytes:
-        raise InputError(
-            f"{folder.parent}: the features take {needed_bytes / 1e9:.2f} GB and {free_bytes / 1e9:.2f} GB are free; "
-            "make room, put the cache on another disk, or store float16"
-        )
+def size_text(num_bytes: int) -> str:
+    """``16.6 GB``: in units of a thousand, as disks are sold."""
+    size, unit = float(num_bytes), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if round(size, 1) < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{num_bytes} B" if unit == "B" else f"{size:.1f} {unit}"
 
 
 @contextlib.contextmanager
@@ -164,6 +194,47 @@ def writing(folder: Path) -> Iterator[None]:
     except OSError as error:
         remedy = "make room on the disk" if error.errno == errno.ENOSPC else "choose a cache folder you may write to"
         raise InputError(f"{folder}: features cannot be written: {error.strerror or error}; {remedy}") from error
+
+
+@contextlib.contextmanager
+def build_folder(folder: Path, *, on_wait: Callable[[str], None]) -> Iterator[Path]:
+    """A folder beside ``folder`` to build it in, for this process and thread alone, with what is there from before.
+
+    Others that want the same wait; these tell ``on_wait`` once who is building, and where. Where files cannot be
+    locked, nobody waits: each has a new folder, which is gone at the end unless renamed.
+    """
+    parent, part = folder.parent, part_folder(folder)
+
+    def waiting(owner: str) -> None:
+        on_wait(f"waiting for {owner}, which computes them in {part}")
+
+    with writing(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(parent)
+    with contextlib.ExitStack() as stack:
+        try:
+            with writing(parent):
+                stack.enter_context(hold(lock_file(folder), on_wait=waiting))
+        except NoLocksError:
+            yield stack.enter_context(temporary_folder(parent))
+            return
+        with writing(parent):
+            part.mkdir(exist_ok=True)
+        try:
+            yield part
+        finally:
+            if not (part / BUILD_LOG).exists():
+                shutil.rmtree(part, ignore_errors=True)
+
+
+def part_folder(folder: Path) -> Path:
+    """Where the store ``folder`` is built."""
+    return folder.with_name(f"{folder.name}.part")
+
+
+def lock_file(folder: Path) -> Path:
+    """The lock of whoever builds or removes the store ``folder``."""
+    return folder.with_name(f"{folder.name}.lock")
 
 
 @contextlib.contextmanager
@@ -208,7 +279,9 @@ def publish(temporary: Path, folder: Path, *, key: str, rows: int) -> None:
                 raise
             with contextlib.suppress(DamagedStoreError):
                 if read_store(folder, key=key, rows=rows) is not None:
+                    shutil.rmtree(temporary, ignore_errors=True)
                     return
             with temporary_folder(folder.parent) as aside:
                 folder.rename(aside / "damaged")
                 temporary.rename(folder)
+        (folder / BUILD_LOG).unlink(missing_ok=True)

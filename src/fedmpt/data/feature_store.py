@@ -1,34 +1,28 @@
-"""Features of a frozen image tower: computed once per image, memory-mapped, never stale."""
+"""Features of a frozen image tower: computed once per image, read from the disk as they are needed, never stale."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
 import torch
 from jaxtyping import Int8, Int64
 from torch import Tensor
 
-from fedmpt.data.feature_build import BuildOptions, build_store
-from fedmpt.data.feature_files import (
-    DamagedStoreError,
-    Store,
-    publish,
-    read_store,
-    remove_leftovers,
-    temporary_folder,
-    writing,
-)
+from fedmpt.data.feature_build import BuildOptions, build_store, corrupt_image
+from fedmpt.data.feature_files import DamagedStoreError, Origin, Store, build_folder, publish, read_store
 from fedmpt.data.fingerprint import fingerprint, store_key
+from fedmpt.data.image_hashes import common_folder
 from fedmpt.types import Backbone, Batch, InputError, Split
 
 __all__ = ["FeatureSet", "fingerprint", "open_features"]
 
-StoreDtype = Literal["float16", "float32"]
+StoreDtype = Literal["float16", "bfloat16", "float32"]
+"""Number formats of stored features. bfloat16 has the range of float32 and 8 bits of each number, float16 has 11."""
 
 # Decoding is what takes time beside the tower; beyond this many threads Python itself is the limit.
 NUM_WORKERS = min(8, os.cpu_count() or 1)
@@ -41,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
-    """Features and labels of images. `subset` makes views that share the memory map, so a client costs nothing.
+    """Features and labels of images. `subset` makes views that share the store, so a client costs nothing.
 
     ``labels`` is without the images left out as corrupt, which ``skipped`` lists. ``rows`` are the rows of the
     images in ``store``.
@@ -80,13 +74,12 @@ class FeatureSet:
 
         Raises:
             IndexError: if a row is out of range; negative ones are.
+            InputError: if another program cut the store's files short.
         """
         self._check_rows(rows)
-        stored = self.rows[rows].numpy()
+        patches, pooled = self.store.read(self.rows[rows].numpy())
         return Batch(
-            patches=torch.from_numpy(np.asarray(self.store.patches[stored])).to(device).float(),
-            pooled=torch.from_numpy(np.asarray(self.store.pooled[stored])).to(device).float(),
-            labels=self.labels[rows].to(device),
+            patches=patches.to(device).float(), pooled=pooled.to(device).float(), labels=self.labels[rows].to(device)
         )
 
     def subset(self, rows: Int64[Tensor, "B"]) -> FeatureSet:
@@ -114,18 +107,20 @@ def open_features(
     skip_corrupt: bool = False,
     progress: bool = True,
     num_workers: int = NUM_WORKERS,
+    data: str = "",
 ) -> FeatureSet:
     """Features of ``split``, from ``cache`` if model, preprocessing and image bytes are what they were.
 
     Otherwise they are computed: ``num_workers`` threads decode ahead of the tower, which takes ``batch_size`` images
     at a time (as suits the device unless given) on ``device``, where the backbone must be. Nothing half-finished is
-    ever used; several processes may open the same features at once. ``skip_corrupt`` leaves out images that cannot be
-    decoded.
+    ever used, and a build that was interrupted goes on where it was. Of several processes that open the same features
+    at once, one computes and the others wait. ``skip_corrupt`` leaves out images that cannot be decoded. ``data`` is
+    how the user named the data set, for `fedmpt features list`.
 
     Raises:
         InputError: if an option is out of range, an image is missing or corrupt (and not to be skipped) or all
-            are, the backbone breaks its protocol, features are not finite or too large for float16, or the cache
-            cannot be written or is too small.
+            are, the backbone breaks its protocol, features are not finite or too large for the number format, or the
+            cache cannot be written or is too small.
     """
     assert split.labels.shape[0] == len(split)
     if store_dtype not in get_args(StoreDtype):
@@ -138,35 +133,39 @@ def open_features(
     if len(split) == 0:
         raise InputError(f"split {split.name!r} has no images")
     options = BuildOptions(store_dtype, batch_size, device, skip_corrupt, progress, num_workers)
-    key = store_key(backbone, split.files, store_dtype=store_dtype, num_threads=num_workers, progress=progress)
-    store = _find_or_build(backbone, split, cache / "features" / key, options)
+    key = store_key(
+        backbone, split.files, store_dtype=store_dtype, num_threads=num_workers, progress=progress, cache=cache
+    )
+    store = _find_or_build(backbone, split, cache / "features" / key, options, data=data)
     return _feature_set(store, split, skip_corrupt=skip_corrupt)
 
 
-def _find_or_build(backbone: Backbone, split: Split, folder: Path, options: BuildOptions) -> Store:
+def _find_or_build(backbone: Backbone, split: Split, folder: Path, options: BuildOptions, *, data: str) -> Store:
     key, rows = folder.name, len(split)
+    store = None
     try:
         store = read_store(folder, key=key, rows=rows)
     except DamagedStoreError as damage:
         _log.warning("%s is damaged (%s); its features are computed again", folder, damage)
-        store = None
     if store is None:
-        with writing(folder.parent):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder.parent)
-        with temporary_folder(folder.parent) as temporary:
-            build_store(temporary, backbone, split.files, key=key, options=options)
-            publish(temporary, folder, key=key, rows=rows)
-        store = read_store(folder, key=key, rows=rows)
+        with build_folder(folder, on_wait=options.say) as part:
+            with contextlib.suppress(DamagedStoreError):
+                store = read_store(folder, key=key, rows=rows)
+            if store is None:  # Else somebody was waited for and has finished it.
+                made_for = Origin(data, split.name, common_folder(split.files))
+                build_store(part, backbone, split.files, key=key, made_for=made_for, options=options)
+                publish(part, folder, key=key, rows=rows)
+                store = read_store(folder, key=key, rows=rows)
     assert store is not None
+    with contextlib.suppress(OSError):  # When it was last used; a cache may be read-only.
+        os.utime(folder / "store.json")
     return store
 
 
 def _feature_set(store: Store, split: Split, *, skip_corrupt: bool) -> FeatureSet:
     skipped = store.facts.skipped
     if skipped and not skip_corrupt:  # The store may come from a run that did skip.
-        row, reason = skipped[0].row, skipped[0].reason
-        raise InputError(f"{split.files[row]}: {reason}; or leave such images out with --skip-corrupt")
+        raise corrupt_image(split.files, skipped[0])
     kept = torch.ones(len(split), dtype=torch.bool)
     kept[[entry.row for entry in skipped]] = False
     rows = kept.nonzero().flatten()

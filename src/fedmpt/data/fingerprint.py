@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fedmpt.data.ahead import map_ahead, progress_bar
-from fedmpt.types import Backbone, InputError
+from fedmpt.data.image_hashes import image_hashes
+from fedmpt.types import Backbone
 
 # Neither square nor of a size that models take, so that cropping, squeezing and interpolation all show.
 _PROBE_HEIGHT, _PROBE_WIDTH = 193, 257
@@ -61,10 +61,19 @@ def text_fingerprint(backbone: Backbone, class_names: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def store_key(backbone: Backbone, files: Sequence[Path], *, store_dtype: str, num_threads: int, progress: bool) -> str:
+def store_key(
+    backbone: Backbone,
+    files: Sequence[Path],
+    *,
+    store_dtype: str,
+    num_threads: int,
+    progress: bool,
+    cache: Path | None = None,
+) -> str:
     """Hex SHA-256 over model, number format and the bytes of all images in order; names and folders don't count.
 
-    The source file of a backbone that a user wrote counts too: its code may change what features are.
+    The source file of a backbone that a user wrote counts too: its code may change what features are. ``cache`` is
+    where the hashes of unchanged images are found (`fedmpt.data.image_hashes`).
 
     Raises:
         InputError: if an image file cannot be read.
@@ -72,11 +81,9 @@ def store_key(backbone: Backbone, files: Sequence[Path], *, store_dtype: str, nu
     digest = hashlib.sha256()
     _add(digest, "store", json.dumps([fingerprint(backbone), store_dtype, len(files)]).encode())
     _add(digest, "source", _source(backbone))
-    hashes = map_ahead(_file_hash, files, num_workers=num_threads, ahead=64 * num_threads)
-    with progress_bar("looking for changed images", len(files), enabled=progress) as advance, closing(hashes):
-        for file_hash in hashes:
-            digest.update(file_hash)
-            advance(1)
+    with closing(image_hashes(files, cache=cache, num_threads=num_threads, progress=progress)) as hashes:
+        for image_hash in hashes:
+            digest.update(image_hash)
     return digest.hexdigest()
 
 
@@ -89,14 +96,6 @@ def _source(backbone: Backbone) -> bytes:
         return Path(inspect.getfile(type(plugin))).read_bytes()
     except (OSError, TypeError):
         return b""
-
-
-def _file_hash(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError as error:
-        raise InputError(f"{path}: the image cannot be read: {error.strerror}; check the data set's folder") from error
 
 
 def _modules(backbone: Backbone) -> list[tuple[str, nn.Module]]:
