@@ -92,6 +92,8 @@ def test_hidden_labels_leave_files_and_other_labels_alone(data: ImageData) -> No
         ({"setting": "natural", "t": 0.5}, "--t goes with --setting heterogeneous; natural takes --by"),
         ({"partition": "p.json", "t": 0.5}, "--partition says already who has which images; leave --t out"),
         ({"partition": "p.json", "setting": "iid"}, "leave --setting out"),
+        ({"by": "site", "clients": 2}, "--clients goes with --setting iid or dirichlet; natural takes --by"),
+        ({"partial_fraction": 0.3}, "--partial-fraction 0.3 needs --partial-labels"),
         ({"partial_fraction": 1.0}, r"--partial-fraction must be in \[0, 1\), got 1.0"),
     ],
 )

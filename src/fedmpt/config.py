@@ -29,6 +29,7 @@ SETTING_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "dirichlet": ("clients", "alpha"),
     "natural": ("by",),
 }
+DEFAULT_PARTIAL_FRACTION = 0.5
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -60,10 +61,10 @@ class RunConfig:
     partial_labels: Masking | None = None
     """Take labels from the training images: masked-negative makes present ones absent (as published), masked-unknown
     makes any of them unknown (DualCoOp)."""
-    partial_fraction: float = 0.5
+    partial_fraction: float = DEFAULT_PARTIAL_FRACTION
     """Share of the labels that --partial-labels takes, in [0, 1)."""
     seed: int = 0
-    """Seed of initial values, order of images and cohorts."""
+    """Seed of initial values, order of images, cohorts, clients of iid and dirichlet, and labels that are hidden."""
     device: str = "cpu"
     """Where to compute: cpu, cuda or cuda:1."""
     dtype: Literal["fp32", "bf16"] = "fp32"
@@ -106,7 +107,7 @@ class RunConfig:
         if self.partition is not None and (self.setting is not None or given):
             extra = "setting" if self.setting is not None else given[0]
             raise InputError(f"--partition says already who has which images; leave --{extra} out")
-        setting = self.setting or ("natural" if given == ["by"] else "heterogeneous")
+        setting = self.setting or ("natural" if "by" in given else "heterogeneous")
         for name in given:
             if name not in SETTING_OPTIONS[setting]:
                 owners = " or ".join(owner for owner, names in SETTING_OPTIONS.items() if name in names)
@@ -119,6 +120,11 @@ class RunConfig:
             raise InputError(f"--alpha must be positive, got {self.alpha}")
         if not 0 <= self.partial_fraction < 1:
             raise InputError(f"--partial-fraction must be in [0, 1), got {self.partial_fraction}")
+        if self.partial_labels is None and self.partial_fraction != DEFAULT_PARTIAL_FRACTION:
+            raise InputError(
+                f"--partial-fraction {self.partial_fraction} needs --partial-labels, which says what becomes of those "
+                "labels: masked-negative or masked-unknown"
+            )
 
     def to_json(self) -> dict[str, Any]:
         words = dataclasses.asdict(self)

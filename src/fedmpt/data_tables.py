@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fedmpt.cache import default_cache
 
@@ -38,7 +39,7 @@ class CheckOptions:
     """
 
     name: tyro.conf.Positional[str]
-    """Data set: voc, coco, nus-wide, multi-scene, mlrsnet, folder, clients or scenes."""
+    """Data set: voc, coco, nus-wide, multi-scene, mlrsnet, folder, clients or scenes; or NAME:PATH, as for train."""
     path: tyro.conf.Positional[str] = ""
     """Its folder, with options as in --data: coco,min_labels=5."""
     images: bool = False
@@ -54,7 +55,10 @@ def check(words: list[str]) -> None:
     from fedmpt.data.check import check_spec, unreadable_images
     from fedmpt.types import InputError
 
-    found, data = check_spec(options.name, options.path, cache=options.cache or default_cache())
+    name, path = options.name, options.path
+    if not path:  # As all other commands have it: folder:photos.
+        name, _, path = name.partition(":")
+    found, data = check_spec(name, path, cache=options.cache or default_cache())
     unreadable = unreadable_images(data) if options.images and data is not None else ()
     if options.json:
         print(json.dumps({**found.to_json(), "unreadable": [str(error) for error in unreadable]}, indent=2))
@@ -89,7 +93,7 @@ def _print_check(found: Check, unreadable: Sequence[Exception], *, were_opened: 
 def _class_table(class_names: Sequence[str], splits: Sequence[SplitCounts]) -> Table:
     """Images that show each class; a column for unknown labels only where there are any."""
     table = Table(title="images that show each class")
-    table.add_column("class")
+    table.add_column("class", overflow="fold")
     columns: list[tuple[str, ...]] = []
     for split in splits:
         table.add_column(split.name, justify="right")
@@ -101,7 +105,7 @@ def _class_table(class_names: Sequence[str], splits: Sequence[SplitCounts]) -> T
     table.add_row("all images", *first, style="bold")
     table.add_section()
     for name, row in zip(class_names, rows, strict=True):
-        table.add_row(name, *row)
+        table.add_row(Text(name), *row)
     return table
 
 
@@ -148,11 +152,12 @@ def pairs(words: list[str]) -> None:
         return
     table = Table(title="pairs a -> b that training shows together")
     for column in ("a", "b", "lift", "train: a", "b", "both", "test: b alone", "both", "a alone"):
-        table.add_column(column, justify="left" if column == "a" or len(table.columns) == 1 else "right")
+        is_name = len(table.columns) < 2
+        table.add_column(column, justify="left" if is_name else "right", overflow="fold" if is_name else "ellipsis")
     for pair in found.per_pair:
         counts = (pair.num_train_context, pair.num_train_target, pair.num_train_joint)
         tests = (pair.num_exclusive, pair.num_cooccurring, pair.num_context_only)
-        names = (data.class_names[pair.context], data.class_names[pair.target])
+        names = (Text(data.class_names[pair.context]), Text(data.class_names[pair.target]))
         table.add_row(*names, f"{pair.lift:.2f}", *(f"{count:,}" for count in (*counts, *tests)))
     Console(soft_wrap=True).print(table)
     print(f"{found.num_biased} pairs are biased, {found.num_measurable} of them have test images enough")
@@ -223,7 +228,12 @@ def partition(words: list[str]) -> None:
 def _deal(options: PartitionOptions, data: ImageData) -> Partition:
     from fedmpt.config import RunConfig
     from fedmpt.dealing import deal
+    from fedmpt.types import InputError
 
+    names = ("setting", "t", "clients", "alpha", "by")
+    given = [name for name in names if getattr(options, name) is not None]
+    if options.partition is not None and given:
+        raise InputError(f"--load says already who has which images; leave --{given[0]} out")
     config = RunConfig(
         data=options.data,
         setting=options.setting,
@@ -242,13 +252,14 @@ def _print_partition(statistics: PartitionStatistics, class_names: Sequence[str]
     found = statistics.to_json(class_names)
     table = Table(title=f"{found['num_clients']} clients, {found['num_images']:,} training images")
     for column in ("client", "images", "most frequent", "labels' distance", "pairs' distance"):
-        table.add_column(column, justify="left" if column in ("client", "most frequent") else "right")
+        is_name = column in ("client", "most frequent")
+        table.add_column(column, justify="left" if is_name else "right", overflow="fold" if is_name else "ellipsis")
     for client in found["clients"][:MAX_CLIENTS_SHOWN]:
         counts = sorted(client["images_per_class"].items(), key=lambda item: -item[1])[:3]
         frequent = ", ".join(f"{name} {count / client['num_images']:.0%}" for name, count in counts if count)
         distances = (client["label_distance"], client["pair_distance"])
         words = ("-" if value is None else f"{value:.2f}" for value in distances)
-        table.add_row(client["name"], f"{client['num_images']:,}", frequent, *words)
+        table.add_row(Text(client["name"]), f"{client['num_images']:,}", Text(frequent), *words)
     console = Console(soft_wrap=True)
     console.print(table)
     if found["num_clients"] > MAX_CLIENTS_SHOWN:

@@ -95,6 +95,47 @@ def test_pairs_are_listed(run: Command, tmp_path: Path) -> None:
     assert "a alone" in run(*words).out
 
 
+def test_names_are_shown_as_they_are_written(run: Command, tmp_path: Path) -> None:
+    photos = own_photos(tmp_path / "photos")
+    table = (photos / "labels.csv").read_text().replace("cat", "[/cat]").replace("dog", "[bold]dog :smile:")
+    (photos / "labels.csv").write_text(table.replace("north", "[/north]"))
+    checked = run("data", "check", "folder", photos)
+    assert "[/cat]" in checked.out
+    assert "[bold]dog :smile:" in checked.out
+    dealt = run("data", "partition", "--data", f"folder:{photos}", "--by", "hospital")
+    assert "[/north]" in dealt.out
+    words = ["--data", f"folder:{photos}", "--min-joint", 1, "--min-test", 1]
+    assert run("data", "pairs", *words).code == 0
+
+
+def test_check_takes_a_data_set_as_other_commands_do(run: Command, tmp_path: Path) -> None:
+    photos = own_photos(tmp_path / "photos")
+    assert run("data", "check", f"folder:{photos}").out == run("data", "check", "folder", photos).out
+
+
+def test_load_and_options_of_dealing_do_not_go_together(run: Command, tmp_path: Path) -> None:
+    photos = own_photos(tmp_path / "photos")
+    words = ["--data", f"folder:{photos}", "--load", tmp_path / "clients.json", "--setting", "iid"]
+    assert run("data", "partition", *words).err == (
+        "fedmpt data: --load says already who has which images; leave --setting out\n"
+    )
+
+
+def test_a_test_set_of_which_no_positive_is_readable_is_refused_before_training(
+    place: Place, run: Command, tmp_path: Path
+) -> None:
+    photos = own_photos(tmp_path / "photos")
+    lines = [f"{number}.png,{'cat' if number % 2 else 'dog'},train" for number in range(28)]
+    lines += ["28.png,cat,test", "29.png,,test"]
+    (photos / "labels.csv").write_text("\n".join(["path,labels,split", *lines]))
+    (photos / "28.png").write_bytes(b"no picture")
+    words = [*place.train_words(tmp_path / "a", "--skip-corrupt", t="1"), "--data", f"folder:{photos}"]
+    outcome = run(*words)
+    assert outcome.code == 2
+    assert "folder: no image of the test (as far as it can be read) split shows any" in outcome.err
+    assert not (tmp_path / "a").exists()
+
+
 @pytest.mark.parametrize("words", [[], ["--help"]])
 def test_help_lists_the_commands(run: Command, words: list[str]) -> None:
     outcome = run("data", *words)

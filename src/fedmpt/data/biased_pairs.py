@@ -92,15 +92,16 @@ def biased_pairs(
         raise InputError(f"training labels have {train.shape[1]} classes and test labels {test.shape[1]}; give one set")
     seen, tested = _count(train), _count(test)
     lift = _lift(seen)
-    first, second = np.triu_indices(train.shape[1], k=1)
     is_biased = (lift > 1) & (seen.both >= min_joint)
     is_measurable = is_biased & (_fewest(tested) >= min_test)
-    order = np.lexsort((second, first, -seen.both[first, second], -lift[first, second]))
-    chosen = [(a, b) for a, b in zip(first[order], second[order], strict=True) if is_measurable[a, b]][:num_pairs]
+    rows, columns = np.nonzero(np.triu(is_measurable, k=1))
+    order = np.lexsort((columns, rows, -seen.both[rows, columns], -lift[rows, columns]))[:num_pairs]
     return BiasedPairs(
-        per_pair=tuple(_pair(int(a), int(b), lift, seen, tested) for a, b in chosen),
-        num_biased=int(is_biased[first, second].sum()),
-        num_measurable=int(is_measurable[first, second].sum()),
+        per_pair=tuple(
+            _pair(int(a), int(b), lift, seen, tested) for a, b in zip(rows[order], columns[order], strict=True)
+        ),
+        num_biased=int(np.triu(is_biased, k=1).sum()),
+        num_measurable=len(rows),
     )
 
 

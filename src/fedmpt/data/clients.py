@@ -100,12 +100,30 @@ def _site_folders(path: Path, options: Options) -> tuple[list[Path], list[str]]:
     if not folders:
         hint = f"; it holds {some(files)}: to load it as one data set, write folder:{path}" if files else ""
         raise InputError(f"{path} has no subfolders; expected one for each client{hint}")
+    _check_names(path, folders)
     links = ImageFolder(path, follow_links=options.links == "follow")
     for folder in folders:
         links.find(folder.name, where=str(folder))
     notes = [f"{path}: hidden, left out: {some(hidden)}"] if hidden else []
     notes += [f"{path}: no folders of clients, left out: {some(files)}"] if files else []
     return folders, notes
+
+
+def _check_names(path: Path, folders: Sequence[Path]) -> None:
+    """That each name is text, and that they differ in more than white space, which clients' names are without."""
+    by_name: dict[str, Path] = {}
+    for folder in folders:
+        try:
+            folder.name.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{path}: the name {folder.name!r} on disk is not Unicode; rename the folder") from None
+        earlier = by_name.setdefault(folder.name.strip(), folder)
+        if earlier != folder:
+            raise InputError(
+                f"{path}: the clients {earlier.name!r} and {folder.name!r} differ in white space only; rename one"
+            )
+        if not folder.name.strip():
+            raise InputError(f"{path}: the folder {folder.name!r} has no name that a client could have; rename it")
 
 
 def _read_site(folder: Path, options: Options) -> _Site:

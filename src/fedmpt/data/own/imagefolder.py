@@ -33,6 +33,7 @@ def read_imagefolder(path: Path, options: Options, vocabulary: Vocabulary) -> En
     notes = (f"{path}: fields that hold lists or objects are left out: {some(nested)}",) if nested else ()
     table = Table(path, lines, {key: [_word(row.get(key)) for row in rows] for key in plain}, notes)
     _check_names(table, rows)
+    _check_text(table, label_key)
     if label_key is None:
         return entries(table, options, vocabulary)
     return entries(table, options, vocabulary, labels=_labels(table, label_key, rows, options))
@@ -83,6 +84,23 @@ def _check_names(table: Table, rows: Sequence[Row]) -> None:
         name = row.get(key) if key is not None else None
         if not isinstance(name, str):
             raise InputError(f"{table.where(number)}: {key or 'file_name'} is {name!r}; expected the path of an image")
+
+
+def _check_text(table: Table, label_key: str | None) -> None:
+    """That columns which are neither paths nor labels, whose readers check them, are whole characters."""
+    checked = (table.column(PATH_COLUMNS), label_key)
+    for name, words in table.columns.items():
+        for number, word in enumerate(words if name not in checked else ()):
+            if not (word.isascii() or _is_text(word)):
+                raise InputError(f"{table.where(number)}: {name} is {word!r}, which holds half of a character; mend it")
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _labels(table: Table, key: str, rows: Sequence[Row], options: Options) -> list[Sequence[str]]:

@@ -69,6 +69,9 @@ def entries(
             [[vocabulary.name(word, where=table.where(row)) for word in cell] for row, cell in enumerate(words)]
         )
         unlisted = ABSENT
+        if options.classes is None:
+            _refuse_bits(table, label_column, words)
+        notes += _beside_notes(table, label_column, others)
     else:
         classes = _class_columns(table, others, options)
         class_names, matrix = _class_matrix(table, classes, vocabulary)
@@ -85,6 +88,33 @@ def entries(
         columns={name: tuple(map(str.strip, table.columns[name])) for name in others if any(table.columns[name])},
         notes=notes,
     )
+
+
+def _refuse_bits(table: Table, column: str, words: Sequence[Sequence[str]]) -> None:
+    """Raises InputError if all labels are 1 or 0: they say whether an image shows a class, and not which."""
+    found = {_word(word) for cell in words for word in cell}
+    if found and found <= _VALUES.keys():
+        raise InputError(
+            f"{table.path}: column {column!r} has nothing but {' and '.join(sorted(found))} in it, which is no name of "
+            "a class; call the column as the class is called, or list the classes in a file for classes="
+        )
+
+
+def _beside_notes(table: Table, column: str, others: Sequence[str]) -> tuple[str, ...]:
+    """What looks like columns of classes and is none, since labels are in one column."""
+    alike = [name for name in others if _holds_labels(table, name)]
+    if not alike:
+        return ()
+    return (
+        f"{table.path}: labels are those of the column {column}, so these columns of 1 and 0 are no classes: "
+        f"{some(alike)}",
+    )
+
+
+def _holds_labels(table: Table, name: str) -> bool:
+    """Whether all cells are values of labels and not all are empty."""
+    words = set(map(_word, set(table.columns[name])))
+    return words <= _VALUES.keys() and words != {""}
 
 
 def split_cells(table: Table, cells: Sequence[str], separator: str) -> list[list[str]]:
@@ -120,8 +150,7 @@ def _class_columns(table: Table, others: Sequence[str], options: Options) -> lis
     """The columns that are classes: those given, or those whose cells are all values of labels and not all empty."""
     if options.classes is not None:
         return [name for name in others if clean_name(name) in options.classes]
-    kinds = {name: set(map(_word, set(table.columns[name]))) for name in others}
-    classes = [name for name, words in kinds.items() if words <= _VALUES.keys() and words != {""}]
+    classes = [name for name in others if _holds_labels(table, name)]
     for name in others:
         if name not in classes and (row := _odd_row(table, name)) is not None:
             raise InputError(
@@ -178,8 +207,7 @@ def _class_values(table: Table, column: str) -> list[int]:
 def _column_notes(table: Table, classes: Sequence[str], others: Sequence[str], options: Options) -> tuple[str, ...]:
     """What was taken for a class and what was not, where that is not plain."""
     if options.classes is not None:
-        kinds = {name: set(map(_word, table.columns[name])) for name in others}
-        alike = [name for name, words in kinds.items() if words <= _VALUES.keys() and words != {""}]
+        alike = [name for name in others if _holds_labels(table, name)]
         if not alike:
             return ()
         hints = "".join(sorted({closest(name, options.classes) for name in alike}))
