@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fedmpt.cache import default_cache
 
@@ -114,6 +115,7 @@ def evaluate(words: list[str]) -> None:
     oracle = options.protocol == "oracle"
     pairs = biased_pairs(data.train.labels, features.labels)
     scores = score(found, features, trained.class_names, calibration=trained.calibration, pairs=pairs, oracle=oracle)
+    scores["notes"] = list(data.notes)
     scores["skipped_images"] = [str(path) for path in features.skipped]
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, scores)
@@ -219,6 +221,8 @@ def _how_to_continue(options: TrainOptions) -> str:
 
 def _print_evaluation(scores: Mapping[str, Any], out: Path) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for note in scores["notes"]:
+        console.print(f"note: {note}", markup=False)
     for path in scores["skipped_images"]:
         console.print(f"left out, cannot be read: {path}", markup=False)
     _print_scores(scores)
@@ -249,7 +253,7 @@ def _print_shift(shift: Mapping[str, Any]) -> None:
         table.add_column(column, justify="right")
     columns = ("exclusive", "cooccurring", "false_coactivation")
     for name, pair in shift["per_pair"].items():
-        table.add_row(name, f"{pair['lift']:.1f}", *(_percent(pair[column]) for column in columns))
+        table.add_row(Text(name), f"{pair['lift']:.1f}", *(_percent(pair[column]) for column in columns))
     table.add_section()
     table.add_row("mean", "", *(_percent(shift[column]) for column in columns), style="bold")
     Console().print(table)

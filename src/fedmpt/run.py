@@ -103,6 +103,8 @@ def prepare(config: RunConfig, *, cache: Path, show_progress: bool) -> Prepared:
 
 
 def _check_labels(data: str, split: str, labels: Tensor) -> None:
+    if not len(labels):
+        raise InputError(f"{data}: there are no {split} images; give a split that has some, or test_share below 1")
     if not (labels == PRESENT).any():
         raise InputError(f"{data}: no image of the {split} split shows any of the classes; check its annotations")
 

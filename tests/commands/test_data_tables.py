@@ -85,6 +85,23 @@ def test_hospitals_of_a_table_are_clients(place: Place, run: Command, tmp_path: 
     )
 
 
+def test_a_folder_without_training_images_is_scored_and_not_trained_on(
+    place: Place, run: Command, tmp_path: Path
+) -> None:
+    photos = own_photos(tmp_path / "photos")
+    words = place.train_words(tmp_path / "a", t=None, rounds=1)
+    assert run(*words, "--data", f"folder:{photos}", "--by", "hospital").code == 0
+    evaluated = run(
+        "evaluate", "--checkpoint", tmp_path / "a" / "checkpoint", "--data", f"folder:{photos},test_share=1",
+        "--cache", place.cache,
+    )  # fmt: skip
+    assert evaluated.code == 0
+    assert "note: " in evaluated.err
+    assert json.loads((tmp_path / "a" / "evaluation.json").read_text())["test"]["num_images"] == 30
+    refused = run(*words[:-1], tmp_path / "b", "--data", f"folder:{photos},test_share=1")
+    assert_refused(refused, "folder: there are no train images")
+
+
 def test_pairs_are_listed(run: Command, tmp_path: Path) -> None:
     data = "scenes:num_train=300,num_test=300,spurious=0.9,styles=noto"
     words = ["data", "pairs", "--data", data, "--cache", tmp_path / "cache", "--num-pairs", 3]

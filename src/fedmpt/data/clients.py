@@ -128,7 +128,7 @@ def _check_names(path: Path, folders: Sequence[Path]) -> None:
 
 def _read_site(folder: Path, options: Options) -> _Site:
     listing = read_folder(folder, options)
-    return _Site(folder.name, listing, divide(listing, options, needs_test=False))
+    return _Site(folder.name, listing, divide(listing, options, needs_test=False, needs_train=True))
 
 
 def _all_classes(listings: Sequence[Listing]) -> tuple[str, ...]:

@@ -174,7 +174,6 @@ WRONG = {
     "wrong split": ("path,labels,split\na.jpg,cat,train\nb.jpg,x,tst\n", r"line 3: split is 'tst'; did you mean 't"),
     "no split": ("path,labels,split\na.jpg,cat,train\nb.jpg,cat,\n", r"line 3: split is ''"),
     "only train": ("path,labels,split\na.jpg,cat,train\nb.jpg,dog,train\n", r"split that is given has no test images"),
-    "only test": ("path,labels,split\na.jpg,cat,test\nb.jpg,dog,test\n", r"split that is given has no train images"),
     "path twice": ("path,labels\na.jpg,cat\nb.jpg,x\na.jpg,dog\n", r"line 4: .*a\.jpg' is listed twice, .* line 2"),
     "path twice, spelled differently": (
         "path,labels\nsub/c.png,cat\nb.jpg,x\nsub/./c.png,dog\n",

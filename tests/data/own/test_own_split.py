@@ -163,9 +163,21 @@ def test_a_given_split_beside_folders_of_splits(tmp_path: Path) -> None:
         load_folder(tmp_path)
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, float("nan")])
+def test_all_images_can_be_for_the_test(many: Path, tmp_path: Path) -> None:
+    data = load_folder(many, test_share=1.0)
+    assert (len(data.train), len(data.test)) == (0, 200)
+    assert data.train.labels.shape == (0, 2)
+    assert any("all 200 images are for the test" in note for note in data.notes)
+    assert not any("no train image shows" in note for note in data.notes)
+    write_csv(many, "path,labels,split", *(f"{name},cat,test" for name in MANY))
+    given = load_folder(many)
+    assert (len(given.train), len(given.test)) == (0, 200)
+    assert any("no train images" in note for note in given.notes)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.1, -0.1, float("nan")])
 def test_shares_out_of_range(many: Path, share: float) -> None:
-    with pytest.raises(InputError, match="it must be between 0 and 1"):
+    with pytest.raises(InputError, match="it must be in "):
         load_folder(many, test_share=share)
 
 

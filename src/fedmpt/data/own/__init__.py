@@ -30,8 +30,8 @@ def load_folder(
     ``classes`` is a text file of class names, one a line, in the order they are to have; without it they are those
     of the labels, sorted. ``separator`` is what separates labels in a cell: one symbol, or ``comma``, ``semicolon``,
     ``space``, ``bar``; by itself it is ``|`` or ``;``, whichever is in use. Without a given split ``test_share`` of
-    the images, in (0, 1), are held out by a hash of ``seed`` and their path below the folder. ``links`` says what
-    to do with links out of the folder.
+    the images, in (0, 1], are held out by a hash of ``seed`` and their path below the folder; with 1 there is nothing
+    to train on, and everything to score. ``links`` says what to do with links out of the folder.
 
     Raises:
         InputError: if an option is wrong, there are no labels, or a file, a line or an image's path is wrong.
@@ -59,8 +59,8 @@ def read_options(
     for name, value, choices in (("format", format, get_args(Format)), ("links", links, get_args(Links))):
         if value not in choices:
             raise InputError(f"{name} is {value!r}{closest(value, choices)}; it may be: {', '.join(choices)}")
-    if not 0 < test_share < 1:
-        raise InputError(f"test_share is {test_share}; it must be between 0 and 1: the share of images for the test")
+    if not 0 < test_share <= 1:
+        raise InputError(f"test_share is {test_share}; it must be in (0, 1]: the share of images for the test")
     names = None if classes is None else read_classes(classes)
     return Options(
         format=format,

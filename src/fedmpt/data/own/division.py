@@ -22,16 +22,19 @@ class Parts:
     notes: tuple[str, ...]
 
 
-def divide(listing: Listing, options: Options, *, needs_test: bool = True) -> Parts:
+def divide(listing: Listing, options: Options, *, needs_test: bool = True, needs_train: bool = False) -> Parts:
     """The given split, or one by names: an image is held out for the test whatever other images there are.
 
-    Validation images are the test where no others are, and otherwise left out. ``needs_test`` says whether the
-    test may be empty.
+    Validation images are the test where no others are, and otherwise left out. ``needs_test`` and ``needs_train`` say
+    which part may not be empty; what has test images alone can be scored.
 
     Raises:
         InputError: if a part that is needed has no image.
     """
     if listing.splits[0] is None:
+        if options.test_share == 1 and not needs_train:
+            note = f"{listing.root}: all {len(listing.keys)} images are for the test (test_share=1)"
+            return Parts((), tuple(range(len(listing.keys))), (note,))
         return _hold_out(listing, options, needs_test=needs_test)
     rows = {name: [row for row, split in enumerate(listing.splits) if split == name] for name in ("train", "test")}
     validation = [row for row, split in enumerate(listing.splits) if split == "validation"]
@@ -41,14 +44,13 @@ def divide(listing: Listing, options: Options, *, needs_test: bool = True) -> Pa
     elif validation:
         rows["test"] = validation
         notes = (f"{listing.root}: there are no test images; the {len(validation)} validation images are the test",)
-    for name in ("train", "test"):
-        if not rows[name] and (name == "train" or needs_test):
+    for name, is_needed in (("train", needs_train), ("test", needs_test)):
+        if not rows[name] and is_needed:
             raise InputError(
                 f"{listing.root}: the split that is given has no {name} images; name some, or give no split to have "
                 "some held out as test images (test_share)"
             )
-    if not rows["test"]:
-        notes += (f"{listing.root}: no test images",)
+    notes += tuple(f"{listing.root}: no {name} images" for name in ("train", "test") if not rows[name])
     return Parts(tuple(rows["train"]), tuple(rows["test"]), notes)
 
 
@@ -89,6 +91,8 @@ def select(listing: Listing, name: str, rows: Sequence[int], labels: Int8[Tensor
 
 def label_notes(class_names: Sequence[str], split: Split) -> Iterator[str]:
     """Classes that no image of a split shows."""
+    if not len(split):
+        return
     shown = (split.labels == PRESENT).any(dim=0).tolist()
     if lacking := [name for name, is_shown in zip(class_names, shown, strict=True) if not is_shown]:
         yield f"no {split.name} image shows: {some(lacking)}"
