@@ -6,6 +6,10 @@ of 32 and in order by 64. Every way runs in a process of its own, with its priva
 two ways take turns, and take turns in being first. Prints a table, writes JSON, and deletes the store.
 
     python benchmarks/speed/feature_store.py [--rows 8000] [--folder DIR] [--out FILE]
+
+That limit leaves the disk cache out. As on a machine that has no more memory at all, where systemd allows it:
+
+    systemd-run --user --scope -p MemoryMax=2G python benchmarks/speed/feature_store.py
 """
 
 from __future__ import annotations

@@ -130,6 +130,9 @@ def _build(options: BuildOptions) -> None:
     data = load_data(options.data, cache=cache, progress=True)
     backbone = load_backbone(options.backbone, device=options.device, dtype=DTYPES[options.dtype])
     for split in (data.train, data.test):
+        if len(split) == 0:  # Images to test on alone, or to train on.
+            console.print(f"{split.name}: no images", markup=False)
+            continue
         try:
             stored = open_features(
                 backbone,

@@ -8,13 +8,14 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from command_line import Command, Outcome, Place
 
 from fedmpt import cli
-from fedmpt.data import feature_build
+from fedmpt.data import feature_build, load_data
 from fedmpt.data.feature_files import read_store
 from fedmpt.features_command import features
 
@@ -79,6 +80,19 @@ def test_build_says_what_there_is(place: Place, cache: Path, run: Command) -> No
     assert train.startswith("train: 24 images, 16 x 40, 32.6 kB in float16, in ")
     assert test.startswith("test: 8 images, 16 x 40, 10.9 kB in float16, in ")
     assert Path(train.split(" in ")[-1]).name in stores(cache)
+
+
+def test_a_data_set_with_nothing_to_train_on(
+    place: Place, cache: Path, run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load_data(f"voc:{place.voc}")
+    empty = replace(data.train, files=(), labels=data.train.labels[:0])
+    monkeypatch.setattr("fedmpt.data.load_data", lambda spec, **options: replace(data, train=empty))
+    outcome = run(*build_words(place, cache))
+    assert outcome.code == 0
+    train, test = outcome.err.splitlines()
+    assert train == "train: no images"
+    assert test.startswith("test: 8 images, ")
 
 
 def test_other_number_formats(place: Place, cache: Path, run: Command) -> None:

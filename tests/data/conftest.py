@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from fake_backbone import write_split
+from feature_builds import build, store_of
 
 from fedmpt.types import Split
 
@@ -18,3 +19,10 @@ def split(tmp_path: Path) -> Split:
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def whole(split: Split, tmp_path: Path) -> dict[str, bytes]:
+    """What a build that nobody stopped leaves."""
+    build(split, tmp_path / "whole")
+    return store_of(tmp_path / "whole")

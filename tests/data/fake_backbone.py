@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from fedmpt.data.feature_store import FeatureSet
+from fedmpt.data.images import read_image
 from fedmpt.types import Split
 
 Encode = Callable[[Tensor], Any]
@@ -71,3 +73,13 @@ def stores(cache: Path) -> list[str]:
     names = sorted(folder.name for folder in (cache / "features").iterdir())
     assert all(re.fullmatch(r"[0-9a-f]{64}(\.part)?", name) for name in names)
     return [name for name in names if not name.endswith(".part")]
+
+
+def direct_features(backbone: FakeBackbone, files: tuple[Path, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Without any store, all images in one batch."""
+    with torch.no_grad():
+        return backbone.encode_image(torch.stack([backbone.preprocess(read_image(file)) for file in files]))
+
+
+def all_rows(features: FeatureSet) -> torch.Tensor:
+    return torch.arange(len(features))

@@ -27,7 +27,7 @@ StoreDtype = Literal["float16", "bfloat16", "float32"]
 # Decoding is what takes time beside the tower; beyond this many threads Python itself is the limit.
 NUM_WORKERS = min(8, os.cpu_count() or 1)
 
-# On a CPU activations of larger batches are mapped and cleared anew for every layer: 32 take up to three times as long.
+# On a CPU activations of larger batches are mapped and cleared anew for every layer, which costs more than they save.
 CPU_BATCH_SIZE, GPU_BATCH_SIZE = 4, 32
 
 _log = logging.getLogger(__name__)
@@ -123,21 +123,25 @@ def open_features(
             cache cannot be written or is too small.
     """
     assert split.labels.shape[0] == len(split)
-    if store_dtype not in get_args(StoreDtype):
-        raise InputError(f"store_dtype is {store_dtype!r}; it may be: {', '.join(get_args(StoreDtype))}")
     if batch_size is None:
         batch_size = CPU_BATCH_SIZE if torch.device(device).type == "cpu" else GPU_BATCH_SIZE
-    for name, value in (("batch_size", batch_size), ("num_workers", num_workers)):
-        if value < 1:
-            raise InputError(f"{name} is {value}; it must be at least 1")
+    options = BuildOptions(store_dtype, batch_size, device, skip_corrupt, progress, num_workers)
+    _check(options)
     if len(split) == 0:
         raise InputError(f"split {split.name!r} has no images")
-    options = BuildOptions(store_dtype, batch_size, device, skip_corrupt, progress, num_workers)
     key = store_key(
         backbone, split.files, store_dtype=store_dtype, num_threads=num_workers, progress=progress, cache=cache
     )
     store = _find_or_build(backbone, split, cache / "features" / key, options, data=data)
     return _feature_set(store, split, skip_corrupt=skip_corrupt)
+
+
+def _check(options: BuildOptions) -> None:
+    if options.store_dtype not in get_args(StoreDtype):
+        raise InputError(f"store_dtype is {options.store_dtype!r}; it may be: {', '.join(get_args(StoreDtype))}")
+    for name in ("batch_size", "num_workers"):
+        if getattr(options, name) < 1:
+            raise InputError(f"{name} is {getattr(options, name)}; it must be at least 1")
 
 
 def _find_or_build(backbone: Backbone, split: Split, folder: Path, options: BuildOptions, *, data: str) -> Store:
