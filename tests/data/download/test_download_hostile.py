@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from tiny_archives import member, tar_of, zip_of
-from unpacking import FILES, REPORT, content_of, refuse, write
+from unpacking import FILES, REPORT, assert_refused, content_of, write
 
 from fedmpt.data.download import unpack as unpack_module
 from fedmpt.data.download.unpack import unpack_archive
@@ -28,17 +28,17 @@ NUM_DAMAGED = 60
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
 def test_names_that_lead_elsewhere_are_refused(out: Path, name: str) -> None:
-    refuse(out, tar_of(FILES | {name: b"bad"}), "is no place below the folder")
+    assert_refused(out, tar_of(FILES | {name: b"bad"}), "is no place below the folder")
 
 
 @pytest.mark.parametrize("name", [name for name in HOSTILE_NAMES if name not in ("", "set/\udcff")])
 def test_names_that_lead_elsewhere_are_refused_in_zips(out: Path, name: str) -> None:
-    refuse(out, zip_of(FILES | {name: b"bad"}), "is no place below the folder", name="files.zip")
+    assert_refused(out, zip_of(FILES | {name: b"bad"}), "is no place below the folder", name="files.zip")
 
 
 @pytest.mark.parametrize("name", ["other/x", "set", "setx/y", "/set/x"])
 def test_names_beside_the_root_are_refused(out: Path, name: str) -> None:
-    refuse(out, tar_of(FILES | {name: b"bad"}), "is no place below 'set'|there twice", root="set")
+    assert_refused(out, tar_of(FILES | {name: b"bad"}), "is no place below 'set'|there twice", root="set")
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../x", "images/1.jpg"])
@@ -46,19 +46,19 @@ def test_names_beside_the_root_are_refused(out: Path, name: str) -> None:
     "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, b"?"]
 )
 def test_links_and_devices_are_refused(out: Path, kind: bytes, target: str) -> None:
-    refuse(out, tar_of(FILES, member("set/x", kind, target)), "'set/x' is a link or device")
+    assert_refused(out, tar_of(FILES, member("set/x", kind, target)), "'set/x' is a link or device")
 
 
 @pytest.mark.parametrize("mode", [0o120777, 0o020666, 0o060666, 0o010666, 0o140777])
 def test_links_and_devices_are_refused_in_zips(out: Path, mode: int) -> None:
     info = zipfile.ZipInfo("set/link")
     info.external_attr = mode << 16
-    refuse(out, zip_of({**FILES, info: b"/etc/passwd"}), "'set/link' is a link or device", name="files.zip")
+    assert_refused(out, zip_of({**FILES, info: b"/etc/passwd"}), "'set/link' is a link or device", name="files.zip")
 
 
 def test_a_link_cannot_be_written_through(out: Path) -> None:
     hostile = tar_of({}, member("set", tarfile.SYMTYPE, str(out.parent)))
-    refuse(out, hostile[:512] + tar_of({"set/x": b"bad"}), "is a link or device")
+    assert_refused(out, hostile[:512] + tar_of({"set/x": b"bad"}), "is a link or device")
 
 
 @pytest.mark.parametrize(
@@ -66,30 +66,32 @@ def test_a_link_cannot_be_written_through(out: Path) -> None:
 )
 def test_two_files_in_one_place_are_refused(out: Path, files: list[tuple[str, bytes]]) -> None:
     first, second = (tar_of(dict([file])) for file in files)
-    refuse(out, first[:1024] + second, "is there twice")
+    assert_refused(out, first[:1024] + second, "is there twice")
 
 
 def test_more_bytes_than_announced_are_refused(out: Path) -> None:
     content = tar_of(FILES | {"set/big": b"x" * 5000})
-    refuse(out, content, r"would unpack to 5 files of 5\.0 kB, more than the 4\.0 kB", unpacked_bytes=4000)
+    assert_refused(out, content, r"would unpack to 5 files of 5\.0 kB, more than the 4\.0 kB", unpacked_bytes=4000)
 
 
 def test_a_zip_bomb_is_refused(out: Path) -> None:
     content = zip_of({f"{number}.jpg": bytes(1_000_000) for number in range(20)}, compressed=True)
     assert len(content) < 30_000
-    refuse(out, content, r"20 files of 20\.0 MB, more than the 30\.0 kB", name="files.zip", unpacked_bytes=30_000)
+    assert_refused(
+        out, content, r"20 files of 20\.0 MB, more than the 30\.0 kB", name="files.zip", unpacked_bytes=30_000
+    )
 
 
 def test_more_files_than_any_archive_has_are_refused(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unpack_module, "_MAX_FILES", 3)
-    refuse(out, tar_of(FILES), "would unpack to 4 files")
+    assert_refused(out, tar_of(FILES), "would unpack to 4 files")
 
 
 def test_a_zip_that_lies_about_a_length_is_refused(out: Path) -> None:
     content = bytearray(zip_of({"a.jpg": bytes(1_000_000)}, compressed=True))
     for start in (content.index(b"PK\x03\x04") + 22, content.index(b"PK\x01\x02") + 24):
         content[start : start + 4] = (10).to_bytes(4, "little")
-    refuse(out, bytes(content), "is damaged", name="files.zip", unpacked_bytes=10**9)
+    assert_refused(out, bytes(content), "is damaged", name="files.zip", unpacked_bytes=10**9)
 
 
 def damaged_zips() -> Mapping[str, bytes]:
@@ -116,16 +118,16 @@ def damaged_zips() -> Mapping[str, bytes]:
 
 @pytest.mark.parametrize("content", damaged_zips().values(), ids=damaged_zips().keys())
 def test_damaged_zips_are_refused(out: Path, content: bytes) -> None:
-    refuse(out, content, "is damaged", name="files.zip", unpacked_bytes=10**9)
+    assert_refused(out, content, "is damaged", name="files.zip", unpacked_bytes=10**9)
 
 
 def test_damaged_tars_are_refused(out: Path) -> None:
     whole = tar_of({"a": b"1" * 600, "b": b"2"})
-    refuse(out, whole[:700], "is damaged")
-    refuse(out, whole[:100], "is damaged")
-    refuse(out, b"", "is damaged")
-    refuse(out, b"x" * 2000, "is damaged")
-    refuse(out, zip_of({**FILES}), "is damaged")  # Of the wrong kind.
+    assert_refused(out, whole[:700], "is damaged")
+    assert_refused(out, whole[:100], "is damaged")
+    assert_refused(out, b"", "is damaged")
+    assert_refused(out, b"x" * 2000, "is damaged")
+    assert_refused(out, zip_of({**FILES}), "is damaged")  # Of the wrong kind.
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip", "packed zip"])
@@ -154,4 +156,4 @@ def test_a_packed_tar_is_none_of_ours(out: Path) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz"):
         pass
-    refuse(out, buffer.getvalue(), "is damaged")
+    assert_refused(out, buffer.getvalue(), "is damaged")

@@ -37,7 +37,7 @@ def content_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-def refuse(out: Path, content: bytes, message: str, **options: Any) -> None:
+def assert_refused(out: Path, content: bytes, message: str, **options: Any) -> None:
     """The archive is refused, and neither ``out`` nor the folder around it shows a trace of it."""
     path, archive = write(out, content, **options)
     with pytest.raises(InputError, match=message):
