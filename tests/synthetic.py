@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from fedmpt.data.feature_files import Store, StoreFacts
-from fedmpt.data.feature_store import FeatureSet
+from fedmpt.data.feature_store import FeatureSet, StoredView
 from fedmpt.types import Split
 
 
@@ -20,6 +22,16 @@ def feature_set(patches: Tensor, labels: Tensor, pooled: Tensor | None = None) -
     files = tuple(Path(f"{number}.jpg") for number in range(num_images))
     split = Split("train", files, labels.to(torch.int8))
     return FeatureSet(Store(facts, patches.numpy(), pooled.numpy()), split, torch.arange(num_images), split.labels)
+
+
+def with_views(features: FeatureSet, tokens: Mapping[str, Tensor]) -> FeatureSet:
+    """A feature set whose images also have these streams of tokens [images, S, T, V], by name."""
+    views = {}
+    for name, streams in tokens.items():
+        first, others = streams.flatten(1, 2)[:, 0], streams.flatten(1, 2)[:, 1:]
+        facts = dataclasses.replace(features.store.facts, num_patches=others.shape[1], width=others.shape[2])
+        views[name] = StoredView(Store(facts, others.numpy(), first.numpy()), streams.shape[1])
+    return dataclasses.replace(features, views=views)
 
 
 def separable(num_images: int, *, num_classes: int, width: int, num_patches: int = 6, seed: int = 0) -> FeatureSet:

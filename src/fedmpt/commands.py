@@ -110,6 +110,7 @@ def evaluate(words: list[str]) -> None:
         device=options.device,
         skip_corrupt=options.skip_corrupt,
         data=options.data,
+        views=trained.method.views,
     )
     found = probabilities(trained.method, features)
     oracle = options.protocol == "oracle"

@@ -28,6 +28,20 @@ def csra_logits(tokens: Float[Tensor, "B M D"], text: Float[Tensor, "C D"]) -> F
     return CSRA_POOL_SCALE * (similarity.softmax(1) * similarity).sum(1)
 
 
+def dual_probabilities(
+    tokens: Float[Tensor, "B M D"], positive: Float[Tensor, "C D"], negative: Float[Tensor, "C D"]
+) -> Float[Tensor, "B C"]:
+    """Probability that a class is there, from a text feature that says so and one that says it is not (DualCoOp).
+
+    Each image token counts by its similarity to the *positive* text, in both logits; then a softmax over the two.
+    """
+    tokens = F.normalize(tokens, dim=-1)
+    found, missed = (CSRA_PATCH_SCALE * tokens @ F.normalize(text, dim=-1).T for text in (positive, negative))
+    weights = found.softmax(1)
+    # A softmax over two logits is the sigmoid of their difference.
+    return (CSRA_POOL_SCALE * (weights * (found - missed)).sum(1)).sigmoid()
+
+
 class SigmoidCalibration(nn.Module):
     """Probabilities from the CSRA logits of methods with one prompt a class.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from jaxtyping import Float, Int8
 from torch import Tensor
 
@@ -31,3 +32,8 @@ def asymmetric_loss(
     per_label = -positive.where(labels == PRESENT, negative)
     # The paper leaves the reduction open; a sum over classes keeps the step size independent of their number.
     return per_label.masked_fill(labels == UNKNOWN, 0).sum(-1).mean()
+
+
+def text_anchor_loss(text: Float[Tensor, "C D"], anchor: Float[Tensor, "C D"]) -> Float[Tensor, ""]:
+    """One minus the mean cosine of text features with those of hand-written prompts (KgCoOp, Yao et al. 2023)."""
+    return 1 - F.cosine_similarity(text, anchor, dim=-1).mean()

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedmpt.backbone import load_backbone
+from fedmpt.backbone.views import tokens_of
 from fedmpt.config import DTYPES, RunConfig
 from fedmpt.data.images import read_image
 from fedmpt.federated.calibrate import Calibration
@@ -85,12 +86,23 @@ def predict(trained: Trained, images: Sequence[Path], *, batch_size: int = 16) -
 @torch.no_grad()
 def _probabilities(trained: Trained, images: Sequence[Path], text: Tensor) -> Float[Tensor, "B C"]:
     pixels = torch.stack([trained.backbone.preprocess(read_image(path)) for path in images])
-    device = trained.method.device
-    # Rounded as the stored features are, so that an image scores the same here and in evaluate.
+    pixels = pixels.to(trained.method.device)
+    patches, pooled = _seen(trained, trained.backbone, pixels)
+    views = {
+        name: tokens_of(*_seen(trained, view.of(trained.backbone), pixels), num_streams=view.num_streams)
+        for name, view in trained.method.views.items()
+    }
+    unknown = torch.full((len(images), len(trained.class_names)), -1, dtype=torch.int8, device=pixels.device)
+    return trained.method(Batch(patches, pooled, unknown, views), text).cpu()
+
+
+def _seen(
+    trained: Trained, backbone: Backbone, pixels: Float[Tensor, "B 3 H W"]
+) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B D"]]:
+    """Features rounded as the stored ones are, so that an image scores the same here and in evaluate."""
     stored = getattr(torch, trained.config.store_dtype)
-    patches, pooled = (part.to(stored).float() for part in trained.backbone.encode_image(pixels.to(device)))
-    unknown = torch.full((len(images), len(trained.class_names)), -1, dtype=torch.int8, device=device)
-    return trained.method(Batch(patches, pooled, unknown), text).cpu()
+    patches, pooled = (part.to(stored).float() for part in backbone.encode_image(pixels))
+    return patches, pooled
 
 
 def _labels(trained: Trained, row: Float[Tensor, " C"]) -> list[Label]:

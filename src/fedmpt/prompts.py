@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -81,6 +82,19 @@ def context_from(
     ids = token_ids(tokenizer, phrase)[-num_tokens:]
     drawn = random_context(num_tokens - len(ids), tower.width, generator=generator).to(tower.device)
     return torch.cat([drawn, tower.embed_tokens(torch.tensor(ids, dtype=torch.int64))])
+
+
+@torch.no_grad()
+def hand_written_features(
+    tower: TextTower, tokenizer: Tokenizer, class_names: Sequence[str], *, prefix: str = "a photo of a"
+) -> Float[Tensor, "C D"]:
+    """Normalised frozen features of the prompts ``"PREFIX CLASS."``; an empty prefix gives bare class names.
+
+    Raises:
+        InputError: as `PromptTemplate`.
+    """
+    template = PromptTemplate(tower, tokenizer, class_names, prefix_texts=[prefix])
+    return F.normalize(tower.encode(template.embed())[0], dim=-1)
 
 
 def random_context(*shape: int, generator: torch.Generator) -> Float[Tensor, "..."]:

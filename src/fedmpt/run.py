@@ -90,8 +90,12 @@ def prepare(config: RunConfig, *, cache: Path, show_progress: bool) -> Prepared:
             skip_corrupt=config.skip_corrupt,
             progress=show_progress,
             data=config.data,
+            views=views,
         )
-        for split in (hide_labels(config, data.train), data.test)
+        for split, views in (
+            (hide_labels(config, data.train), {**method.views, **method.training_views}),
+            (data.test, method.views),
+        )
     ]
     train, test = sets
     if test.skipped:  # Asked again here: scores come after the training.

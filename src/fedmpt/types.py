@@ -9,6 +9,9 @@ Axis letters, the same in every file:
 ``N``  conditions (or, more generally, prompts a class has)
 ``D``  width of the joint image-text embedding space
 ``W``  width of the text tower (its token embeddings)
+``V``  width of the image tower
+``T``  tokens in the image tower: the class token and the patches
+``S``  streams of tokens of an image, see `fedmpt.backbone.views`
 =====  ==========================================================
 """
 
@@ -73,12 +76,14 @@ class ImageData:
 class Batch:
     """What a method sees of some images: features of the frozen image tower, and labels.
 
-    Features are in the text tower's space and not normalised.
+    Features are in the text tower's space and not normalised. ``views`` holds what a method reads of the images
+    beside that, by its own names: streams of tokens [B, S, T, V], each with the class token first.
     """
 
     patches: Float[Tensor, "B M D"]
     pooled: Float[Tensor, "B D"]
     labels: Int8[Tensor, "B C"]
+    views: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.patches.shape[0]

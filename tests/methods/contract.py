@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from synthetic import feature_set, separable
-from torch import Tensor
+from pictures import pictured
+from synthetic import feature_set, separable, with_views
+from torch import Tensor, nn
 
+from fedmpt.backbone.image_tower import ClipBackbone
+from fedmpt.backbone.views import TowerTokens
 from fedmpt.data.feature_store import FeatureSet
 from fedmpt.federated.checkpoint import load_checkpoint, save_checkpoint
 from fedmpt.federated.client import LocalTraining, local_update
@@ -25,17 +28,19 @@ TRAINING = LocalTraining(batch_size=8)
 
 
 class MethodContract:
-    """The suite. ``learning_rate`` is one at which the loss falls within a few rounds of three steps."""
+    """The suite. ``learning_rate`` is one at which the loss falls within a few rounds of three steps;
+    ``uses_unlabelled`` says that the loss has a part for images without any label."""
 
     learning_rate = 0.01
+    uses_unlabelled = False
 
     @pytest.fixture
     def config(self) -> MethodConfig:
         raise NotImplementedError("name the method: a fixture that returns its config")
 
     @pytest.fixture
-    def features(self, backbone: Backbone) -> FeatureSet:
-        return images(backbone)
+    def features(self, method: Method, backbone: Backbone) -> FeatureSet:
+        return images(method, backbone)
 
     @pytest.fixture
     def method(self, config: MethodConfig, backbone: Backbone) -> Method:
@@ -72,11 +77,16 @@ class MethodContract:
         sharp = copy.copy(backbone)
         sharp.logit_scale = 1000.0
         method, generator = build(config, sharp), torch.Generator().manual_seed(0)
-        set_state(method, {name: torch.randn(t.shape, generator=generator) for name, t in get_state(method).items()})
+        wild = {name: torch.randn(tensor.shape, generator=generator) for name, tensor in method.named_parameters()}
+        set_state(method, {**get_state(method), **wild})
         # Patches of an image look alike, so all of them are sure of the same class.
-        looks = torch.randn(100, 1, images(backbone).width, generator=generator)
-        patches = looks + 0.1 * torch.randn(100, 33, looks.shape[-1], generator=generator)
-        assert in_unit_interval(method(whole(feature_set(patches, torch.zeros(100, len(CLASS_NAMES))))))
+        usual = images(method, backbone)
+        looks = torch.randn(100, 1, usual.width, generator=generator)
+        patches = looks + 0.1 * torch.randn(100, usual.num_patches, looks.shape[-1], generator=generator)
+        seen = feature_set(patches, torch.zeros(100, len(CLASS_NAMES)))
+        shapes = {name: usual.views[name].read(torch.tensor([0])).shape[1:] for name in method.views}
+        tokens = {name: torch.randn(100, *shape, generator=generator) for name, shape in shapes.items()}
+        assert in_unit_interval(method.eval()(whole(with_views(seen, tokens))))
 
     def test_every_trained_tensor_gets_a_gradient(self, method: Method, features: FeatureSet) -> None:
         assert all(gradient.isfinite().all() for gradient in gradients_of(method, whole(features)).values())
@@ -87,18 +97,21 @@ class MethodContract:
             assert gradient.abs().max() > 0, f"{name} is never trained"
 
     def test_training_moves_every_tensor_of_the_state_and_nothing_else(
-        self, method: Method, features: FeatureSet, backbone: Backbone
+        self, method: Method, features: FeatureSet, backbone: ClipBackbone
     ) -> None:
-        frozen = {name: tensor.clone() for name, tensor in backbone.text_model.state_dict().items()}
+        towers = nn.ModuleList([backbone.text_model, backbone.image_blocks])
+        frozen = {name: tensor.clone() for name, tensor in towers.state_dict().items()}
         before = get_state(method)
         after = self.train(method, features, rounds=4, weight_decay=0.0)
         assert not [name for name in before if torch.equal(before[name], after[name])]
-        assert same(backbone.text_model.state_dict(), frozen)
-        assert all(p.grad is None and not p.requires_grad for p in backbone.text_model.parameters())
+        assert same(towers.state_dict(), frozen)
+        assert all(p.grad is None and not p.requires_grad for p in towers.parameters())
 
     def test_state_is_what_is_trained(self, method: Method) -> None:
+        """And running statistics of batches, which training moves too, where there are some."""
         trained = {name for name, parameter in method.named_parameters() if parameter.requires_grad}
-        assert method.state_dict().keys() == trained
+        assert method.state_dict().keys() == trained | {name for name, _ in method.named_buffers()}
+        assert bool(dict(method.named_buffers())) == sees_batches(method)
         assert method.is_trained == bool(trained)
         assert all(tensor.dtype == torch.float32 for tensor in method.state_dict().values())
 
@@ -157,20 +170,23 @@ class MethodContract:
         assert torch.equal(probabilities(other, features), probabilities(method, features))
 
     def test_images_with_unknown_labels_change_nothing(self, method: Method, features: FeatureSet) -> None:
+        if self.uses_unlabelled:
+            pytest.skip("the loss has a part that needs no labels")
+        method.eval()  # Statistics of a batch are of all its images.
         labels = features.labels.clone()
         labels[::2] = UNKNOWN
-        others = features.store.patches.copy()
-        others[::2] = others[1::2]
+        rows = torch.arange(len(features))
+        others = features.subset(torch.where(rows % 2 == 0, rows + 1, rows))
         losses, gradients = [], []
-        for patches in (features.store.patches, others):
-            batch = whole(feature_set(torch.from_numpy(patches), labels))
+        for some in (features, others):
+            batch = whole(dataclasses.replace(some, labels=labels))
             losses.append(method.loss(batch))
             gradients.append(gradients_of(method, batch))
         torch.testing.assert_close(losses[1], losses[0], atol=0, rtol=1e-6)
         torch.testing.assert_close(gradients[1], gradients[0], atol=1e-7, rtol=1e-4)
         # The same images with known labels do count.
-        known = features.store.patches, others
-        first, second = (method.loss(whole(feature_set(torch.from_numpy(some), features.labels))) for some in known)
+        known = [dataclasses.replace(some, labels=features.labels) for some in (features, others)]
+        first, second = (method.loss(whole(some)) for some in known)
         assert first != second
 
     def test_an_image_scores_the_same_in_any_company(self, method: Method, features: FeatureSet) -> None:
@@ -190,12 +206,26 @@ class MethodContract:
     def test_trains_in_evaluation_mode_and_scores_in_training_mode_alike(
         self, method: Method, features: FeatureSet
     ) -> None:
-        assert torch.equal(method.train()(whole(features)), method.eval()(whole(features)))
+        alike = torch.equal(method.train()(whole(features)), method.eval()(whole(features)))
+        assert alike != sees_batches(method)
 
 
-def images(backbone: Backbone) -> FeatureSet:
-    """Two dozen images of `CLASS_NAMES`, three steps of `TRAINING`, in the joint space of the backbone."""
-    return separable(24, num_classes=len(CLASS_NAMES), width=backbone.text_model.config.projection_dim)
+def images(method: Method, backbone: Backbone) -> FeatureSet:
+    """Two dozen images of `CLASS_NAMES`, three steps of `TRAINING`, with all the method reads of them."""
+    num_images, num_classes = 24, len(CLASS_NAMES)
+    views = {**method.views, **method.training_views}
+    if any(isinstance(view, TowerTokens) for view in views.values()):
+        return pictured(backbone, views, num_images=num_images, num_classes=num_classes)
+    features = separable(num_images, num_classes=num_classes, width=backbone.text_model.config.projection_dim)
+    # Another view of an image has features like its own.
+    batch, generator = whole(features), torch.Generator().manual_seed(7)
+    tokens = torch.cat([batch.pooled[:, None], batch.patches], dim=1)[:, None]
+    return with_views(features, {name: tokens + 0.3 * torch.randn(tokens.shape, generator=generator) for name in views})
+
+
+def sees_batches(method: Method) -> bool:
+    """Whether an image's score in training depends on the others of its batch."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in method.modules())
 
 
 def build(config: MethodConfig, backbone: Backbone, *, seed: int = 0) -> Method:

@@ -49,9 +49,18 @@ def fedmpt_parts() -> dict[str, FedMPTConfig]:
 ALL = TABLE | ZERO_SHOT_HEADS | fedmpt_parts()
 
 
+RATES: dict[str, float] = {}
+"""Learning rates at which the loss falls within a few steps, where they are not the suite's own."""
+
+USE_UNLABELLED: set[str] = set()
+"""Methods whose loss has a part for images without labels."""
+
+
 class TestMethods(MethodContract):
     @pytest.fixture(params=ALL.values(), ids=ALL.keys())
     def config(self, request: pytest.FixtureRequest) -> MethodConfig:
+        self.learning_rate = RATES.get(request.param.name, MethodContract.learning_rate)
+        self.uses_unlabelled = request.param.name in USE_UNLABELLED
         return request.param
 
     def test_config_survives_json(self, config: MethodConfig) -> None:

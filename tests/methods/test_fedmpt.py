@@ -44,7 +44,7 @@ def randomised(config: FedMPTConfig, backbone: Backbone, *, seed: int = 0) -> Fe
 
 
 def few(backbone: Backbone, num_images: int = 4) -> Batch:
-    return images(backbone).batch(torch.arange(num_images))
+    return images(build(FedMPTConfig(), backbone), backbone).batch(torch.arange(num_images))
 
 
 def cosines_inputs(seed: int = 0) -> list[Tensor]:
@@ -105,7 +105,7 @@ def test_training_starts_from_zero_shot_clip(backbone: Backbone, adapters: bool)
         num_class_context=2,
     )
     zero_shot = build(ZeroShotConfig(template="of a {}.", head="patches"), backbone)
-    batch = whole(images(backbone))
+    batch = whole(images(zero_shot, backbone))
     torch.testing.assert_close(build(start, backbone)(batch), zero_shot(batch), atol=1e-6, rtol=1e-5)
 
 

@@ -26,7 +26,8 @@ def test_context_stands_before_the_class_name(backbone: Backbone) -> None:
 
 
 def test_prediction_is_the_calibrated_csra_head(backbone: Backbone) -> None:
-    method, batch = build(CONFIG, backbone), whole(images(backbone))
+    method = build(CONFIG, backbone)
+    batch = whole(images(method, backbone))
     scale, bias = torch.tensor(1.7), torch.tensor(-0.4)
     state = get_state(method)
     set_state(method, {**state, "calibration.scale": scale, "calibration.bias": bias})

@@ -35,7 +35,8 @@ def expected(head: str, batch: Batch, text: Tensor, logit_scale: float) -> Tenso
 @pytest.mark.parametrize("template", ["a photo of a {}.", "the {}.", " {}."])
 @pytest.mark.parametrize("head", ["patches", "pooled", "csra"])
 def test_heads(backbone: Backbone, head: Any, template: str) -> None:
-    method, batch = build(ZeroShotConfig(template=template, head=head), backbone), whole(images(backbone))
+    method = build(ZeroShotConfig(template=template, head=head), backbone)
+    batch = whole(images(method, backbone))
     found = method(batch)
     torch.testing.assert_close(
         found, expected(head, batch, text_features(backbone, template), backbone.logit_scale), atol=1e-5, rtol=0

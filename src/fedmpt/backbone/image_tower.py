@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
@@ -53,6 +55,18 @@ class ImageBlock(nn.Module):
     def forward(self, tokens: Float[Tensor, "B T V"]) -> Float[Tensor, "B T V"]:
         out = self.layer(tokens, attention_mask=None)
         return out[0] if isinstance(out, tuple) else out
+
+    def value_attention(self, tokens: Float[Tensor, "B T V"]) -> Float[Tensor, "B T V"]:
+        """What the block's attention gives where values stand for queries and keys: tokens attend to their likes.
+
+        ``softmax(v v^T / sqrt(d_h)) v`` for every head, then the output projection (RAM, Tan et al. 2025). To be added
+        to a stream beside ``tokens``.
+        """
+        attention: Any = self.layer.self_attn
+        value = attention.v_proj(self.layer.layer_norm1(tokens))  # type: ignore[operator]
+        value = value.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(value, value, value)
+        return attention.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
 class ClipBackbone:
@@ -161,6 +175,27 @@ class ClipBackbone:
             )
         embedded = self._vision.embeddings(pixels.to(self.device, self.dtype))
         return self._vision.pre_layrnorm(embedded)  # transformers' spelling
+
+    def run_blocks(
+        self, tokens: Float[Tensor, "B T V"], *, start: int = 0, prompts: Mapping[int, Float[Tensor, "#B b V"]]
+    ) -> Float[Tensor, "B _ V"]:
+        """Tokens before block ``start`` through all blocks from there; ``prompts[i]`` behind the patches in block i.
+
+        What stood there before is replaced; a block without prompts of its own keeps what is there. Attention has no
+        order, so where prompts stand changes nothing.
+        """
+        assert all(start <= index < len(self.image_blocks) for index in prompts)
+        tokens = tokens.to(self.dtype)
+        for index, block in enumerate(self.image_blocks[start:], start):
+            if index in prompts:
+                own = prompts[index].to(tokens.dtype).expand(len(tokens), -1, -1)
+                tokens = torch.cat([tokens[:, : 1 + self.num_patches], own], dim=1)
+            tokens = block(tokens)
+        return tokens
+
+    def norm_before(self, tokens: Float[Tensor, "B b V"]) -> Float[Tensor, "B b V"]:
+        """The tower's norm in front of its first block, for tokens that are put in there."""
+        return self._vision.pre_layrnorm(tokens.to(self.dtype))
 
     def finish(self, tokens: Float[Tensor, "B T V"]) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B D"]]:
         """Tokens after the last block to patch features and pooled feature, fp32, not normalised.

@@ -7,7 +7,8 @@ and every class suffix attends to them. Only the end-of-text token is read, so t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -37,6 +38,20 @@ class PromptEmbeddings:
     def max_length(self) -> int:
         """Tokens of the longest prompt."""
         return int(self.prefix_lengths.max()) + int(self.ends.max()) + 1
+
+
+@dataclass(frozen=True)
+class DeepTokens:
+    """Learnable tokens that enter the text tower before some of its blocks, by the block's index.
+
+    ``prefix`` and ``suffix`` replace the context tokens in their places, behind [SOS] or at the start of every suffix:
+    [N, b, W] and [C, b, W], where 1 stands for "the same for all" (MaPLe, TCP). ``inserted`` [N, b, W] stand behind
+    [SOS] during that block alone and have no positions (RAM).
+    """
+
+    prefix: Mapping[int, Float[Tensor, "N b W"]] = field(default_factory=dict)
+    suffix: Mapping[int, Float[Tensor, "C b W"]] = field(default_factory=dict)
+    inserted: Mapping[int, Float[Tensor, "N b W"]] = field(default_factory=dict)
 
 
 class TextTower:
@@ -78,17 +93,23 @@ class TextTower:
         """Frozen token embeddings in fp32, without positions."""
         return self.token_embedding(ids.to(self.device)).float()
 
-    def encode(self, prompts: PromptEmbeddings) -> Float[Tensor, "N C D"]:
+    def encode(self, prompts: PromptEmbeddings, deep: DeepTokens | None = None) -> Float[Tensor, "N C D"]:
         """Projected features at the end-of-text token of every prompt, fp32, not normalised.
 
         Equals the tower run on each whole prompt (to rounding), and so do the gradients.
         """
         assert prompts.max_length <= self.max_length, "prompts.py checks the length with a message"
+        deep = deep or DeepTokens()
         tokens = self._with_positions(prompts)
         tree = _PromptTree.of(prompts)
-        for layer in self.layers[:-1]:
-            tokens = self._block(layer, tokens, tree)
-        ends = self._last_block(self.layers[-1], tokens, tree)
+        last = len(self.layers) - 1
+        assert all(index <= last for index in (*deep.prefix, *deep.suffix, *deep.inserted))
+        for index, layer in enumerate(self.layers[:last]):
+            tokens, wider = _with_deep_tokens(tokens, tree, deep, index)
+            tokens = self._block(layer, tokens, wider)
+            if wider is not tree:
+                tokens = torch.cat([tokens[:, :1], tokens[:, 1 + wider.prefix_size - tree.prefix_size :]], dim=1)
+        ends = self._last_block(self.layers[last], *_with_deep_tokens(tokens, tree, deep, last))
         return self.projection(self.final_norm(ends)).float()
 
     def _with_positions(self, prompts: PromptEmbeddings) -> Float[Tensor, "N L W"]:
@@ -157,8 +178,40 @@ class _PromptTree:
             suffix_bias=torch.zeros(later.shape, device=device).masked_fill(later, -torch.inf),
         )
 
+    def with_inserted(self, num: int) -> _PromptTree:
+        """The same with ``num`` more tokens behind [SOS] in every prefix."""
+        bias = self.prefix_bias
+        return replace(
+            self,
+            prefix_size=self.prefix_size + num,
+            end_index=self.end_index + num,
+            prefix_bias=torch.cat([bias[..., :1], bias.new_zeros(*bias.shape[:-1], num), bias[..., 1:]], dim=-1),
+        )
+
     def suffixes(self, heads: Float[Tensor, "N H L d"]) -> Float[Tensor, "N H C S d"]:
         return heads[:, :, self.prefix_size :].unflatten(2, (self.num_classes, self.suffix_size))
+
+
+def _with_deep_tokens(
+    tokens: Float[Tensor, "N L W"], tree: _PromptTree, deep: DeepTokens, index: int
+) -> tuple[Float[Tensor, "N _ W"], _PromptTree]:
+    """The tokens as block ``index`` gets them, and where they lie."""
+    num_prefixes, width = tokens.shape[0], tokens.shape[-1]
+    if index in deep.prefix:
+        own = deep.prefix[index].to(tokens.dtype).expand(num_prefixes, -1, -1)
+        assert 1 + own.shape[1] <= tree.prefix_size
+        tokens = torch.cat([tokens[:, :1], own, tokens[:, 1 + own.shape[1] :]], dim=1)
+    if index in deep.suffix:
+        own = deep.suffix[index].to(tokens.dtype).expand(num_prefixes, tree.num_classes, -1, -1)
+        suffixes = tokens[:, tree.prefix_size :].unflatten(1, (tree.num_classes, tree.suffix_size))
+        assert own.shape[2] <= tree.suffix_size
+        suffixes = torch.cat([own, suffixes[:, :, own.shape[2] :]], dim=2)
+        tokens = torch.cat([tokens[:, : tree.prefix_size], suffixes.reshape(num_prefixes, -1, width)], dim=1)
+    if index in deep.inserted:
+        own = deep.inserted[index].to(tokens.dtype).expand(num_prefixes, -1, -1)
+        tokens = torch.cat([tokens[:, :1], own, tokens[:, 1:]], dim=1)
+        tree = tree.with_inserted(own.shape[1])
+    return tokens, tree
 
 
 def _prefix_attention(query: Tensor, key: Tensor, value: Tensor, tree: _PromptTree) -> Float[Tensor, "N H P d"]:

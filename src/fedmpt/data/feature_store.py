@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Int8, Int64
+from jaxtyping import Float, Int8, Int64
 from torch import Tensor
 
+from fedmpt.backbone.views import ImageView, tokens_of
 from fedmpt.data.feature_build import BuildOptions, build_store, corrupt_image
 from fedmpt.data.feature_files import DamagedStoreError, Origin, Store, build_folder, publish, read_store
 from fedmpt.data.fingerprint import fingerprint, store_key
@@ -34,17 +36,30 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
+class StoredView:
+    """Tokens of all images of a split, in the rows of their features; see `fedmpt.backbone.views`."""
+
+    store: Store
+    num_streams: int
+
+    def read(self, rows: Int64[Tensor, "B"]) -> Float[Tensor, "B S T V"]:
+        others, first = self.store.read(rows.numpy())
+        return tokens_of(others.float(), first.float(), num_streams=self.num_streams)
+
+
+@dataclass(frozen=True, eq=False)
 class FeatureSet:
     """Features and labels of images. `subset` makes views that share the store, so a client costs nothing.
 
     ``labels`` is without the images left out as corrupt, which ``skipped`` lists. ``rows`` are the rows of the
-    images in ``store``.
+    images in ``store``. ``views`` are what a method reads beside features, by its own names.
     """
 
     store: Store
     split: Split
     rows: Int64[Tensor, "n"]
     labels: Int8[Tensor, "n C"]
+    views: Mapping[str, StoredView] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.rows.shape[0]
@@ -79,7 +94,10 @@ class FeatureSet:
         self._check_rows(rows)
         patches, pooled = self.store.read(self.rows[rows].numpy())
         return Batch(
-            patches=patches.to(device).float(), pooled=pooled.to(device).float(), labels=self.labels[rows].to(device)
+            patches=patches.to(device).float(),
+            pooled=pooled.to(device).float(),
+            labels=self.labels[rows].to(device),
+            views={name: view.read(self.rows[rows]).to(device) for name, view in self.views.items()},
         )
 
     def subset(self, rows: Int64[Tensor, "B"]) -> FeatureSet:
@@ -89,7 +107,7 @@ class FeatureSet:
             IndexError: if a row is out of range; negative ones are.
         """
         self._check_rows(rows)
-        return FeatureSet(self.store, self.split, self.rows[rows], self.labels[rows])
+        return replace(self, rows=self.rows[rows], labels=self.labels[rows])
 
     def _check_rows(self, rows: Int64[Tensor, "B"]) -> None:
         if rows.numel() and not (0 <= int(rows.min()) and int(rows.max()) < len(self)):
@@ -108,6 +126,7 @@ def open_features(
     progress: bool = True,
     num_workers: int = NUM_WORKERS,
     data: str = "",
+    views: Mapping[str, ImageView] | None = None,
 ) -> FeatureSet:
     """Features of ``split``, from ``cache`` if model, preprocessing and image bytes are what they were.
 
@@ -115,7 +134,7 @@ def open_features(
     at a time (as suits the device unless given) on ``device``, where the backbone must be. Nothing half-finished is
     ever used, and a build that was interrupted goes on where it was. Of several processes that open the same features
     at once, one computes and the others wait. ``skip_corrupt`` leaves out images that cannot be decoded. ``data`` is
-    how the user named the data set, for `fedmpt features list`.
+    how the user named the data set, for `fedmpt features list`. ``views`` are computed and stored in the same way.
 
     Raises:
         InputError: if an option is out of range, an image is missing or corrupt (and not to be skipped) or all
@@ -129,11 +148,26 @@ def open_features(
     _check(options)
     if len(split) == 0:
         raise InputError(f"split {split.name!r} has no images")
+    return replace(
+        _open(backbone, split, cache, options, data),
+        views={
+            name: StoredView(_open(view.of(backbone), split, cache, options, data).store, view.num_streams)
+            for name, view in (views or {}).items()
+        },
+    )
+
+
+def _open(backbone: Backbone, split: Split, cache: Path, options: BuildOptions, data: str) -> FeatureSet:
     key = store_key(
-        backbone, split.files, store_dtype=store_dtype, num_threads=num_workers, progress=progress, cache=cache
+        backbone,
+        split.files,
+        store_dtype=options.store_dtype,
+        num_threads=options.num_workers,
+        progress=options.progress,
+        cache=cache,
     )
     store = _find_or_build(backbone, split, cache / "features" / key, options, data=data)
-    return _feature_set(store, split, skip_corrupt=skip_corrupt)
+    return _feature_set(store, split, skip_corrupt=options.skip_corrupt)
 
 
 def _check(options: BuildOptions) -> None:

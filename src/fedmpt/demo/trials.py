@@ -96,7 +96,9 @@ def run_trial(
     results = train(config, out=out, resume=True, cache=cache, watcher=watcher)
     trained = load_trained(out / "checkpoint")
     tests = {
-        world: open_features(trained.backbone, load_data(spec, cache=cache).test, cache=cache, data=spec)
+        world: open_features(
+            trained.backbone, load_data(spec, cache=cache).test, cache=cache, data=spec, views=trained.method.views
+        )
         for world, spec in ((world, trial.data(world)) for world in ("natural", "reversed"))
     }
     natural, reversed_ = (world_scores(probabilities(trained.method, test), test) for test in tests.values())
@@ -125,7 +127,7 @@ class _ScoredWatcher:
 
     def started(self, config: RunConfig, prepared: Prepared, *, rounds_done: int) -> None:
         self._method, self._natural = prepared.method, prepared.test
-        self._reversed = open_features(prepared.backbone, self._unseen, cache=self._cache)
+        self._reversed = open_features(prepared.backbone, self._unseen, cache=self._cache, views=prepared.method.views)
         stored = read_json(self._path) if rounds_done and self._path.is_file() else []
         self._lines = [line for line in stored if line["round"] <= rounds_done]
         if not self._lines and prepared.method.is_trained:

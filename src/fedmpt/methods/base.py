@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedmpt.backbone.text_tower import TextTower
+from fedmpt.backbone.views import ImageView
 from fedmpt.losses import asymmetric_loss
 from fedmpt.state import Update, Weighting, mean_state
 from fedmpt.types import Backbone, Batch, InputError, State
@@ -24,6 +25,8 @@ class MethodConfig(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     source: ClassVar[str]
+    learning_rate: ClassVar[float] = 0.05
+    """Where ``--learning-rate`` starts from: what measured best of a few."""
 
     @classmethod
     def paper(cls) -> MethodConfig:
@@ -48,6 +51,11 @@ class Method(nn.Module, ABC):
     personal: frozenset[str] = frozenset()
     """Names of state tensors that stay with their client."""
 
+    views: Mapping[str, ImageView] = {}
+    """What it reads of an image beside the frozen features, by the name under which ``batch.views`` has it."""
+    training_views: Mapping[str, ImageView] = {}
+    """The same for what only `loss` reads."""
+
     @abstractmethod
     def encode_text(self) -> Tensor:
         """What depends on the parameters alone: computed once per step, and once per evaluation."""
@@ -59,6 +67,16 @@ class Method(nn.Module, ABC):
     def loss(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, ""]:
         """What local training minimises; ``text`` as in `forward`."""
         return asymmetric_loss(self(batch, text), batch.labels)
+
+    def start_round(self, round_index: int) -> None:
+        """Told by the client before its local training; rounds count from 1."""
+
+    def neutral_personal(self, shared: State, initial: State) -> State:
+        """The personal tensors with which the global model is scored: those that a new client starts from.
+
+        ``shared`` is the server's state, ``initial`` the personal tensors as `MethodConfig.build` made them.
+        """
+        return initial
 
     def learning_rate_factors(self) -> dict[str, float]:
         """Factors on the learning rate for parameters whose names start so; 1 for all others."""

@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedmpt.backbone.text_tower import TextTower
-from fedmpt.heads import SigmoidCalibration, csra_logits, csra_tokens
-from fedmpt.methods.base import Method, MethodConfig, check_class_names
+from fedmpt.methods.base import MethodConfig, check_class_names
+from fedmpt.methods.single_prompt import SinglePromptMethod
 from fedmpt.prompts import PromptTemplate, context_from
-from fedmpt.types import Backbone, Batch, InputError
+from fedmpt.types import Backbone, InputError
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,9 @@ class PromptFLConfig(MethodConfig):
         return PromptFL(self, backbone, class_names, generator=generator)
 
 
-class PromptFL(Method):
+class PromptFL(SinglePromptMethod):
+    """State: ``context`` [b, W], and the head's calibration."""
+
     def __init__(
         self,
         config: PromptFLConfig,
@@ -44,11 +46,10 @@ class PromptFL(Method):
         *,
         generator: torch.Generator,
     ) -> None:
-        super().__init__()
+        super().__init__(TextTower(backbone.text_model))
         check_class_names(class_names, method="PromptFL")
         if config.num_context < 1:
             raise InputError(f"--num-context must be positive, got {config.num_context}")
-        self.tower = TextTower(backbone.text_model)
         self.template = PromptTemplate(
             self.tower, backbone.tokenizer, class_names, num_prefix_context=config.num_context
         )
@@ -56,12 +57,7 @@ class PromptFL(Method):
             self.tower, backbone.tokenizer, config.context_init, config.num_context, generator=generator
         )
         self.context = nn.Parameter(context)
-        self.calibration = SigmoidCalibration()
         self.to(self.tower.device)
 
     def encode_text(self) -> Float[Tensor, "C D"]:
         return F.normalize(self.tower.encode(self.template.embed(self.context[None]))[0], dim=-1)
-
-    def forward(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
-        text = self.encode_text() if text is None else text
-        return self.calibration(csra_logits(csra_tokens(batch), text))

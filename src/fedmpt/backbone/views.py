@@ -1,0 +1,136 @@
+"""What a method may read of an image beside its frozen features: tokens inside the image tower, or another view of it.
+
+All of these depend on the frozen tower alone, so they are computed once an image and stored like features: only what
+comes behind the first block that a method touches runs in every step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from fedmpt.backbone.image_tower import ClipBackbone
+from fedmpt.backbone.strong_view import strongly_augmented
+from fedmpt.types import Backbone, InputError
+
+
+class ImageView(ABC):
+    """Names something to read of images. Equal views are the same thing, computed and stored once.
+
+    ``num_streams`` (S) rows of tokens of equal length come of every image, each with its class token first.
+    """
+
+    num_streams: int = 1
+
+    @abstractmethod
+    def of(self, backbone: Backbone) -> Backbone:
+        """A backbone whose "features" are this view's tokens: the first one as pooled, all others as patches.
+
+        Raises:
+            InputError: if the backbone does not open its image tower.
+        """
+
+
+@dataclass(frozen=True)
+class TowerTokens(ImageView):
+    """The tokens before block ``block`` of the image tower, class token first; 0 is before the first block.
+
+    With ``with_local`` there is a second stream beside them, which attends by values alone (RAM's local stream).
+    """
+
+    block: int
+    with_local: bool = False
+
+    @property
+    def num_streams(self) -> int:  # type: ignore[override]
+        return 2 if self.with_local else 1
+
+    def of(self, backbone: Backbone) -> Backbone:
+        return _TowerTokensOf(open_tower(backbone), self)
+
+
+@dataclass(frozen=True)
+class StrongView(ImageView):
+    """The frozen features of one strongly augmented copy of the image, the same in every step and every run."""
+
+    def of(self, backbone: Backbone) -> Backbone:
+        return _StrongViewOf(backbone)
+
+
+def open_tower(backbone: Backbone) -> ClipBackbone:
+    """The backbone as one whose image tower can be entered.
+
+    Raises:
+        InputError: if it is a plug-in, which is closed.
+    """
+    if not isinstance(backbone, ClipBackbone):
+        raise InputError(
+            f"this method puts tokens into the image tower, and backbone {backbone.name!r} does not open its own; "
+            "give a model in Hugging Face CLIP layout with --backbone, or choose a method that reads features"
+        )
+    return backbone
+
+
+def tokens_of(
+    others: Float[Tensor, "B L V"], first: Float[Tensor, "B V"], *, num_streams: int
+) -> Float[Tensor, "B S T V"]:
+    """What a view's backbone gives, as streams of tokens."""
+    return torch.cat([first[:, None], others], dim=1).unflatten(1, (num_streams, -1))
+
+
+class _ViewOf:
+    """What all views take over from their backbone."""
+
+    def __init__(self, backbone: Any) -> None:
+        self.plugin = backbone  # The name under which hashes of features look into a wrapper.
+        self.name: str = backbone.name
+        self.image_size: int = backbone.image_size
+        self.logit_scale: float = backbone.logit_scale
+        self.tokenizer = backbone.tokenizer
+        self.text_model = backbone.text_model
+
+    def preprocess(self, image: Image.Image) -> Float[Tensor, "3 H W"]:
+        return self.plugin.preprocess(image)
+
+
+class _TowerTokensOf(_ViewOf):
+    def __init__(self, backbone: ClipBackbone, view: TowerTokens) -> None:
+        super().__init__(backbone)
+        self.view = view
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(f"{self.plugin.fingerprint} {self.view!r}".encode()).hexdigest()
+
+    @torch.no_grad()
+    def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B L V"], Float[Tensor, "B V"]]:
+        tokens = self.plugin.embed_patches(pixels)
+        local = tokens
+        for block in self.plugin.image_blocks[: self.view.block]:
+            if self.view.with_local:
+                local = local + block.value_attention(tokens)
+            tokens = block(tokens)
+        rows = torch.cat([tokens, local], dim=1) if self.view.with_local else tokens
+        return rows[:, 1:].float(), rows[:, 0].float()
+
+
+class _StrongViewOf(_ViewOf):
+    def __getattr__(self, name: str) -> Any:
+        """``fingerprint``, where the backbone has one of its own; the preprocessing tells the views apart."""
+        if name == "plugin":  # Not set yet.
+            raise AttributeError(name)
+        return getattr(self.plugin, name)
+
+    def preprocess(self, image: Image.Image) -> Float[Tensor, "3 H W"]:
+        return self.plugin.preprocess(strongly_augmented(image))
+
+    @torch.no_grad()
+    def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B D"]]:
+        return self.plugin.encode_image(pixels)
