@@ -40,7 +40,9 @@ class PromptTemplate:
     ) -> None:
         prefixes = [token_ids(tokenizer, text) for text in prefix_texts]
         suffixes = [_class_ids(tokenizer, name) for name in class_names]
-        _check_length(tower, prefix_texts, prefixes, class_names, suffixes, 1 + num_prefix_context + num_suffix_context)
+        num_others = 1 + num_prefix_context + num_suffix_context
+        self._max_length = num_others + max(map(len, prefixes)) + max(map(len, suffixes))
+        _check_length(tower, prefix_texts, prefixes, class_names, suffixes, num_others)
         device = tower.device
         self.num_prefix_context = num_prefix_context
         self.num_suffix_context = num_suffix_context
@@ -64,7 +66,9 @@ class PromptTemplate:
             prefix.insert(1, prefix_context)
         if suffix_context is not None:
             suffix.insert(0, suffix_context.expand(num_classes, -1, -1))
-        return PromptEmbeddings(torch.cat(prefix, 1), self._prefix_lengths, torch.cat(suffix, 1), self._ends)
+        return PromptEmbeddings(
+            torch.cat(prefix, 1), self._prefix_lengths, torch.cat(suffix, 1), self._ends, self._max_length
+        )
 
 
 def token_ids(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -47,7 +47,7 @@ def load_clip(folder: Path, *, weights: Path, name: str, device: torch.device, d
         model=model,
         logit_scale=logit_scale,
         tokenizer=tokenizer,
-        text_model=_text_model(model),
+        text_model=text_model_of(model),
         processor=processor,
     )
     _check_tokenizer_fits(folder, model.config.text_config, tokenizer)
@@ -241,7 +241,7 @@ def _preprocessor_file(folder: Path) -> Path:
     return newer if newer.is_file() and not file.is_file() else file
 
 
-def _text_model(model: Any) -> Any:
+def text_model_of(model: Any) -> Any:
     """The text tower by itself, on the weights of ``model``."""
     from transformers import CLIPTextModelWithProjection
 

@@ -18,10 +18,10 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from fedmpt.types import InputError
+from fedmpt.types import InputError, Tokenizer
 
 if TYPE_CHECKING:
-    from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+    from transformers import CLIPTextModelWithProjection
 
 PREPROCESSING_FIELDS = (
     "do_resize",
@@ -89,7 +89,7 @@ class ClipBackbone:
         name: str,
         model: Any,
         logit_scale: float,
-        tokenizer: CLIPTokenizer,
+        tokenizer: Tokenizer,
         text_model: CLIPTextModelWithProjection,
         processor: Any,
     ) -> None:

@@ -29,15 +29,12 @@ class PromptEmbeddings:
     prefix_lengths: Int64[Tensor, " N"]
     suffixes: Float[Tensor, "C S W"]
     ends: Int64[Tensor, " C"]
+    max_length: int
+    """Tokens of the longest prompt."""
 
     @property
     def num_prompts(self) -> int:
         return self.prefixes.shape[0] * self.suffixes.shape[0]
-
-    @property
-    def max_length(self) -> int:
-        """Tokens of the longest prompt."""
-        return int(self.prefix_lengths.max()) + int(self.ends.max()) + 1
 
 
 @dataclass(frozen=True)
