@@ -1,0 +1,101 @@
+"""The JSON files in which texts come: versioned, of one kind, with a note of where they came from.
+
+``{"format": 1, "kind": KIND, "name": "voc2007", "provenance": {...}, KIND: ...}``; name and provenance may be left out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedmpt.files import read_json
+from fedmpt.types import InputError
+
+FORMAT = 1
+MAX_BYTES = 8 * 2**20
+"""The largest shipped file has 20 KB; something as large as this is no list of texts."""
+MAX_TEXT = 200
+"""Characters of one text or name. CLIP's prompts end at 77 tokens."""
+TEXT = f"one line of 1 to {MAX_TEXT} printable characters"
+"""What `is_text` asks for, in messages."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = 60
+
+
+@dataclass(frozen=True)
+class Document:
+    """A file whose head was found right: ``content`` is what stands under its kind, not looked at yet."""
+
+    name: str
+    provenance: Mapping[str, Any]
+    content: Any
+
+
+def read_document(path: Path, *, kind: str, example: str) -> Document:
+    """The document of ``kind`` in a file; ``example`` shows a whole one in messages.
+
+    Raises:
+        InputError: if there is no such file, it is huge or no JSON, a key is given twice, or the head is not that of a
+            document of this format and kind.
+    """
+    value = _parsed(path, example=example)
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected one JSON object, like {example}")
+    _check_head(path, value, kind=kind, example=example)
+    name, provenance = value.get("name", path.stem), value.get("provenance", {})
+    if not is_text(name):
+        raise InputError(f"{path}: name is {shortened(name)}; expected {TEXT}")
+    if not isinstance(provenance, dict):
+        raise InputError(
+            f"{path}: provenance is {shortened(provenance)}; expected an object that says who made the texts, when, how"
+        )
+    return Document(name, provenance, value[kind])
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value can stand in a prompt: one line, not blank, not absurdly long, without control characters."""
+    return isinstance(value, str) and bool(value.strip()) and len(value) <= MAX_TEXT and value.isprintable()
+
+
+def shortened(value: Any) -> str:
+    """A value from a file, for messages: it may be long, or nested too deep for `repr`."""
+    return _SHORT.repr(value)
+
+
+def _parsed(path: Path, *, example: str) -> Any:
+    if not os.path.isfile(path):  # Unlike Path.is_file, it takes names that no file can have.
+        raise InputError(f"{path} is no file; expected one like {example}")
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise InputError(f"{path} has {size} bytes, more than {MAX_BYTES}; expected a short file like {example}")
+    read_json(path)  # Says what is wrong with a file that is no JSON.
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:  # JSON takes the last one and loses the others.
+                raise InputError(f"{path}: {shortened(key)} is given twice; keep one")
+            found[key] = value
+        return found
+
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
+    except RecursionError as error:  # `unique` needs a little more of the stack than reading did.
+        raise InputError(f"{path}: JSON that cannot be read ({error})") from error
+
+
+def _check_head(path: Path, value: Mapping[str, Any], *, kind: str, example: str) -> None:
+    known = ("format", "kind", "name", "provenance", kind)
+    if "kind" in value and value["kind"] != kind:
+        raise InputError(f"{path}: kind is {shortened(value['kind'])}, expected {kind!r}; give a file like {example}")
+    if lacking := [key for key in ("format", "kind", kind) if key not in value]:
+        raise InputError(f"{path}: {lacking[0]!r} is missing; expected a file like {example}")
+    if type(value["format"]) is not int or value["format"] != FORMAT:  # In Python, `True` equals 1.
+        raise InputError(f"{path}: format is {shortened(value['format'])}; this version reads format {FORMAT}")
+    if unknown := [key for key in value if key not in known]:
+        raise InputError(f"{path}: unknown key {shortened(unknown[0])}; known are: {', '.join(known)}")
