@@ -42,6 +42,7 @@ RANKS = {
     "commands": 14,
     "data_command": 14,
     "features_command": 14,
+    "methods_command": 14,
     "demo": 14,
     "cli": 15,
 }

@@ -10,7 +10,7 @@ import torch
 
 from fedmpt.config import RunConfig
 from fedmpt.data.partition import save_partition
-from fedmpt.dealing import deal, hide_labels, setting_of
+from fedmpt.dealing import deal, hide_labels, hold_out, setting_of
 from fedmpt.types import ABSENT, PRESENT, UNKNOWN, ImageData, InputError, Split
 
 NUM_IMAGES, NUM_CLASSES = 60, 4
@@ -100,3 +100,37 @@ def test_hidden_labels_leave_files_and_other_labels_alone(data: ImageData) -> No
 def test_options_that_do_not_go_together(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         RunConfig(data="own", **options).check()  # type: ignore[arg-type]
+
+
+def test_without_validation_the_data_are_as_they_are(data: ImageData) -> None:
+    assert hold_out(RunConfig(data="own"), data) is data
+
+
+def test_validation_takes_the_place_of_the_test_set(data: ImageData) -> None:
+    found = hold_out(RunConfig(data="own", validation=0.25), data)
+    assert (len(found.train), len(found.test), found.test.name) == (45, 15, "validation")
+    assert not {*found.test.files} & {*data.test.files}
+    assert sorted((*found.train.files, *found.test.files)) == sorted(data.train.files)
+    rows = {path: row for row, path in enumerate(data.train.files)}
+    for part in (found.train, found.test):
+        places = [rows[path] for path in part.files]
+        assert places == sorted(places)
+        assert torch.equal(part.labels, data.train.labels[places])
+        assert part.columns["site"] == tuple(data.train.columns["site"][row] for row in places)
+
+
+def test_validation_images_are_the_same_for_every_seed(data: ImageData) -> None:
+    one, other = (hold_out(RunConfig(data="own", validation=0.25, seed=seed), data) for seed in (0, 1))
+    assert one.test.files == other.test.files
+
+
+@pytest.mark.parametrize("share", [1e-6, 0.9999])
+def test_validation_needs_images_on_both_sides(data: ImageData, share: float) -> None:
+    with pytest.raises(InputError, match=r"--validation .* of 60 training images is (0|60)"):
+        hold_out(RunConfig(data="own", validation=share), data)
+
+
+@pytest.mark.parametrize("options", [{"validation": 1.0}, {"validation": -0.1}, {"validation": 0.2, "partition": "a"}])
+def test_validation_out_of_range_is_refused(options: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="--validation"):
+        RunConfig(data="own", **options).check()

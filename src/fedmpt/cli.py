@@ -15,6 +15,7 @@ commands:
   train      train a method across clients and score it
   evaluate   score a checkpoint on a data set
   predict    print labels of images
+  methods    list the methods: what each trains, sends and reads
   data       check, fetch and divide data sets: 'fedmpt data --help'
   features   compute, list and remove stored image features: 'fedmpt features --help'
   demo       try three methods on drawn pictures, without data, weights or network
@@ -36,6 +37,7 @@ COMMANDS = {
     "train": "fedmpt.commands",
     "evaluate": "fedmpt.commands",
     "predict": "fedmpt.commands",
+    "methods": "fedmpt.methods_command",
     "data": "fedmpt.data_command",
     "features": "fedmpt.features_command",
     "demo": "fedmpt.demo.command",

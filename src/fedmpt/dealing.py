@@ -5,12 +5,46 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
 from fedmpt.config import RunConfig
 from fedmpt.data.partial_labels import mask_labels
 from fedmpt.data.partition import Partition, Setting, load_partition, partition_split
+from fedmpt.seeding import generator
 from fedmpt.types import ImageData, InputError, Split
 
 DEFAULT_T, DEFAULT_ALPHA = 0.5, 0.5
+
+
+def hold_out(config: RunConfig, data: ImageData) -> ImageData:
+    """The data with a part of its training images in place of the test set, where ``config`` asks for validation.
+
+    Which images depends on their number and the share alone, so runs of all methods and seeds have the same ones.
+
+    Raises:
+        InputError: if either part would have no images.
+    """
+    if not config.validation:
+        return data
+    num = len(data.train)
+    size = round(config.validation * num)
+    if not 0 < size < num:
+        raise InputError(f"--validation {config.validation} of {num} training images is {size}; take another share")
+    order = torch.randperm(num, generator=generator(0, "validation"))
+    held, kept = order[:size].sort().values, order[size:].sort().values
+    return replace(data, train=_part(data.train, kept), test=_part(data.train, held, name="validation"))
+
+
+def _part(split: Split, rows: Int64[Tensor, " n"], *, name: str | None = None) -> Split:
+    chosen = rows.tolist()
+    return Split(
+        name=name or split.name,
+        files=tuple(split.files[row] for row in chosen),
+        labels=split.labels[rows],
+        columns={key: tuple(values[row] for row in chosen) for key, values in split.columns.items()},
+    )
 
 
 def deal(config: RunConfig, data: ImageData) -> Partition:

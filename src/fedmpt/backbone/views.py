@@ -29,6 +29,11 @@ class ImageView(ABC):
 
     num_streams: int = 1
 
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """What it is, in a few words for a table."""
+
     @abstractmethod
     def of(self, backbone: Backbone) -> Backbone:
         """A backbone whose "features" are this view's tokens: the first one as pooled, all others as patches.
@@ -52,6 +57,10 @@ class TowerTokens(ImageView):
     def num_streams(self) -> int:  # type: ignore[override]
         return 2 if self.with_local else 1
 
+    @property
+    def label(self) -> str:
+        return f"image tower from block {self.block}"
+
     def of(self, backbone: Backbone) -> Backbone:
         return _TowerTokensOf(open_tower(backbone), self)
 
@@ -59,6 +68,10 @@ class TowerTokens(ImageView):
 @dataclass(frozen=True)
 class StrongView(ImageView):
     """The frozen features of one strongly augmented copy of the image, the same in every step and every run."""
+
+    @property
+    def label(self) -> str:
+        return "an augmented copy"
 
     def of(self, backbone: Backbone) -> Backbone:
         return _StrongViewOf(backbone)
