@@ -74,7 +74,7 @@ def main() -> None:
             print(f"client {index}: loss {result.update.loss:.3f} on {result.update.num_examples} images")
 
         # The server averages, and the next round would start from here.
-        state = aggregate(method, state, updates, weighting="uniform")
+        state, _ = aggregate(method, state, updates)
         set_state(method, state)
         after = multilabel_scores(probabilities(method, test), test.labels)
         print(f"after one round: mAP {after.mAP:.2f}, CF1 {after.CF1:.2f}, OF1 {after.OF1:.2f}")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import pytest
 
 from fedmpt.config import RunConfig, preset
+from fedmpt.federated.aggregation import Aggregation
+from fedmpt.federated.client import LocalTraining
+from fedmpt.federated.simulate import Federation
 from fedmpt.methods import METHODS
+from fedmpt.methods.promptfl import PromptFLConfig
 from fedmpt.types import InputError
 
 
@@ -29,7 +34,12 @@ def test_round_trip(method: str, name: str) -> None:
         ("method", "entropy", True, "^here: entropy cannot be True"),
         ("method", "entrop", 1.0, "^here: unknown field 'entrop' for FedMPTConfig; did you mean 'entropy'"),
         ("method", "name", "nobody", "^here: not the config of a run"),
+        ("training", "proximal", "1", "^here: proximal cannot be '1'"),
+        ("aggregation", "aggregator", "mode", "^here: aggregator cannot be 'mode'"),
+        ("aggregation", "num_faulty", 1.5, r"^here: num_faulty cannot be 1\.5"),
+        ("aggregation", "trimm", 0.1, "^here: unknown field 'trimm' for Aggregation; did you mean 'trim'"),
         (None, "t", "half", "^here: t cannot be 'half'"),
+        (None, "aggregation", 7, "^here: not the config of a run"),
         (None, "training", [], "^here: not the config of a run"),
     ],
 )
@@ -44,3 +54,40 @@ def test_whole_numbers_may_stand_where_fractions_are_asked_for() -> None:
     words = preset("default", "fedmpt", "voc:x").to_json()
     words["method"]["entropy"] = 2
     assert RunConfig.from_json(words, source="here").method == METHODS["fedmpt"](entropy=2)
+
+
+def test_configs_of_before_there_was_a_choice_of_aggregation_are_read() -> None:
+    config = preset("default", "promptfl", "voc:x")
+    words = config.to_json()
+    del words["aggregation"], words["training"]["proximal"]
+    words["federation"]["weighting"] = "uniform"
+    expected = replace(config, federation=replace(config.federation, weighting="uniform"))
+    assert RunConfig.from_json(words, source="here") == expected
+
+
+@dataclass(frozen=True)
+class Quick(PromptFLConfig):
+    learning_rate: ClassVar[float] = 0.75
+
+
+def test_the_learning_rate_starts_from_the_methods_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "quick", Quick)
+    assert preset("default", "quick", "voc:x").federation.learning_rate == 0.75
+    assert preset("paper", "quick", "voc:x").federation.learning_rate == 0.001
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training": LocalTraining(proximal=-1.0)}, r"^--proximal must not be negative, got -1\.0"),
+        ({"training": LocalTraining(proximal=float("nan"))}, "^--proximal must not be negative, got nan"),
+        ({"aggregation": Aggregation(trim=0.3)}, "^--trim goes with --aggregator trimmed-mean"),
+        (
+            {"aggregation": Aggregation(aggregator="krum"), "federation": Federation(weighting="data")},
+            "^--weighting data goes with --aggregator mean; krum counts every client once",
+        ),
+    ],
+)
+def test_options_of_aggregation_are_checked_with_the_others(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(preset("default", "promptfl", "voc:x"), **changes).check()

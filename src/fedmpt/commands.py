@@ -116,6 +116,8 @@ def evaluate(words: list[str]) -> None:
     oracle = options.protocol == "oracle"
     pairs = biased_pairs(data.train.labels, features.labels)
     scores = score(found, features, trained.class_names, calibration=trained.calibration, pairs=pairs, oracle=oracle)
+    if trained.method.personal:
+        scores["test_personal"] = trained.personal_scores(features)
     scores["notes"] = list(data.notes)
     scores["skipped_images"] = [str(path) for path in features.skipped]
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -234,7 +236,11 @@ def _print_scores(results: Mapping[str, Any]) -> None:
     table = Table(title="test set, percent")
     for column in ("threshold", "mAP", "CF1", "OF1", "CF1_PR"):
         table.add_column(column, justify="left" if column == "threshold" else "right")
-    names = {"test": "fixed 0.5", "test_calibrated": "calibrated by the clients"}
+    names = {
+        "test": "fixed 0.5",
+        "test_calibrated": "calibrated by the clients",
+        "test_personal": "fixed 0.5, mean of the clients' own models",
+    }
     for key, name in names.items():
         if key in results:
             table.add_row(name, *(f"{results[key][metric]:.2f}" for metric in ("mAP", "CF1", "OF1", "CF1_PR")))

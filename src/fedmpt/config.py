@@ -15,6 +15,7 @@ import tyro
 
 from fedmpt.data.partial_labels import Masking
 from fedmpt.data.partition import Setting
+from fedmpt.federated.aggregation import Aggregation
 from fedmpt.federated.client import LocalTraining
 from fedmpt.federated.simulate import Federation
 from fedmpt.methods import METHODS, MethodConfig
@@ -63,6 +64,9 @@ class RunConfig:
     makes any of them unknown (DualCoOp)."""
     partial_fraction: float = DEFAULT_PARTIAL_FRACTION
     """Share of the labels that --partial-labels takes, in [0, 1)."""
+    validation: float = 0.0
+    """Hold out this share of the training images and score on them: for choosing options, which must never see the
+    test set. The same images whatever the seed."""
     seed: int = 0
     """Seed of initial values, order of images, cohorts, clients of iid and dirichlet, and labels that are hidden."""
     device: str = "cpu"
@@ -75,6 +79,7 @@ class RunConfig:
     """Leave out images that cannot be read, and list them, instead of stopping."""
     federation: Federation = field(default_factory=Federation)
     training: LocalTraining = field(default_factory=LocalTraining)
+    aggregation: Aggregation = field(default_factory=Aggregation)
     method: MethodConfig = field(default_factory=FedMPTConfig)
 
     def check(self) -> None:
@@ -100,6 +105,10 @@ class RunConfig:
             raise InputError(f"--momentum must be in [0, 1), got {training.momentum}")
         if not 0 <= training.weight_decay < float("inf"):
             raise InputError(f"--weight-decay must not be negative, got {training.weight_decay}")
+        if not 0 <= training.proximal < float("inf"):
+            raise InputError(f"--proximal must not be negative, got {training.proximal}")
+        self.aggregation.check()
+        self.aggregation.check_weighting(federation.weighting)
 
     def _check_setting(self) -> None:
         """Whether each option belongs to the setting."""
@@ -118,6 +127,10 @@ class RunConfig:
             raise InputError(f"--setting {setting} needs --clients, at least 1; {found}")
         if self.alpha is not None and not 0 < self.alpha < float("inf"):
             raise InputError(f"--alpha must be positive, got {self.alpha}")
+        if not 0 <= self.validation < 1:
+            raise InputError(f"--validation must be in [0, 1), got {self.validation}; it is a share of training images")
+        if self.validation and self.partition is not None:
+            raise InputError("--partition is of all training images; leave --validation out, or give a setting")
         if not 0 <= self.partial_fraction < 1:
             raise InputError(f"--partial-fraction must be in [0, 1), got {self.partial_fraction}")
         if self.partial_labels is None and self.partial_fraction != DEFAULT_PARTIAL_FRACTION:
@@ -148,11 +161,13 @@ class RunConfig:
                 | {
                     "federation": _construct(Federation, rest["federation"], source),
                     "training": _construct(LocalTraining, rest["training"], source),
+                    # Runs of before there was a choice have none stored; they took the mean.
+                    "aggregation": _construct(Aggregation, rest.get("aggregation", {}), source),
                     "method": _construct(method_class, method, source),
                 },
                 source,
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{source}: not the config of a run ({error!r})") from error
@@ -176,7 +191,7 @@ class TrainOptions:
     out: Annotated[Path, tyro.conf.arg(help_behavior_hint="(required)")]
     """Folder for the run."""
     method: str = "fedmpt"
-    """What to train: fedmpt, promptfl or zero-shot. Decides which method options there are below."""
+    """What to train: see `fedmpt methods`. Decides which method options there are below."""
     preset: Literal["default", "paper"] = "default"
     """Where options start from: what measured best here, or the paper's values."""
     resume: bool = False
@@ -207,7 +222,7 @@ def preset(name: str, method: str, data: str) -> RunConfig:
     config = METHODS[method]
     if name == "paper":
         return RunConfig(data=data, method=config.paper(), federation=PAPER_FEDERATION)
-    return RunConfig(data=data, method=config())
+    return RunConfig(data=data, method=config(), federation=Federation(learning_rate=config.learning_rate))
 
 
 def _construct(cls: type, words: Mapping[str, Any], source: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,14 +14,17 @@ from torch import Tensor
 from fedmpt.backbone import load_backbone
 from fedmpt.backbone.views import tokens_of
 from fedmpt.config import DTYPES, RunConfig
+from fedmpt.data.feature_store import FeatureSet
 from fedmpt.data.images import read_image
 from fedmpt.federated.calibrate import Calibration
 from fedmpt.federated.checkpoint import load_checkpoint
+from fedmpt.federated.evaluate import personal_scores, set_global
+from fedmpt.federated.simulate import Progress
 from fedmpt.methods import Method
 from fedmpt.records import check_record, load_calibration
 from fedmpt.seeding import generator
-from fedmpt.state import get_state, set_state
-from fedmpt.types import Backbone, Batch, InputError
+from fedmpt.state import get_state
+from fedmpt.types import Backbone, Batch, InputError, State
 
 
 @dataclass(frozen=True)
@@ -34,13 +38,30 @@ class Label:
 
 @dataclass(frozen=True)
 class Trained:
-    """A method restored from a checkpoint, ready to score images."""
+    """A method restored from a checkpoint, ready to score images: the global model.
+
+    ``initial`` holds the personal tensors as the method was built.
+    """
 
     config: RunConfig
     backbone: Backbone
     class_names: tuple[str, ...]
     method: Method
     calibration: Calibration | None
+    client_names: tuple[str, ...]
+    progress: Progress
+    initial: State
+
+    def personal_scores(self, test: FeatureSet) -> dict[str, Any]:
+        """Scores of the clients' own models, see `fedmpt.federated.evaluate`; the method has personal tensors."""
+        return personal_scores(
+            self.method,
+            self.progress.state,
+            personal=self.progress.personal,
+            initial=self.initial,
+            client_names=self.client_names,
+            test=test,
+        )
 
 
 def load_trained(
@@ -63,9 +84,13 @@ def load_trained(
     frozen = load_backbone(backbone or config.backbone, device=device, dtype=DTYPES[config.dtype])
     check_record(record, frozen, class_names, source=str(checkpoint))
     method = config.method.build(frozen, names, generator=generator(config.seed, "init"))
-    _, neutral = method.split(get_state(method))
-    set_state(method, {**stored.progress.state, **neutral}, source=str(checkpoint))
-    return Trained(config, frozen, names, method, load_calibration(checkpoint, names))
+    _, initial = method.split(get_state(method))
+    set_global(method, stored.progress.state, initial=initial, source=str(checkpoint))
+    # Checkpoints of before any method had personal tensors do not name the clients.
+    clients = tuple(record.get("clients", ()))
+    return Trained(
+        config, frozen, names, method, load_calibration(checkpoint, names), clients, stored.progress, initial
+    )
 
 
 def predict(trained: Trained, images: Sequence[Path], *, batch_size: int = 16) -> Iterator[tuple[Path, list[Label]]]:

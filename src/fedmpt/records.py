@@ -85,6 +85,7 @@ def checkpoint_record(
     backbone: Backbone,
     class_names: Sequence[str],
     *,
+    client_names: Sequence[str],
     clients: Sequence[FeatureSet],
     test: FeatureSet,
 ) -> dict[str, Any]:
@@ -93,6 +94,7 @@ def checkpoint_record(
         "fedmpt": fedmpt.__version__,
         "config": config.to_json(),
         "class_names": list(class_names),
+        "clients": list(client_names),
         "backbone": {
             "name": backbone.name,
             "fingerprint": fingerprint(backbone),

@@ -17,11 +17,12 @@ from fedmpt.data import load_data
 from fedmpt.data.biased_pairs import biased_pairs
 from fedmpt.data.feature_store import FeatureSet, open_features
 from fedmpt.data.partition import Partition
-from fedmpt.dealing import deal, hide_labels
+from fedmpt.dealing import deal, hide_labels, hold_out
+from fedmpt.federated.aggregate import check_fits
 from fedmpt.federated.calibrate import calibrate, score_histograms
 from fedmpt.federated.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from fedmpt.federated.evaluate import probabilities
-from fedmpt.federated.simulate import Progress, Round, run_rounds
+from fedmpt.federated.evaluate import personal_scores, probabilities, set_global
+from fedmpt.federated.simulate import Progress, Round, cohort_size, run_rounds
 from fedmpt.files import exclusive, read_json, write_json
 from fedmpt.methods import Method
 from fedmpt.records import (
@@ -35,8 +36,8 @@ from fedmpt.records import (
 )
 from fedmpt.scoring import score
 from fedmpt.seeding import generator
-from fedmpt.state import Update, get_state, num_bytes, num_parameters, set_state
-from fedmpt.types import PRESENT, Backbone, ImageData, InputError
+from fedmpt.state import Update, get_state, num_bytes, num_parameters
+from fedmpt.types import PRESENT, Backbone, ImageData, InputError, State
 
 
 @runtime_checkable
@@ -72,7 +73,7 @@ def prepare(config: RunConfig, *, cache: Path, show_progress: bool) -> Prepared:
     """
     began = time.perf_counter()
     config.check()
-    data = load_data(config.data, cache=cache, progress=show_progress)
+    data = hold_out(config, load_data(config.data, cache=cache, progress=show_progress))
     _check_labels(data.name, data.train.name, data.train.labels)
     _check_labels(data.name, data.test.name, data.test.labels)
     backbone = load_backbone(config.backbone, device=config.device, dtype=DTYPES[config.dtype])
@@ -80,6 +81,9 @@ def prepare(config: RunConfig, *, cache: Path, show_progress: bool) -> Prepared:
     method = config.method.build(backbone, data.class_names, generator=generator(config.seed, "init"))
     # Before the tower runs, since it catches a wrong --t.
     partition = deal(config, data)
+    check_fits(
+        method, config.aggregation, cohort_size=cohort_size(len(partition.names), config.federation.participation)
+    )
     sets = [
         open_features(
             backbone,
@@ -145,13 +149,19 @@ def _train(
     config: RunConfig, prepared: Prepared, checkpoint: Checkpoint | None, *, out: Path, watcher: Watcher
 ) -> dict[str, Any]:
     record = checkpoint_record(
-        config, prepared.backbone, prepared.data.class_names, clients=prepared.clients, test=prepared.test
+        config,
+        prepared.backbone,
+        prepared.data.class_names,
+        client_names=prepared.partition.names,
+        clients=prepared.clients,
+        test=prepared.test,
     )
     if checkpoint is not None:
         source = str(out / "checkpoint")
         check_record(checkpoint.record, prepared.backbone, prepared.data.class_names, source=source)
         check_unchanged(checkpoint.record, record, source=source)
     progress = checkpoint.progress if checkpoint else None
+    _, initial = prepared.method.split(get_state(prepared.method))
     write_json(out / "config.json", config.to_json())
     log = RoundLog(out / "rounds.jsonl", keep=progress.rounds_done if progress else 0)
     watcher.started(config, prepared, rounds_done=progress.rounds_done if progress else 0)
@@ -163,7 +173,7 @@ def _train(
     if progress is None:  # Nothing to train: the checkpoint still says which method, classes and backbone.
         progress = Progress(rounds_done=0, state={}, personal={})
         save_checkpoint(out / "checkpoint", progress, record)
-    return _finish(config, prepared, progress, out=out, log=log)
+    return _finish(prepared, progress, initial, out=out, log=log)
 
 
 def is_finished(out: Path) -> bool:
@@ -235,17 +245,17 @@ def _rounds(config: RunConfig, prepared: Prepared, start: Progress | None, watch
         prepared.test,
         federation=config.federation,
         training=config.training,
+        aggregation=config.aggregation,
         seed=config.seed,
         start=start,
         on_update=watcher.client_done,
     )
 
 
-def _finish(config: RunConfig, prepared: Prepared, progress: Progress, *, out: Path, log: RoundLog) -> dict[str, Any]:
-    """Calibrate, score on the test set, write the results."""
+def _finish(prepared: Prepared, progress: Progress, initial: State, *, out: Path, log: RoundLog) -> dict[str, Any]:
+    """Calibrate, score on the test set, write the results. ``initial`` are the personal tensors as built."""
     method, class_names = prepared.method, prepared.data.class_names
-    _, neutral = method.split(get_state(method))
-    set_state(method, {**progress.state, **neutral}, source=str(out / "checkpoint"))
+    set_global(method, progress.state, initial=initial, source=str(out / "checkpoint"))
     # The clients' histograms add up to that of all images. Counted at once, text features are computed once.
     counts = score_histograms(probabilities(method, prepared.train), prepared.train.labels)
     calibration = calibrate([counts])
@@ -254,6 +264,15 @@ def _finish(config: RunConfig, prepared: Prepared, progress: Progress, *, out: P
     scores = score(
         probabilities(method, prepared.test), prepared.test, class_names, calibration=calibration, pairs=pairs
     )
+    if method.personal:
+        scores["test_personal"] = personal_scores(
+            method,
+            progress.state,
+            personal=progress.personal,
+            initial=initial,
+            client_names=prepared.partition.names,
+            test=prepared.test,
+        )
     results = {
         **scores,
         "params": {

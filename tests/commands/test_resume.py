@@ -94,8 +94,8 @@ def test_half_a_line_of_the_log(place: Place, one_run: Path, run: Command, tmp_p
     assert_same_run(out, one_run)
 
 
-def stopped_after_a_round(place: Place, run: Command, folder: Path) -> Path:
-    """A run that got Ctrl-C between the log and the checkpoint of its second round."""
+def stopped_after_a_round(place: Place, run: Command, folder: Path, *words: str) -> Path:
+    """A run that got Ctrl-C between the log and the checkpoint of its second round; ``words`` are more options."""
     append = RoundLog.append
 
     def append_then_stop(log: RoundLog, done: Round) -> None:
@@ -108,7 +108,7 @@ def stopped_after_a_round(place: Place, run: Command, folder: Path) -> Path:
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(RoundLog, "append", append_then_stop)
-            outcome = run(*place.train_words(folder / "my run", "--eval-every", 1, rounds=NUM_ROUNDS))
+            outcome = run(*place.train_words(folder / "my run", "--eval-every", 1, *words, rounds=NUM_ROUNDS))
     finally:
         signal.signal(signal.SIGINT, before)
     assert outcome.code == 130
@@ -129,6 +129,24 @@ def test_the_command_that_an_interrupted_run_prints_continues_it(
     assert outcome.code == 0
     assert "continuing after round 1" in outcome.err
     assert_same_run(out, one_run)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--method", "fedawa", "--weights-rate", "0.1", "--server", "adam", "--proximal", "0.1"],
+        ["--method", "promptfl", "--server", "momentum", "--clip-norm", "0.01", "--aggregator", "median"],
+    ],
+)
+def test_what_the_server_remembers_outlives_an_interruption(
+    place: Place, run: Command, tmp_path: Path, words: list[str]
+) -> None:
+    whole = tmp_path / "whole"
+    assert run(*place.train_words(whole, "--eval-every", 1, *words, rounds=NUM_ROUNDS)).code == 0
+    assert list(whole.glob("checkpoint/memory-*.safetensors"))
+    out = stopped_after_a_round(place, run, tmp_path, *words)
+    assert run("train", "--out", out, "--cache", place.cache, "--resume", "--quiet").code == 0
+    assert_same_run(out, whole)
 
 
 def test_an_interruption_before_anything_is_stored(

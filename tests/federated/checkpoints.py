@@ -16,15 +16,22 @@ from fedmpt.federated.simulate import Progress
 RECORD = {"config": {"seed": 1}, "class_names": ["cat", "dog"], "nothing": None}
 
 
-def progress(value: float, *, rounds_done: int = 3, personal: bool = True) -> Progress:
+def progress(value: float, *, rounds_done: int = 3, personal: bool = True, memory: bool = True) -> Progress:
     state = {"weight": torch.full((4, 3), value), "gate.up": torch.tensor(value)}
     at_home: dict[int, dict[str, Tensor]] = {7: {"offset": torch.full((2,), value)}, 12: {"offset": torch.zeros(2)}}
-    return Progress(rounds_done=rounds_done, state=state, personal=at_home if personal else {})
+    remembered = {"server/velocity/weight": torch.full((4, 3), -value), "method/clients": torch.tensor([7, 12])}
+    return Progress(
+        rounds_done=rounds_done,
+        state=state,
+        personal=at_home if personal else {},
+        memory=remembered if memory else {},
+    )
 
 
 def assert_same(one: Progress, other: Progress) -> None:
     assert one.rounds_done == other.rounds_done
     assert_same_state(one.state, other.state)
+    assert_same_state(one.memory, other.memory)
     assert one.personal.keys() == other.personal.keys()
     for client in one.personal:
         assert_same_state(one.personal[client], other.personal[client])

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import pytest
 import torch
-from checkpoints import RECORD, assert_same, progress, saved
+from checkpoints import RECORD, assert_same, change_index, progress, saved
 
 from fedmpt.federated.checkpoint import load_checkpoint, save_checkpoint
 from fedmpt.federated.simulate import Progress
@@ -37,7 +37,7 @@ def test_nothing_trained_is_a_state_too(tmp_path: Path) -> None:
 
 def test_a_new_checkpoint_replaces_the_old_one(tmp_path: Path) -> None:
     for rounds_done in (1, 2, 3):
-        latest = progress(float(rounds_done), rounds_done=rounds_done, personal=rounds_done < 3)
+        latest = progress(float(rounds_done), rounds_done=rounds_done, personal=rounds_done < 3, memory=rounds_done < 2)
         assert_same(load_checkpoint(saved(tmp_path, latest)).progress, latest)
     assert len(os.listdir(tmp_path)) == 2
 
@@ -52,11 +52,12 @@ def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../../outside", "/outside", "a/b/../c", "..", "ä ö", "x" * 300])
 def test_names_of_tensors_never_become_paths(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "deep" / "checkpoint"
-    kept = Progress(rounds_done=1, state={name: torch.ones(2)}, personal={5: {name: torch.zeros(2)}})
+    odd = {name: torch.ones(2)}
+    kept = Progress(rounds_done=1, state=odd, personal={5: {name: torch.zeros(2)}}, memory=odd)
     assert_same(load_checkpoint(saved(folder, kept)).progress, kept)
     assert os.listdir(tmp_path) == ["deep"]
     assert os.listdir(tmp_path / "deep") == ["checkpoint"]
-    assert len(os.listdir(folder)) == 3
+    assert len(os.listdir(folder)) == 4
 
 
 class Killed(BaseException):
@@ -129,12 +130,12 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new(tmp_path: Path, rounds_d
         # The next save works, and takes away what the kill left.
         last = progress(3.0, rounds_done=5)
         assert_same(load_checkpoint(saved(folder, last)).progress, last)
-        assert len(os.listdir(folder)) == 3
+        assert len(os.listdir(folder)) == 4
         if not killed:
             break
         operations += 1
     # It dies at least while each file is opened, written, flushed to disk and renamed.
-    assert operations >= 4 * (3 if personal else 2)
+    assert operations >= 4 * (4 if personal else 3)
     assert found == sorted(found)
     assert set(found) == {False, True}
 
@@ -151,3 +152,16 @@ def test_a_full_disk_leaves_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             saved(folder, progress(2.0, rounds_done=4))
     assert_same(load_checkpoint(folder).progress, progress(1.0))
     assert not list(folder.glob(".*"))
+
+
+def test_a_checkpoint_of_format_1_is_read(tmp_path: Path) -> None:
+    """As it was written before servers had a memory."""
+    kept = progress(1.0, memory=False)
+    change_index(saved(tmp_path, kept), as_format_1)
+    loaded = load_checkpoint(tmp_path)
+    assert_same(loaded.progress, kept)
+    assert loaded.record == RECORD
+
+
+def as_format_1(index: dict[str, Any]) -> dict[str, Any]:
+    return {**{key: value for key, value in index.items() if key != "memory"}, "format": 1}

@@ -17,7 +17,7 @@ from fedmpt.federated.checkpoint import INDEX, load_checkpoint, save_checkpoint
 from fedmpt.types import InputError
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [0, 1, 2])
 def test_every_truncation_of_a_tensor_file_is_noticed(tmp_path: Path, which: int) -> None:
     path = tensor_files(saved(tmp_path))[which]
     content = path.read_bytes()
@@ -44,7 +44,7 @@ def test_every_truncation_of_the_index_is_noticed(tmp_path: Path) -> None:
             load_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [0, 1, 2])
 def test_a_missing_tensor_file_is_named(tmp_path: Path, which: int) -> None:
     path = tensor_files(saved(tmp_path))[which]
     path.unlink()
@@ -71,14 +71,14 @@ def test_the_tensors_of_another_checkpoint_are_noticed(tmp_path: Path) -> None:
         load_checkpoint(mine)
 
 
-@pytest.mark.parametrize("version", [2, 99, "2"])
+@pytest.mark.parametrize("version", [3, 99, "2", 0])
 def test_a_newer_format_says_so(tmp_path: Path, version: Any) -> None:
     change_index(saved(tmp_path), lambda index: index.update(format=version))
-    with pytest.raises(InputError, match=f"format {version}, this version reads 1; update fedmpt"):
+    with pytest.raises(InputError, match=f"format {version}, this version reads 1 and 2; update fedmpt"):
         load_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("key", ["format", "rounds_done", "state", "personal", "record"])
+@pytest.mark.parametrize("key", ["format", "rounds_done", "state", "personal", "memory", "record"])
 def test_an_index_that_lacks_something_is_damaged(tmp_path: Path, key: str) -> None:
     change_index(saved(tmp_path), lambda index: {name: index[name] for name in index if name != key})
     with pytest.raises(InputError, match=f"{INDEX} is damaged .KeyError.'{key}'.*restore it from a copy or train"):
@@ -98,6 +98,8 @@ def test_an_index_that_lacks_something_is_damaged(tmp_path: Path, key: str) -> N
         {"state": {"name": "x"}},
         {"state": {"name": 5, "sha256": ""}},
         {"personal": [1]},
+        {"memory": [1]},
+        {"memory": "memory.safetensors"},
         {"record": 7},
         {"record": None},
         {"record": [1, 2]},

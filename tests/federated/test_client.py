@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -44,7 +45,13 @@ def order_seen(method: Toy, features: FeatureSet, **changed: Any) -> list[int]:
 
 
 def plain_sgd(
-    start: State, features: FeatureSet, *, learning_rate: float, epochs: int
+    start: State,
+    features: FeatureSet,
+    *,
+    learning_rate: float,
+    epochs: int,
+    proximal: float = 0.0,
+    held: Collection[str] = ("weight", "offset"),
 ) -> tuple[dict[str, Tensor], float]:
     """SGD with momentum and weight decay as in Sutskever et al. 2013 and torch's documentation; and the mean loss."""
     values = {name: tensor.clone().requires_grad_() for name, tensor in start.items()}
@@ -55,7 +62,8 @@ def plain_sgd(
             batch = features.batch(rows)
             loss = asymmetric_loss((batch.pooled @ values["weight"].T + values["offset"]).sigmoid(), batch.labels)
             losses += [loss.item()] * len(rows)
-            gradients = torch.autograd.grad(loss, list(values.values()))
+            away = sum((value - start[name]).square().sum() for name, value in values.items() if name in held)
+            gradients = torch.autograd.grad(loss + proximal / 2 * away, list(values.values()))
             for (name, value), gradient in zip(values.items(), gradients, strict=True):
                 speed[name] = TRAINING.momentum * speed[name] + gradient + TRAINING.weight_decay * value.detach()
                 value.data -= learning_rate * speed[name]
@@ -71,6 +79,59 @@ def test_equals_sgd_by_hand(clients: list[FeatureSet], epochs: int) -> None:
     assert found.loss == pytest.approx(loss, rel=1e-5)
     assert found.num_examples == 10
     assert found.client == 2
+
+
+@pytest.mark.parametrize("proximal", [0.3, 5.0])
+def test_fedprox_adds_half_mu_times_the_squared_distance_to_the_server(
+    clients: list[FeatureSet], proximal: float
+) -> None:
+    method, start = toy(), get_state(toy(seed=4))
+    expected, loss = plain_sgd(start, clients[1], learning_rate=0.1, epochs=2, proximal=proximal)
+    options = replace(TRAINING, local_epochs=2, proximal=proximal)
+    found = update(method, clients[1], start, training=options).update
+    torch.testing.assert_close(dict(found.state), expected, atol=1e-6, rtol=1e-5)
+    assert found.loss == pytest.approx(loss, rel=1e-5), "the loss of the images alone"
+    free, _ = plain_sgd(start, clients[1], learning_rate=0.1, epochs=2)
+    assert (found.state["weight"] - start["weight"]).norm() < (free["weight"] - start["weight"]).norm()
+
+
+def test_fedprox_leaves_personal_tensors_and_running_statistics_free(clients: list[FeatureSet]) -> None:
+    method = toy(personal=True)
+    state, _ = method.split(get_state(method))
+    mine = {"offset": torch.full((CLASSES,), 2.0)}
+    expected, _ = plain_sgd({**state, **mine}, clients[1], learning_rate=0.1, epochs=1, proximal=5.0, held=("weight",))
+    method.register_buffer("running", torch.zeros(()))
+    state = {**state, "running": torch.ones(())}
+    found = update(method, clients[1], state, personal=mine, training=replace(TRAINING, proximal=5.0))
+    torch.testing.assert_close({**found.update.state, **found.personal}, {**expected, "running": torch.ones(())})
+
+
+class Partial(Toy):
+    """A parameter of the state that the loss does not reach."""
+
+    def loss(self, batch: Any, text: Tensor | None = None) -> Tensor:
+        return (batch.pooled @ self.weight.T).square().mean()
+
+
+def test_fedprox_and_a_parameter_without_gradient(clients: list[FeatureSet]) -> None:
+    method = Partial(CLASSES, WIDTH, personal_offset=False, generator=torch.Generator().manual_seed(0))
+    found = update(method, clients[0], training=replace(TRAINING, proximal=1.0)).update
+    assert torch.equal(found.state["offset"], torch.zeros(CLASSES))
+
+
+class Timed(Toy):
+    """Notes what it is told of rounds, and whether training had begun."""
+
+    def start_round(self, round_index: int) -> None:
+        self.told = [*getattr(self, "told", []), (round_index, len(self.seen), self.training)]
+
+
+def test_a_method_is_told_the_round_before_its_training(clients: list[FeatureSet]) -> None:
+    method = Timed(CLASSES, WIDTH, personal_offset=False, generator=torch.Generator().manual_seed(0))
+    update(method, clients[0], round_index=1)
+    steps = len(method.seen)
+    update(method, clients[0], round_index=8)
+    assert method.told == [(1, 0, True), (8, steps, True)]
 
 
 def test_momentum_is_fresh_in_every_round(clients: list[FeatureSet]) -> None:

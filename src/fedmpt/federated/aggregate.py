@@ -3,21 +3,70 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
+import torch
+from torch import Tensor
+
+from fedmpt.federated.aggregation import Aggregation
+from fedmpt.federated.robust import RULES
+from fedmpt.federated.server_optimizer import server_step
 from fedmpt.methods import Method
 from fedmpt.state import Update, Weighting, check_state
 from fedmpt.types import InputError, State
 
+MEAN = Aggregation()
+METHOD, SERVER = "method/", "server/"
+"""Whose a tensor of the server's memory is: the method's own aggregation's, or the server optimiser's."""
 
-def aggregate(method: Method, previous: State, updates: Iterable[Update], *, weighting: Weighting) -> State:
-    """The next state. ``updates`` come in the order of client numbers and are taken one at a time.
+
+def aggregate(
+    method: Method,
+    previous: State,
+    updates: Iterable[Update],
+    *,
+    weighting: Weighting | None = None,
+    aggregation: Aggregation = MEAN,
+    memory: State | None = None,
+) -> tuple[State, State]:
+    """The next state, and what the server has to be given back as ``memory`` in the next round.
+
+    ``updates`` come in the order of client numbers. The mean takes them one at a time, robust rules hold them all.
+    ``weighting`` is the method's own unless given.
 
     Raises:
-        InputError: if an update has missing, unknown, misshapen or non-finite tensors, or no images, naming the client.
+        InputError: if an update has missing, unknown, misshapen or non-finite tensors, or no images, naming the
+            client; or if a robust rule meets too few clients or a method with an aggregation of its own.
         ValueError: if there is no update, or they are out of order.
     """
-    return method.aggregate(previous, _checked(updates, previous), weighting=weighting)
+    memory = {} if memory is None else memory
+    parameters = sorted(previous.keys() - dict(method.named_buffers()).keys())
+    checked = _checked(updates, previous)
+    if aggregation.clip_norm is not None:
+        checked = _clipped(checked, previous, parameters=parameters, norm=aggregation.clip_norm)
+    if aggregation.aggregator == "mean":
+        weighting = weighting or method.weighting
+        state, kept = method.aggregate(previous, checked, weighting=weighting, memory=_of(METHOD, memory))
+    else:
+        together = list(checked)
+        check_fits(method, aggregation, cohort_size=len(together))
+        state, kept = RULES[aggregation.aggregator](together, parameters, aggregation), {}
+    remembered = _under(METHOD, kept)
+    if aggregation.server != "none":
+        state, kept = server_step(previous, state, _of(SERVER, memory), parameters=parameters, aggregation=aggregation)
+        remembered |= _under(SERVER, kept)
+    return state, remembered
+
+
+def check_fits(method: Method, aggregation: Aggregation, *, cohort_size: int) -> None:
+    """Raises InputError if the options of aggregation do not fit the method or the number of clients in a round."""
+    if aggregation.aggregator != "mean" and type(method).aggregate is not Method.aggregate:
+        raise InputError(
+            f"{type(method).__name__} has an aggregation of its own, which --aggregator {aggregation.aggregator} "
+            "would replace; leave --aggregator out or choose another --method"
+        )
+    aggregation.check_cohort(cohort_size)
 
 
 def _checked(updates: Iterable[Update], like: State) -> Iterator[Update]:
@@ -32,3 +81,26 @@ def _checked(updates: Iterable[Update], like: State) -> Iterator[Update]:
             raise InputError(f"client {update.client} reports a loss of {update.loss}; try a lower learning rate")
         check_state(update.state, like=like, source=f"client {update.client}")
         yield update
+
+
+def _clipped(updates: Iterable[Update], previous: State, *, parameters: Sequence[str], norm: float) -> Iterator[Update]:
+    """Updates whose change of the parameters, all taken together, is at most ``norm`` long (Sun et al. 2019)."""
+    for update in updates:
+        changes = {name: update.state[name].double() - previous[name].double() for name in parameters}
+        length = math.hypot(*(torch.linalg.vector_norm(change).item() for change in changes.values()))
+        if length <= norm:
+            yield update
+            continue
+        shortened = {
+            name: (previous[name].double() + norm / length * change).to(previous[name].dtype)
+            for name, change in changes.items()
+        }
+        yield replace(update, state={**update.state, **shortened})
+
+
+def _of(owner: str, memory: State) -> dict[str, Tensor]:
+    return {name.removeprefix(owner): tensor for name, tensor in memory.items() if name.startswith(owner)}
+
+
+def _under(owner: str, kept: State) -> dict[str, Tensor]:
+    return {f"{owner}{name}": tensor for name, tensor in kept.items()}

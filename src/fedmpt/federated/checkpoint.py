@@ -21,7 +21,9 @@ from fedmpt.files import read_json, write_atomically, write_json
 from fedmpt.types import InputError, State
 
 INDEX = "checkpoint.json"
-FORMAT = 1
+FORMAT = 2
+# Format 1 had no memory of the server.
+READABLE = (1, FORMAT)
 
 
 @dataclass(frozen=True)
@@ -38,15 +40,18 @@ def save_checkpoint(folder: Path, progress: Progress, record: Mapping[str, Any])
     state_file = _write_tensors(folder, f"state-{progress.rounds_done:05d}", progress.state)
     personal = {f"{client}/{name}": t for client, state in progress.personal.items() for name, t in state.items()}
     personal_file = _write_tensors(folder, f"personal-{progress.rounds_done:05d}", personal) if personal else None
+    memory = progress.memory
+    memory_file = _write_tensors(folder, f"memory-{progress.rounds_done:05d}", memory) if memory else None
     index = {
         "format": FORMAT,
         "rounds_done": progress.rounds_done,
         "state": state_file,
         "personal": personal_file,
+        "memory": memory_file,
         "record": dict(record),
     }
     write_json(folder / INDEX, index)
-    kept = {file["name"] for file in (state_file, personal_file) if file}
+    kept = {file["name"] for file in (state_file, personal_file, memory_file) if file}
     leftovers = folder.glob(".*.tmp")  # Of a run that was killed while it wrote.
     for path in [*folder.glob("*.safetensors"), *leftovers]:
         if path.name not in kept:
@@ -64,18 +69,23 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise InputError(f"{folder} holds no checkpoint ({INDEX} is missing); give a run's 'checkpoint' folder")
     index = read_json(index_path)
     try:
-        if index["format"] != FORMAT:
-            raise InputError(f"{index_path}: format {index['format']}, this version reads {FORMAT}; update fedmpt")
+        if index["format"] not in READABLE:
+            raise InputError(
+                f"{index_path}: format {index['format']}, this version reads {' and '.join(map(str, READABLE))}; "
+                "update fedmpt"
+            )
         state = _read_tensors(folder, index["state"])
         personal: dict[int, dict[str, Any]] = {}
         if index["personal"]:
             for key, tensor in _read_tensors(folder, index["personal"]).items():
                 client, name = key.split("/", 1)
                 personal.setdefault(int(client), {})[name] = tensor
+        memory_file = index["memory"] if index["format"] > 1 else None
+        memory = _read_tensors(folder, memory_file) if memory_file else {}
         rounds_done = index["rounds_done"]
         if not isinstance(rounds_done, int) or rounds_done < 0:
             raise ValueError(f"rounds_done is {rounds_done!r}")
-        progress = Progress(rounds_done=rounds_done, state=state, personal=personal)
+        progress = Progress(rounds_done=rounds_done, state=state, personal=personal, memory=memory)
         return Checkpoint(progress, dict(index["record"]))
     except InputError:
         raise

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedmpt.data.feature_store import FeatureSet
 from fedmpt.methods import Method
@@ -35,6 +35,9 @@ class LocalTraining:
     """Momentum of SGD; starts from zero in every round."""
     weight_decay: float = 1e-5
     """Weight decay of SGD."""
+    proximal: float = 0.0
+    """mu of FedProx: how strongly shared parameters are held to the server's, which adds mu / 2 times their squared
+    distance to what is minimised; 0 is FedAvg."""
 
 
 def local_update(
@@ -60,6 +63,8 @@ def local_update(
         raise InputError(f"client {client} has no images; leave it out or give it some")
     set_state(method, {**state, **personal}, source=f"state for client {client}")
     method.train()
+    method.start_round(round_index)
+    anchors = _anchors(method) if training.proximal else []
     optimizer = method.optimizer(
         learning_rate=learning_rate, momentum=training.momentum, weight_decay=training.weight_decay
     )
@@ -68,7 +73,7 @@ def local_update(
     for _ in range(training.local_epochs):
         for rows in torch.randperm(len(features), generator=order).split(training.batch_size):
             try:
-                total += _step(method, features, rows, optimizer) * len(rows)
+                total += _step(method, features, rows, optimizer, anchors, training.proximal) * len(rows)
             except InputError as error:
                 raise InputError(f"client {client}, round {round_index}: {error}") from error
     num_seen = len(features) * training.local_epochs
@@ -79,12 +84,30 @@ def local_update(
     return LocalResult(update, personal)
 
 
-def _step(method: Method, features: FeatureSet, rows: Int64[Tensor, " B"], optimizer: torch.optim.Optimizer) -> float:
+def _anchors(method: Method) -> list[tuple[nn.Parameter, Tensor]]:
+    """The shared parameters, each with its value now."""
+    named = method.named_parameters()
+    return [(parameter, parameter.detach().clone()) for name, parameter in named if name not in method.personal]
+
+
+def _step(
+    method: Method,
+    features: FeatureSet,
+    rows: Int64[Tensor, " B"],
+    optimizer: torch.optim.Optimizer,
+    anchors: list[tuple[nn.Parameter, Tensor]],
+    proximal: float,
+) -> float:
     batch = features.batch(rows, device=method.device)
     optimizer.zero_grad(set_to_none=True)
     loss = method.loss(batch)
     if not loss.isfinite():
         raise InputError(f"the loss is {loss.item()}; try a lower learning rate")
     loss.backward()
+    # FedProx's term (Li et al. 2020) by its gradient, mu (w - w_server): the loss that is reported stays that of the
+    # images, and can be compared with runs of another mu.
+    for parameter, anchor in anchors:
+        if parameter.grad is not None:
+            parameter.grad.add_(parameter.detach() - anchor, alpha=proximal)
     optimizer.step()
     return loss.item()

@@ -1,6 +1,10 @@
-"""Probabilities of a method on stored features; text features are computed once."""
+"""Probabilities of a method on stored features, of the global model and of clients' own; text is encoded once each."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -8,6 +12,11 @@ from torch import Tensor
 
 from fedmpt.data.feature_store import FeatureSet
 from fedmpt.methods import Method
+from fedmpt.metrics import Scores, multilabel_scores
+from fedmpt.state import check_state, get_state, set_state
+from fedmpt.types import State
+
+METRICS = ("mAP", "CF1", "OF1", "CF1_PR")
 
 
 @torch.no_grad()
@@ -17,3 +26,50 @@ def probabilities(method: Method, features: FeatureSet, *, batch_size: int = 64)
     text = method.encode_text()
     rows = torch.arange(len(features)).split(batch_size)
     return torch.cat([method(features.batch(some, device=method.device), text).cpu() for some in rows])
+
+
+def set_global(method: Method, shared: State, *, initial: State, source: str) -> None:
+    """Make ``method`` the global model: the server's state, with the personal tensors it is scored with.
+
+    ``initial`` holds the personal tensors as the method was built.
+
+    Raises:
+        InputError: if the server's state does not fit the method, naming ``source``.
+    """
+    expected, _ = method.split(method.state_dict())
+    check_state(shared, like=expected, source=source)
+    set_state(method, {**shared, **method.neutral_personal(shared, initial)}, source=source)
+
+
+def personal_scores(
+    method: Method,
+    shared: State,
+    *,
+    personal: Mapping[int, State],
+    initial: State,
+    client_names: Sequence[str],
+    test: FeatureSet,
+) -> dict[str, Any]:
+    """Scores of the clients' own models on the test set at threshold 0.5: each client's, and their mean over clients.
+
+    A client that never took part has the ``initial`` personal tensors. Every model is scored by itself, so memory does
+    not grow with the clients. The method is left as it was.
+
+    Raises:
+        InputError: if a client's tensors do not fit the method, naming the client.
+    """
+    before = get_state(method)
+    found: list[Scores] = []
+    newcomer: Scores | None = None
+    for client, name in enumerate(client_names):
+        if client not in personal and newcomer is not None:
+            found.append(newcomer)
+            continue
+        set_state(method, {**shared, **personal.get(client, initial)}, source=f"personal tensors of {name}")
+        found.append(multilabel_scores(probabilities(method, test), test.labels))
+        if client not in personal:
+            newcomer = found[-1]
+    set_state(method, before)
+    rows = [{metric: getattr(scores, metric) for metric in METRICS} for scores in found]
+    means = {metric: fmean(row[metric] for row in rows) for metric in METRICS}
+    return {**means, "clients": [{"name": name, **row} for name, row in zip(client_names, rows, strict=True)]}

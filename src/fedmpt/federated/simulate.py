@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
 from fedmpt.data.feature_store import FeatureSet
-from fedmpt.federated.aggregate import aggregate
+from fedmpt.federated.aggregate import MEAN, aggregate, check_fits
+from fedmpt.federated.aggregation import Aggregation
 from fedmpt.federated.client import LocalResult, LocalTraining, local_update
-from fedmpt.federated.evaluate import probabilities
+from fedmpt.federated.evaluate import probabilities, set_global
 from fedmpt.methods import Method
 from fedmpt.metrics import Scores, multilabel_scores
 from fedmpt.seeding import generator
-from fedmpt.state import Update, Weighting, get_state, set_state
+from fedmpt.state import Update, Weighting, get_state
 from fedmpt.types import State
 
 
@@ -28,8 +30,8 @@ class Federation:
     """Communication rounds."""
     participation: float = 1.0
     """Share of the clients drawn in each round, in (0, 1]."""
-    weighting: Weighting = "uniform"
-    """Clients count the same in the mean, or by their number of images."""
+    weighting: Weighting | None = None
+    """Clients count the same in the mean, or by their number of images; as the method has it unless given."""
     learning_rate: float = 0.05
     """Learning rate of the first round; falls along a cosine over the rounds."""
     eval_every: int = 5
@@ -38,11 +40,12 @@ class Federation:
 
 @dataclass(frozen=True)
 class Progress:
-    """All that a federation carries from one round to the next."""
+    """All that a federation carries from one round to the next. ``memory`` is the server's own, see `aggregate`."""
 
     rounds_done: int
     state: State
     personal: Mapping[int, State]
+    memory: State = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,48 +69,43 @@ def run_rounds(
     federation: Federation,
     training: LocalTraining,
     seed: int,
+    aggregation: Aggregation = MEAN,
     start: Progress | None = None,
     on_update: Callable[[Update], None] = lambda update: None,
 ) -> Iterator[Round]:
     """Train, yielding after every round, so that the caller can store it before the next one starts.
 
     Continues from ``start``; nothing else carries over from round to round. One module serves all clients in turn and
-    updates are averaged as they come, so memory does not grow with their number (but for their personal tensors). The
-    global model is evaluated with the personal tensors at their initial values.
+    updates are averaged as they come, so memory does not grow with their number (but for their personal tensors, and
+    for robust aggregation). Personal tensors start as the module has them when this is called; the global model is
+    evaluated with those that `Method.neutral_personal` names.
 
     Raises:
-        InputError: from `local_update` and `aggregate`.
+        InputError: from `local_update`, `check_fits` and `aggregate`.
     """
-    initial, neutral = method.split(get_state(method))
-    progress = Progress(rounds_done=0, state=initial, personal={}) if start is None else start
+    check_fits(method, aggregation, cohort_size=cohort_size(len(clients), federation.participation))
+    shared, initial = method.split(get_state(method))
+    progress = Progress(rounds_done=0, state=shared, personal={}) if start is None else start
+    local = partial(local_update, method, seed=seed, training=training)
+    server = partial(aggregate, method, weighting=federation.weighting, aggregation=aggregation)
     for index in range(progress.rounds_done + 1, federation.rounds + 1):
-        began = time.perf_counter()
-        learning_rate = learning_rate_of(index, federation)
+        began, rate = time.perf_counter(), learning_rate_of(index, federation)
         cohort = draw_cohort(len(clients), federation.participation, seed=seed, round_index=index)
         note = _RoundNotes(dict(progress.personal), on_update)
+        homes = {client: progress.personal.get(client, initial) for client in cohort}
         results = (
-            local_update(
-                method,
-                progress.state,
-                clients[client],
-                personal=progress.personal.get(client, neutral),
-                client=client,
-                round_index=index,
-                seed=seed,
-                learning_rate=learning_rate,
-                training=training,
-            )
-            for client in cohort
+            local(progress.state, clients[c], personal=homes[c], client=c, round_index=index, learning_rate=rate)
+            for c in cohort
         )
-        averaged = aggregate(method, progress.state, map(note, results), weighting=federation.weighting)
-        progress = Progress(rounds_done=index, state=averaged, personal=note.personal)
-        set_state(method, {**averaged, **neutral}, source="server")
+        state, memory = server(progress.state, map(note, results), memory=progress.memory)
+        progress = Progress(rounds_done=index, state=state, personal=note.personal, memory=memory)
+        set_global(method, state, initial=initial, source="server")
         is_evaluated = index % federation.eval_every == 0 or index == federation.rounds
         yield Round(
             index=index,
             clients=cohort,
             loss=note.mean_loss,
-            learning_rate=learning_rate,
+            learning_rate=rate,
             scores=multilabel_scores(probabilities(method, test), test.labels) if is_evaluated else None,
             seconds=time.perf_counter() - began,
             progress=progress,
@@ -139,9 +137,13 @@ class _RoundNotes:
 
 def draw_cohort(num_clients: int, participation: float, *, seed: int, round_index: int) -> tuple[int, ...]:
     """The clients of a round, in order: at least one, drawn by (seed, round)."""
-    size = max(1, round(participation * num_clients))
     order = torch.randperm(num_clients, generator=generator(seed, "cohort", round_index))
-    return tuple(sorted(order[:size].tolist()))
+    return tuple(sorted(order[: cohort_size(num_clients, participation)].tolist()))
+
+
+def cohort_size(num_clients: int, participation: float) -> int:
+    """Clients in a round."""
+    return max(1, round(participation * num_clients))
 
 
 def learning_rate_of(round_index: int, federation: Federation) -> float:

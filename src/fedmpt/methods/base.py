@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -51,6 +51,9 @@ class Method(nn.Module, ABC):
     personal: frozenset[str] = frozenset()
     """Names of state tensors that stay with their client."""
 
+    weighting: Weighting = "uniform"
+    """How clients count in the mean unless ``--weighting`` says."""
+
     views: Mapping[str, ImageView] = {}
     """What it reads of an image beside the frozen features, by the name under which ``batch.views`` has it."""
     training_views: Mapping[str, ImageView] = {}
@@ -84,16 +87,25 @@ class Method(nn.Module, ABC):
 
     def optimizer(self, *, learning_rate: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:
         """A fresh optimiser for one client's local training."""
+        groups = self._parameter_groups(learning_rate)
+        return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
+
+    def _parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """The parameters, one a group, each with its own rate."""
         factors = self.learning_rate_factors()
-        groups = [
+        return [
             {"params": [parameter], "lr": learning_rate * _factor(name, factors)}
             for name, parameter in self.named_parameters()
         ]
-        return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
 
-    def aggregate(self, previous: State, updates: Iterable[Update], *, weighting: Weighting) -> State:
-        """The server's next state from those of this round's clients, in the order of their numbers."""
-        return mean_state(updates, weighting=weighting)
+    def aggregate(
+        self, previous: State, updates: Iterable[Update], *, weighting: Weighting, memory: State
+    ) -> tuple[State, State]:
+        """The server's next state from those of this round's clients, in the order of their numbers.
+
+        ``memory`` is the second result of the round before, empty in the first: what the server itself learns.
+        """
+        return mean_state(updates, weighting=weighting), {}
 
     def split(self, state: State) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """A full state as what is shared and what is personal."""
@@ -115,6 +127,12 @@ def check_class_names(class_names: Sequence[str], *, method: str) -> None:
     """Raises InputError where there is nothing to tell apart: all our methods compare classes within an image."""
     if len(class_names) < 2:
         raise InputError(f"{method} compares classes with each other and got {len(class_names)}; give at least two")
+
+
+def check_num_context(num_context: int) -> None:
+    """Raises InputError where there is no learnable token."""
+    if num_context < 1:
+        raise InputError(f"--num-context must be positive, got {num_context}")
 
 
 def _factor(name: str, factors: dict[str, float]) -> float:
