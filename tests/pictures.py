@@ -6,10 +6,12 @@ from collections.abc import Mapping
 
 import torch
 from synthetic import feature_set, with_views
+from torch import Tensor
 
 from fedmpt.backbone.image_tower import ClipBackbone
 from fedmpt.backbone.views import ImageView, tokens_of
 from fedmpt.data.feature_store import FeatureSet
+from fedmpt.types import Batch
 
 
 def pictured(
@@ -28,9 +30,15 @@ def pictured(
     pixels = pixels + 0.2 * torch.randn(pixels.shape, generator=generator)
     labels = torch.zeros(num_images, num_classes, dtype=torch.int8)
     labels[torch.arange(num_images), first] = labels[torch.arange(num_images), second] = 1
+    batch = batch_of(backbone, views, pixels, labels)
+    return with_views(feature_set(batch.patches, labels, batch.pooled), batch.views)
+
+
+def batch_of(backbone: ClipBackbone, views: Mapping[str, ImageView], pixels: Tensor, labels: Tensor) -> Batch:
+    """All that a method reads of pictures that are at hand."""
     patches, pooled = backbone.encode_image(pixels)
     tokens = {
         name: tokens_of(*view.of(backbone).encode_image(pixels), num_streams=view.num_streams)
         for name, view in views.items()
     }
-    return with_views(feature_set(patches, labels, pooled), tokens)
+    return Batch(patches=patches, pooled=pooled, labels=labels.to(torch.int8), views=tokens)

@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedmpt.backbone.text_tower import TextTower
-from fedmpt.methods.base import MethodConfig, check_class_names
+from fedmpt.methods.base import MethodConfig, check_class_names, check_num_context
 from fedmpt.methods.single_prompt import SinglePromptMethod
 from fedmpt.prompts import PromptTemplate, context_from
-from fedmpt.types import Backbone, InputError
+from fedmpt.types import Backbone, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,18 @@ class PromptFL(SinglePromptMethod):
         generator: torch.Generator,
     ) -> None:
         super().__init__(TextTower(backbone.text_model))
-        check_class_names(class_names, method="PromptFL")
-        if config.num_context < 1:
-            raise InputError(f"--num-context must be positive, got {config.num_context}")
-        self.template = PromptTemplate(
-            self.tower, backbone.tokenizer, class_names, num_prefix_context=config.num_context
-        )
+        check_class_names(class_names, method=type(self).__name__)
+        check_num_context(config.num_context)
+        self.template = self.make_template(backbone.tokenizer, class_names, config.num_context)
         context = context_from(
             self.tower, backbone.tokenizer, config.context_init, config.num_context, generator=generator
         )
         self.context = nn.Parameter(context)
         self.to(self.tower.device)
+
+    def make_template(self, tokenizer: Tokenizer, class_names: Sequence[str], num_context: int) -> PromptTemplate:
+        """Where the context stands in the prompts."""
+        return PromptTemplate(self.tower, tokenizer, class_names, num_prefix_context=num_context)
 
     def encode_text(self) -> Float[Tensor, "C D"]:
         return F.normalize(self.tower.encode(self.template.embed(self.context[None]))[0], dim=-1)

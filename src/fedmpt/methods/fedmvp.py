@@ -1,0 +1,197 @@
+"""FedMVP (Singha et al., ICCV 2025): tokens for the image tower, made of the image and of texts about the classes.
+
+In two forms: the original, whose texts are attributes of the classes and whose text side trains nothing, and the
+reduced one of published comparisons, which makes one token of the image's class feature and learned prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fedmpt.backbone.text_tower import TextTower
+from fedmpt.backbone.views import ImageView, TowerTokens, open_tower
+from fedmpt.conditions.attributes import load_attributes
+from fedmpt.heads import csra_logits, csra_tokens
+from fedmpt.losses import asymmetric_loss, text_anchor_loss
+from fedmpt.methods.base import MethodConfig, check_class_names, check_num_context
+from fedmpt.methods.initialise import initialise
+from fedmpt.methods.prompt_former import NUM_HEADS, PromptFormer
+from fedmpt.methods.single_prompt import SinglePromptMethod
+from fedmpt.prompts import PromptTemplate, context_from, hand_written_features
+from fedmpt.types import Backbone, Batch, InputError
+
+REDUCED_HEADS = 8
+REDUCED_WIDTH = 64
+CHUNK = 256
+"""Attribute prompts encoded at once."""
+
+
+@dataclass(frozen=True)
+class FedMVPConfig(MethodConfig):
+    """Visual prompts from the image and texts about the classes, with the CSRA head."""
+
+    name: ClassVar[str] = "fedmvp"
+    summary: ClassVar[str] = "image tokens made from the patches and class attributes, CSRA head"
+    source: ClassVar[str] = "Singha et al., ICCV 2025 (FedMVP)"
+
+    form: Literal["original", "reduced"] = "original"
+    """original: class attributes and a PromptFormer; reduced: learned prompts and one token, as in published tables."""
+
+    attributes: str = ""
+    """original: JSON file with attributes of every class, or the name of a shipped list; empty finds a shipped one."""
+    num_visual_tokens: int = 4
+    """original: tokens put into the image tower."""
+    consistency_weight: float = 10.0
+    """original: weight of one minus the cosine of the image's class feature with that of the frozen tower."""
+
+    num_context: int = 4
+    """reduced: learnable tokens before the class name."""
+    context_init: str = ""
+    """reduced: words the context starts from; where too few, and if empty, tokens are drawn from N(0, 0.02^2)."""
+
+    def build(
+        self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
+    ) -> FedMVP | ReducedFedMVP:
+        form = FedMVP if self.form == "original" else ReducedFedMVP
+        return form(self, backbone, class_names, generator=generator)
+
+
+class _VisualPrompts(SinglePromptMethod):
+    """What both forms share: tokens of the image's own before the first block, which stay to the last."""
+
+    views: Mapping[str, ImageView] = {"tokens": TowerTokens(block=0)}
+
+    def __init__(self, config: FedMVPConfig, backbone: Backbone, class_names: Sequence[str]) -> None:
+        super().__init__(TextTower(backbone.text_model))
+        _check(config, class_names)
+        self.image_tower = open_tower(backbone)
+
+    def prompted_tokens(self, batch: Batch, prompts: Float[Tensor, "B b V"]) -> Float[Tensor, "B tokens D"]:
+        """Class feature and patch features of images to which ``prompts`` were added."""
+        tower = self.image_tower
+        # Paper has the tokens join the embedded patches: they pass the norm in front of the first block like those.
+        tokens = tower.run_blocks(batch.views["tokens"][:, 0], prompts={0: tower.norm_before(prompts)})
+        patches, pooled = tower.finish(tokens)
+        return csra_tokens(replace(batch, patches=patches, pooled=pooled))
+
+
+class FedMVP(_VisualPrompts):
+    """The original form. State: ``prompt_former``, and the head's calibration.
+
+    ``attribute_features`` [A, D] of all classes are frozen; ``averages`` [A, C] takes scores of attributes to their
+    mean over each class's own.
+    """
+
+    def __init__(
+        self, config: FedMVPConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
+    ) -> None:
+        super().__init__(config, backbone, class_names)
+        _check_heads(backbone, self.image_tower.width, "image", NUM_HEADS)
+        self.consistency_weight = config.consistency_weight
+        attributes = load_attributes(config.attributes, class_names)
+        self.attribute_features = _attribute_features(self.tower, backbone, class_names, attributes)
+        counts = torch.tensor([len(own) for own in attributes])
+        owners = torch.arange(len(counts)).repeat_interleave(counts)
+        self.averages = (F.one_hot(owners, len(counts)) / counts).to(self.tower.device)
+        self.prompt_former = PromptFormer(
+            self.tower.joint_width,
+            self.image_tower.width,
+            num_tokens=config.num_visual_tokens,
+            generator=generator,
+        )
+        self.to(self.tower.device)
+
+    def encode_text(self) -> Float[Tensor, "A D"]:
+        """Features of all attributes: nothing of the text is trained."""
+        return self.attribute_features
+
+    def image_tokens(self, batch: Batch, text: Float[Tensor, "A D"]) -> Float[Tensor, "B tokens D"]:
+        return self.prompted_tokens(batch, self.prompt_former(batch.views["tokens"][:, 0, 1:], text))
+
+    def forward(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
+        text = self.encode_text() if text is None else text
+        return self.class_probabilities(self.image_tokens(batch, text), text)
+
+    def class_probabilities(
+        self, tokens: Float[Tensor, "B tokens D"], text: Float[Tensor, "A D"]
+    ) -> Float[Tensor, "B C"]:
+        """A class scores as its attributes do on average."""
+        # Paper has one class an image, and a softmax over classes; several need the head of all one-prompt methods.
+        return self.calibration(csra_logits(tokens, text) @ self.averages)
+
+    def loss(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, ""]:
+        text = self.encode_text() if text is None else text
+        tokens = self.image_tokens(batch, text)
+        # Needs no labels, so it counts every image.
+        drift = 1 - F.cosine_similarity(tokens[:, 0], batch.pooled, dim=-1).mean()
+        return asymmetric_loss(self.class_probabilities(tokens, text), batch.labels) + self.consistency_weight * drift
+
+
+class ReducedFedMVP(_VisualPrompts):
+    """The reduced form. State: ``context`` [b, W]; ``attention`` over the prompts' features; ``to_token``, from D to V;
+    and the head's calibration."""
+
+    def __init__(
+        self, config: FedMVPConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
+    ) -> None:
+        super().__init__(config, backbone, class_names)
+        num, width = config.num_context, self.tower.joint_width
+        _check_heads(backbone, width, "joint", REDUCED_HEADS)
+        self.template = PromptTemplate(self.tower, backbone.tokenizer, class_names, num_prefix_context=num)
+        self.anchor = hand_written_features(self.tower, backbone.tokenizer, class_names)
+        self.context = nn.Parameter(
+            context_from(self.tower, backbone.tokenizer, config.context_init, num, generator=generator)
+        )
+        self.attention = nn.MultiheadAttention(width, REDUCED_HEADS)
+        self.to_token = nn.Sequential(
+            nn.Linear(width, REDUCED_WIDTH), nn.ReLU(), nn.Linear(REDUCED_WIDTH, self.image_tower.width)
+        )
+        initialise(self.attention, generator)
+        initialise(self.to_token, generator)
+        self.to(self.tower.device)
+
+    def encode_text(self) -> Float[Tensor, "C D"]:
+        """Not normalised: between unit vectors, attention of fresh weights is even, and all images' tokens the same."""
+        return self.tower.encode(self.template.embed(self.context[None]))[0]
+
+    def image_tokens(self, batch: Batch, text: Float[Tensor, "C D"]) -> Float[Tensor, "B tokens D"]:
+        # Queries do not see each other, so the images may stand in one row.
+        attended, _ = self.attention(batch.pooled, text, text, need_weights=False)
+        return self.prompted_tokens(batch, self.to_token(attended)[:, None])
+
+    def loss(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, ""]:
+        text = self.encode_text() if text is None else text
+        return super().loss(batch, text) + text_anchor_loss(text, self.anchor)
+
+
+def _attribute_features(
+    tower: TextTower, backbone: Backbone, class_names: Sequence[str], attributes: Sequence[Sequence[str]]
+) -> Float[Tensor, "A D"]:
+    """Features of "a photo of a CLASS, which has ATTRIBUTE." (Menon and Vondrick 2023), class by class."""
+    texts = [f"{name}, which has {text}" for name, own in zip(class_names, attributes, strict=True) for text in own]
+    chunks = (texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK))
+    return torch.cat([hand_written_features(tower, backbone.tokenizer, chunk) for chunk in chunks])
+
+
+def _check(config: FedMVPConfig, class_names: Sequence[str]) -> None:
+    check_class_names(class_names, method="FedMVP")
+    check_num_context(config.num_context)
+    if config.num_visual_tokens < 1:
+        raise InputError(f"--num-visual-tokens must be positive, got {config.num_visual_tokens}")
+    if not 0 <= config.consistency_weight < float("inf"):
+        raise InputError(f"--consistency-weight must not be negative, got {config.consistency_weight}")
+
+
+def _check_heads(backbone: Backbone, width: int, space: str, num_heads: int) -> None:
+    if width % num_heads:
+        raise InputError(
+            f"FedMVP attends with {num_heads} heads, and the {space} width {width} of backbone {backbone.name!r} is no "
+            "multiple of that; choose another backbone or the other --form"
+        )

@@ -1,0 +1,108 @@
+"""FedPGP (Cui et al. 2024): a shared context, and a low-rank change of it that every client keeps for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fedmpt.methods.promptfl import PromptFL, PromptFLConfig
+from fedmpt.prompts import PromptTemplate, hand_written_features
+from fedmpt.types import Backbone, Batch, InputError, Tokenizer
+
+
+@dataclass(frozen=True)
+class FedPGPConfig(PromptFLConfig):
+    """A shared context plus a personal low-rank one, which a contrastive loss pushes apart, with the CSRA head."""
+
+    name: ClassVar[str] = "fedpgp"
+    summary: ClassVar[str] = "one shared context and a personal low-rank change of it"
+    source: ClassVar[str] = "Cui et al. 2024 (FedPGP), ICML"
+    # At higher rates the contrastive loss parts the two contexts faster than the labels hold either.
+    learning_rate: ClassVar[float] = 0.001
+
+    rank: int = 4
+    """Rank of the personal change."""
+    contrast_weight: float = 1.0
+    """mu: weight of the contrastive loss."""
+    temperature: float = 0.5
+    """Temperature of the contrastive loss."""
+
+    def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> FedPGP:
+        return FedPGP(self, backbone, class_names, generator=generator)
+
+
+class FedPGP(PromptFL):
+    """State: ``context`` [b, W] (sigma) and the head's calibration, which travel; ``personal_u`` [b, r] and
+    ``personal_v`` [r, W], which stay.
+
+    A client's context is ``context + personal_u personal_v``. A new client's ``personal_u`` is zero, and so is that of
+    the global model: it is scored with the shared context alone.
+    """
+
+    personal = frozenset({"personal_u", "personal_v"})
+    weighting = "data"
+
+    def __init__(
+        self, config: FedPGPConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
+    ) -> None:
+        _check(config)
+        super().__init__(config, backbone, class_names, generator=generator)
+        self.contrast_weight = config.contrast_weight
+        self.temperature = config.temperature
+        # Paper's neutral prompt: as many X as there are context tokens.
+        self.neutral = hand_written_features(
+            self.tower, backbone.tokenizer, class_names, prefix=" ".join(["X"] * config.num_context)
+        )
+        width = self.tower.width
+        # Paper leaves the start open. As in LoRA, one factor is zero. The other's rows are about of length one: a
+        # step of U then moves the context about as far, within V's rows, as a step of sigma.
+        self.personal_u = nn.Parameter(torch.zeros(config.num_context, config.rank))
+        self.personal_v = nn.Parameter(torch.randn(config.rank, width, generator=generator) / width**0.5)
+        self.to(self.tower.device)
+
+    def make_template(self, tokenizer: Tokenizer, class_names: Sequence[str], num_context: int) -> PromptTemplate:
+        # Two prefixes of the same classes: the tower encodes both contexts in one call.
+        return PromptTemplate(self.tower, tokenizer, class_names, prefix_texts=("", ""), num_prefix_context=num_context)
+
+    def encode_text(self) -> Float[Tensor, "2 C D"]:
+        """Normalised features: first of the client's own context, which predicts, then of the shared one."""
+        own = self.context + self.personal_u @ self.personal_v
+        prompts = self.template.embed(torch.stack([own, self.context]))
+        return F.normalize(self.tower.encode(prompts), dim=-1)
+
+    def forward(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
+        text = self.encode_text() if text is None else text
+        return super().forward(batch, text[0])
+
+    def loss(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, ""]:
+        text = self.encode_text() if text is None else text
+        own, shared = text
+        contrast = contrastive_loss(own, shared, self.neutral, temperature=self.temperature)
+        return super().loss(batch, text) + self.contrast_weight * contrast
+
+
+def contrastive_loss(
+    own: Float[Tensor, "C D"], shared: Float[Tensor, "C D"], neutral: Float[Tensor, "C D"], *, temperature: float
+) -> Float[Tensor, ""]:
+    """Of each class, the shared text feature to the neutral one and away from the client's own; mean over classes.
+
+    ``-log(e^(a / t) / (e^(a / t) + e^(b / t)))`` with a the cosine of shared and neutral, b that of shared and own.
+    """
+    wanted = F.cosine_similarity(neutral, shared, dim=-1)
+    unwanted = F.cosine_similarity(shared, own, dim=-1)
+    return F.softplus((unwanted - wanted) / temperature).mean()
+
+
+def _check(config: FedPGPConfig) -> None:
+    if config.rank < 1:
+        raise InputError(f"--rank must be positive, got {config.rank}")
+    if not 0 <= config.contrast_weight < float("inf"):
+        raise InputError(f"--contrast-weight must not be negative, got {config.contrast_weight}")
+    if not 0 < config.temperature < float("inf"):
+        raise InputError(f"--temperature must be positive, got {config.temperature}")

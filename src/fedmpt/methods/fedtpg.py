@@ -1,0 +1,66 @@
+"""FedTPG (Qiu et al. 2024): a network that writes the context from the names of all classes, trained by averaging."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fedmpt.backbone.text_tower import TextTower
+from fedmpt.methods.base import MethodConfig, check_class_names, check_num_context
+from fedmpt.methods.cross_attention import CrossAttention
+from fedmpt.methods.initialise import initialise
+from fedmpt.methods.single_prompt import SinglePromptMethod
+from fedmpt.prompts import PromptTemplate, hand_written_features, random_context
+from fedmpt.types import Backbone
+
+NUM_HEADS = 4
+
+
+@dataclass(frozen=True)
+class FedTPGConfig(MethodConfig):
+    """A network from class names to one context for all classes, with the CSRA head."""
+
+    name: ClassVar[str] = "fedtpg"
+    summary: ClassVar[str] = "a context that a network writes from the names of all classes"
+    source: ClassVar[str] = "Qiu et al. 2024 (FedTPG), ICLR"
+
+    num_context: int = 4
+    """Tokens that the network writes before the class name."""
+
+    def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> FedTPG:
+        return FedTPG(self, backbone, class_names, generator=generator)
+
+
+class FedTPG(SinglePromptMethod):
+    """State: ``queries`` [b, W], ``writer`` (the network), and the head's calibration.
+
+    ``class_features`` [C, D] are frozen features of the bare class names.
+    """
+
+    def __init__(
+        self, config: FedTPGConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
+    ) -> None:
+        super().__init__(TextTower(backbone.text_model))
+        check_class_names(class_names, method="FedTPG")
+        check_num_context(config.num_context)
+        num_context, tokenizer, width = config.num_context, backbone.tokenizer, self.tower.width
+        self.template = PromptTemplate(self.tower, tokenizer, class_names, num_prefix_context=num_context)
+        self.class_features = hand_written_features(self.tower, tokenizer, class_names, prefix="")
+        self.queries = nn.Parameter(random_context(num_context, width, generator=generator))
+        # Works in the text tower's width, where the context goes. Paper's towers have the same width as their features.
+        self.writer = CrossAttention(width, num_heads=NUM_HEADS, context_width=self.tower.joint_width)
+        initialise(self.writer, generator)
+        self.to(self.tower.device)
+
+    def context(self) -> Float[Tensor, "b W"]:
+        """The tokens before every class name; the same whatever the order of the classes."""
+        return self.writer(self.queries, self.class_features)
+
+    def encode_text(self) -> Float[Tensor, "C D"]:
+        return F.normalize(self.tower.encode(self.template.embed(self.context()[None]))[0], dim=-1)

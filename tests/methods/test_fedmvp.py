@@ -1,0 +1,218 @@
+"""FedMVP's two forms against plain loops and transformers' own towers with hooks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from b16 import b16_backbone, trained_at_b16
+from contract import CLASS_NAMES, build, gradients_of
+from hooked_clip import image_features
+from pictures import batch_of
+from plain_attention import attend_plainly
+from torch import Tensor
+
+from fedmpt.backbone import load_backbone
+from fedmpt.backbone.image_tower import ClipBackbone
+from fedmpt.backbone.shapes import VIT_B_16, shapes_of
+from fedmpt.data import voc
+from fedmpt.losses import asymmetric_loss
+from fedmpt.methods import fedmvp
+from fedmpt.methods.base import Method
+from fedmpt.methods.fedmvp import FedMVPConfig
+from fedmpt.types import UNKNOWN, Backbone, Batch, InputError
+
+ATTRIBUTES = Path(__file__).with_name("attributes.json")
+ORIGINAL = FedMVPConfig(attributes=str(ATTRIBUTES))
+REDUCED = FedMVPConfig(form="reduced")
+LABELS = torch.tensor([[1, 0, 1, 0, 0], [0, 1, 0, 0, 1], [0, 0, 0, 1, -1]])
+
+
+def trained(config: FedMVPConfig, backbone: ClipBackbone) -> Method:
+    """One with no tensor left at zero."""
+    method = build(config, backbone)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return method
+
+
+@pytest.fixture
+def pixels(backbone: ClipBackbone) -> Tensor:
+    size = backbone.image_size
+    return torch.randn(len(LABELS), 3, size, size, generator=torch.Generator().manual_seed(3))
+
+
+def batch(method: Method, backbone: ClipBackbone, pixels: Tensor) -> Batch:
+    return batch_of(backbone, method.views, pixels, LABELS)
+
+
+def written(backbone: Backbone, texts: Sequence[str]) -> Tensor:
+    return backbone.text_model(**backbone.tokenizer(list(texts), padding=True, return_tensors="pt")).text_embeds
+
+
+def region_logit(tokens: Tensor, feature: Tensor) -> Tensor:
+    s = 20 * torch.stack([torch.cosine_similarity(token, feature, dim=0) for token in tokens])
+    return 5 * (s.softmax(0) * s).sum()
+
+
+def calibrated(method: Method, rows: list[list[Tensor]]) -> Tensor:
+    logits = torch.stack([torch.stack(row) for row in rows])
+    z = (logits - logits.mean(1, keepdim=True)) / (1 + logits.std(1, keepdim=True, correction=0))
+    return 1 / (1 + torch.exp(-(method.calibration.scale * z + method.calibration.bias)))
+
+
+@torch.no_grad()
+def test_original_form_image_by_image_and_attribute_by_attribute(
+    backbone: ClipBackbone, tiny_clip_folder: Path, pixels: Tensor
+) -> None:
+    method = trained(ORIGINAL, backbone)
+    seen = batch(method, backbone, pixels)
+    phrases = json.loads(ATTRIBUTES.read_text())["attributes"]
+    by_class = {
+        name: F.normalize(
+            written(backbone, [f"a photo of a {name}, which has {text}." for text in phrases[name]]), dim=1
+        )
+        for name in CLASS_NAMES
+    }
+    texts = torch.cat(list(by_class.values()))
+    torch.testing.assert_close(method.encode_text(), texts, atol=1e-5, rtol=0)
+    prompts = method.prompt_former(backbone.embed_patches(pixels)[:, 1:], texts)
+    assert prompts.shape == (len(pixels), 4, backbone.width)
+    patches, pooled = image_features(tiny_clip_folder, pixels, {0: prompts})
+    rows = []
+    for image in range(len(pixels)):
+        tokens = torch.cat([pooled[image][None], patches[image]])
+        rows.append(
+            [sum(region_logit(tokens, text) for text in by_class[name]) / len(by_class[name]) for name in CLASS_NAMES]
+        )
+    expected = calibrated(method, rows)
+    torch.testing.assert_close(method(seen), expected, atol=1e-5, rtol=0)
+    drift = sum(1 - torch.cosine_similarity(one, other, dim=0) for one, other in zip(pooled, seen.pooled, strict=True))
+    assert drift > 0.01
+    torch.testing.assert_close(
+        method.loss(seen), asymmetric_loss(expected, seen.labels) + 10 * drift / len(pixels), atol=1e-4, rtol=0
+    )
+
+
+@torch.no_grad()
+def test_reduced_form_image_by_image(backbone: ClipBackbone, tiny_clip_folder: Path, pixels: Tensor) -> None:
+    method = trained(replace(REDUCED, context_init="a photo of a", num_context=12), backbone)
+    seen = batch(method, backbone, pixels)
+    text = method.encode_text()
+    attended = attend_plainly(method.attention, seen.pooled, text, text)
+    first, _, second = method.to_token
+    token = (attended @ first.weight.T + first.bias).clamp_min(0) @ second.weight.T + second.bias
+    patches, pooled = image_features(tiny_clip_folder, pixels, {0: token[:, None]})
+    rows = [
+        [region_logit(torch.cat([pooled[image][None], patches[image]]), feature) for feature in text]
+        for image in range(len(pixels))
+    ]
+    expected = calibrated(method, rows)
+    torch.testing.assert_close(method(seen), expected, atol=1e-5, rtol=0)
+    by_hand = written(backbone, [f"a photo of a {name}." for name in CLASS_NAMES])
+    cosines = [torch.cosine_similarity(one, other, dim=0) for one, other in zip(text, by_hand, strict=True)]
+    anchor = 1 - sum(cosines) / len(cosines)
+    assert anchor > 1e-3
+    torch.testing.assert_close(method.loss(seen), asymmetric_loss(expected, seen.labels) + anchor, atol=1e-4, rtol=0)
+
+
+def test_reduced_context_stands_before_the_class_name(backbone: ClipBackbone) -> None:
+    method = build(replace(REDUCED, context_init="of a", num_context=2), backbone)
+    expected = written(backbone, [f"of a {name}." for name in CLASS_NAMES])
+    torch.testing.assert_close(method.encode_text(), expected, atol=1e-5, rtol=0)
+
+
+def test_without_labels_only_the_original_form_learns(backbone: ClipBackbone, pixels: Tensor) -> None:
+    """It holds the image's feature to the frozen one, which takes no label; the reduced form's images count nothing."""
+    for config, learns in ((ORIGINAL, True), (REDUCED, False)):
+        method = trained(config, backbone)
+        seen = batch(method, backbone, pixels)
+        gradients = gradients_of(method, replace(seen, labels=torch.full_like(seen.labels, UNKNOWN)))
+        image_side = [
+            gradient for name, gradient in gradients.items() if not name.startswith(("calibration", "context"))
+        ]
+        assert any(gradient.abs().max() > 0 for gradient in image_side) == learns
+
+
+@pytest.mark.parametrize("config", [ORIGINAL, REDUCED], ids=["original", "reduced"])
+def test_bfloat16_towers_give_near_scores(config: FedMVPConfig, tiny_clip_folder: Path, pixels: Tensor) -> None:
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        backbone = load_backbone(str(tiny_clip_folder), dtype=dtype)
+        method = trained(config, backbone)
+        found.append(method(batch(method, backbone, pixels)))
+        assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(found[-1].sum(), method.parameters()))
+    torch.testing.assert_close(found[1], found[0], atol=0.03, rtol=0)
+
+
+def test_consistency_weight_zero_leaves_the_asymmetric_loss(backbone: ClipBackbone, pixels: Tensor) -> None:
+    method = trained(replace(ORIGINAL, consistency_weight=0.0), backbone)
+    seen = batch(method, backbone, pixels)
+    torch.testing.assert_close(method.loss(seen), asymmetric_loss(method(seen), seen.labels))
+
+
+@pytest.mark.parametrize(
+    ("config", "number"),
+    [(FedMVPConfig(), 9_882_624), (REDUCED, 1_135_424)],
+    ids=["original", "reduced"],
+)
+def test_trained_parameters_are_those_of_the_published_size(config: FedMVPConfig, number: int) -> None:
+    counts = trained_at_b16(config)
+    calibration = sum(count for name, count in counts.items() if name.startswith("calibration."))
+    assert (sum(counts.values()) - calibration, calibration) == (number, 2)
+
+
+def test_attributes_of_the_benchmarks_come_with_the_package() -> None:
+    method = FedMVPConfig().build(b16_backbone(), voc.CLASS_NAMES, generator=torch.Generator())
+    assert method.encode_text().shape == (80, 512)
+
+
+def test_attributes_encoded_in_chunks_are_the_same(backbone: ClipBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = build(ORIGINAL, backbone).encode_text()
+    monkeypatch.setattr(fedmvp, "CHUNK", 3)
+    torch.testing.assert_close(build(ORIGINAL, backbone).encode_text(), whole, atol=1e-6, rtol=0)
+
+
+def test_text_of_the_original_form_is_frozen(backbone: ClipBackbone) -> None:
+    assert not build(ORIGINAL, backbone).encode_text().requires_grad
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_context": 0}, "--num-context must be positive, got 0"),
+        ({"num_visual_tokens": 0}, "--num-visual-tokens must be positive, got 0"),
+        ({"consistency_weight": -1.0}, "--consistency-weight must not be negative, got -1.0"),
+        ({"consistency_weight": float("nan")}, "--consistency-weight must not be negative, got nan"),
+        ({"attributes": "nowhere.json"}, "attributes 'nowhere.json': no such file"),
+    ],
+)
+def test_options_out_of_range_are_named(backbone: Backbone, change: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build(replace(ORIGINAL, **change), backbone)
+
+
+def test_classes_without_attributes_are_named(backbone: Backbone) -> None:
+    with pytest.raises(InputError, match="'zebu'"):
+        ORIGINAL.build(backbone, ["cat", "zebu"], generator=torch.Generator())
+
+
+def test_one_class_is_nothing_to_compare(backbone: Backbone) -> None:
+    with pytest.raises(InputError, match="FedMVP compares classes with each other and got 1"):
+        ORIGINAL.build(backbone, ["cat"], generator=torch.Generator())
+
+
+def test_widths_that_the_heads_cannot_share_are_named() -> None:
+    odd_image = shapes_of({**VIT_B_16, "vision": {**VIT_B_16["vision"], "hidden_size": 66, "num_attention_heads": 6}})
+    with pytest.raises(InputError, match="4 heads, and the image width 66 of backbone 'shapes' is no multiple"):
+        FedMVPConfig().build(odd_image, voc.CLASS_NAMES, generator=torch.Generator())
+    odd_joint = shapes_of({**VIT_B_16, "projection_dim": 100})
+    with pytest.raises(InputError, match="8 heads, and the joint width 100 of backbone 'shapes' is no multiple"):
+        REDUCED.build(odd_joint, voc.CLASS_NAMES, generator=torch.Generator())
