@@ -11,6 +11,7 @@ from fedmpt.types import Batch
 
 CSRA_PATCH_SCALE = 20.0
 CSRA_POOL_SCALE = 5.0
+CLIP_LOGIT_SCALE = 100.0
 
 
 def csra_tokens(batch: Batch) -> Float[Tensor, "B tokens D"]:
@@ -29,7 +30,11 @@ def csra_logits(tokens: Float[Tensor, "B M D"], text: Float[Tensor, "C D"]) -> F
 
 
 def dual_probabilities(
-    tokens: Float[Tensor, "B M D"], positive: Float[Tensor, "C D"], negative: Float[Tensor, "C D"]
+    tokens: Float[Tensor, "B M D"],
+    positive: Float[Tensor, "C D"],
+    negative: Float[Tensor, "C D"],
+    *,
+    logit_scale: float = CLIP_LOGIT_SCALE,
 ) -> Float[Tensor, "B C"]:
     """Probability that a class is there, from a text feature that says so and one that says it is not (DualCoOp).
 
@@ -38,8 +43,11 @@ def dual_probabilities(
     tokens = F.normalize(tokens, dim=-1)
     found, missed = (CSRA_PATCH_SCALE * tokens @ F.normalize(text, dim=-1).T for text in (positive, negative))
     weights = found.softmax(1)
+    # Published logits are 100 cosines, which is CLIP's own scale. Cosines of a model with a smaller one spread wider:
+    # 100 of them would leave every probability at zero or one, without gradient.
+    scale = CSRA_POOL_SCALE * logit_scale / CLIP_LOGIT_SCALE
     # A softmax over two logits is the sigmoid of their difference.
-    return (CSRA_POOL_SCALE * (weights * (found - missed)).sum(1)).sigmoid()
+    return (scale * (weights * (found - missed)).sum(1)).sigmoid()
 
 
 class SigmoidCalibration(nn.Module):

@@ -15,6 +15,9 @@ from fedmpt.methods.promptfl import PromptFL, PromptFLConfig
 from fedmpt.prompts import PromptTemplate, hand_written_features
 from fedmpt.types import Backbone, Batch, InputError, Tokenizer
 
+CALIBRATION_RATE = 50.0
+"""Factor on the learning rate for the shared head: it then has the rate of other methods."""
+
 
 @dataclass(frozen=True)
 class FedPGPConfig(PromptFLConfig):
@@ -65,6 +68,10 @@ class FedPGP(PromptFL):
         self.personal_u = nn.Parameter(torch.zeros(config.num_context, config.rank))
         self.personal_v = nn.Parameter(torch.randn(config.rank, width, generator=generator) / width**0.5)
         self.to(self.tower.device)
+
+    def learning_rate_factors(self) -> dict[str, float]:
+        # Two numbers that know nothing of the contrast, and would hardly move at its rate.
+        return {"calibration.": CALIBRATION_RATE}
 
     def make_template(self, tokenizer: Tokenizer, class_names: Sequence[str], num_context: int) -> PromptTemplate:
         # Two prefixes of the same classes: the tower encodes both contexts in one call.
