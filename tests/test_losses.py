@@ -1,4 +1,4 @@
-"""The asymmetric loss, worked out by hand."""
+"""Losses worked out by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from fedmpt.losses import asymmetric_loss
+from fedmpt.losses import asymmetric_loss, multi_matching_loss
 
 
 def test_by_hand() -> None:
@@ -52,3 +52,50 @@ def test_the_hardest_positives_keep_their_gradient() -> None:
     asymmetric_loss(logits.softmax(-1), torch.tensor([[1, -1]], dtype=torch.int8)).backward()
     assert logits.grad is not None
     assert logits.grad[0, 0].item() == pytest.approx(-1, rel=1e-3)
+
+
+def plain_matching(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    known = [(b, c) for b, row in enumerate(labels.tolist()) for c, label in enumerate(row) if label != -1]
+    total = sum(math.exp(logits[pair].item()) for pair in known)
+    present = [pair for pair in known if labels[pair] == 1]
+    return -sum(math.log(math.exp(logits[pair].item()) / total) for pair in present) / len(present)
+
+
+def test_matching_contrasts_every_pair_that_matches_with_all_known_pairs_of_the_batch() -> None:
+    logits = 3 * torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([[1, 0, -1], [0, 0, 0], [1, 1, 0], [-1, -1, -1]], dtype=torch.int8)
+    assert multi_matching_loss(logits, labels).item() == pytest.approx(plain_matching(logits, labels), rel=1e-5)
+
+
+def test_matching_by_hand() -> None:
+    labels = torch.tensor([[1, -1], [0, -1]], dtype=torch.int8)
+    loss = multi_matching_loss(torch.tensor([[math.log(3.0), 50.0], [0.0, -50.0]]), labels)
+    assert loss.item() == pytest.approx(-math.log(3 / 4), rel=1e-6)
+
+
+def test_pairs_of_unknown_label_do_not_match_and_are_no_contrast() -> None:
+    logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    labels = torch.tensor([[1, 0, -1, 0], [-1] * 4, [0, 1, 0, -1]], dtype=torch.int8)
+    multi_matching_loss(logits, labels).backward()
+    assert logits.grad is not None
+    assert (logits.grad[labels == -1] == 0).all()
+    assert (logits.grad[labels != -1] != 0).all()
+
+
+@pytest.mark.parametrize("label", [0, -1])
+def test_matching_without_a_match_costs_nothing_and_can_be_differentiated(label: int) -> None:
+    logits = torch.randn(2, 3, requires_grad=True)
+    loss = multi_matching_loss(logits, torch.full((2, 3), label, dtype=torch.int8))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert (logits.grad == 0).all()
+
+
+def test_matching_is_finite_for_logits_far_apart() -> None:
+    logits = torch.tensor([[1e4, -1e4], [0.0, 3e4]], requires_grad=True)
+    loss = multi_matching_loss(logits, torch.tensor([[1, 1], [0, 0]], dtype=torch.int8))
+    loss.backward()
+    assert loss.item() == pytest.approx(3e4, rel=1e-6)
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int8
 from torch import Tensor
 
-from fedmpt.types import PRESENT, UNKNOWN
+from fedmpt.types import ABSENT, PRESENT, UNKNOWN
 
 
 def asymmetric_loss(
@@ -37,3 +40,53 @@ def asymmetric_loss(
 def text_anchor_loss(text: Float[Tensor, "C D"], anchor: Float[Tensor, "C D"]) -> Float[Tensor, ""]:
     """One minus the mean cosine of text features with those of hand-written prompts (KgCoOp, Yao et al. 2023)."""
     return 1 - F.cosine_similarity(text, anchor, dim=-1).mean()
+
+
+def focal_margin_loss(
+    probabilities: Float[Tensor, "B C"], labels: Int8[Tensor, "B C"], *, gamma: float = 2.0, margin: float = 1.0
+) -> Float[Tensor, ""]:
+    """Focal loss with a margin for positives (Zhang et al. 2021): summed over classes, averaged over images.
+
+    ``-y (1 - p')^g log p' - (1 - y) p^g log(1 - p)``, where the log-odds of ``p'`` are those of ``p`` minus the margin.
+    Entries labelled unknown count nothing.
+    """
+    smallest = 1e-30
+    held_back = probabilities * math.exp(-margin)
+    held_back = held_back / (held_back + 1 - probabilities)
+    positive = (1 - held_back) ** gamma * held_back.clamp_min(smallest).log()
+    negative = probabilities**gamma * (1 - probabilities).clamp_min(smallest).log()
+    per_label = -positive.where(labels == PRESENT, negative)
+    return per_label.masked_fill(labels == UNKNOWN, 0).sum(-1).mean()
+
+
+def corrected_labels(
+    probabilities: Float[Tensor, "B C"], labels: Int8[Tensor, "B C"], *, threshold: float = 0.6
+) -> Int8[Tensor, "B C"]:
+    """Labels in which what is marked absent, but found with more than ``threshold``, is present.
+
+    The self-paced correction of Zhang et al. 2021 (SPLC), for annotations that name some of what an image shows and
+    call all else absent. Unknown labels stay unknown.
+    """
+    return labels.masked_fill((labels == ABSENT) & (probabilities > threshold), PRESENT)
+
+
+def consistency_loss(probabilities: Float[Tensor, "B C"], target: Float[Tensor, "B C"]) -> Float[Tensor, ""]:
+    """Kullback-Leibler divergence of probabilities from their target, each class by itself; zero where they agree.
+
+    Summed over classes, averaged over images.
+    """
+    surprise = F.binary_cross_entropy(probabilities, target, reduction="none")
+    return (surprise - F.binary_cross_entropy(target, target, reduction="none")).sum(-1).mean()
+
+
+def multi_matching_loss(logits: Float[Tensor, "B C"], labels: Int8[Tensor, "B C"]) -> Float[Tensor, ""]:
+    """Contrast of the pairs of image and class that match with all pairs of the batch (RAM, Tan et al. 2025).
+
+    Minus the mean over present labels of the log softmax over all B x C logits together. Entries labelled unknown are
+    left out of the softmax; a batch without present labels costs nothing.
+    """
+    # The smallest number has no share of the softmax, and unlike -inf it gives no NaN where all labels are unknown.
+    known = logits.masked_fill(labels == UNKNOWN, torch.finfo(logits.dtype).min)
+    shares = known.flatten().log_softmax(0).unflatten(0, logits.shape)
+    is_present = labels == PRESENT
+    return -shares.masked_fill(~is_present, 0).sum() / is_present.sum().clamp_min(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +15,18 @@ from toy_method import ToyConfig
 from fedmpt.config import RunConfig
 from fedmpt.methods import METHODS, MethodConfig
 from fedmpt.methods.fedmpt import FedMPTConfig
+from fedmpt.methods.fedmvp import FedMVPConfig
 
-CONFIGS = {name: config() for name, config in METHODS.items()}
-PAPER = {f"{name}-paper": config.paper() for name, config in METHODS.items()}
+ATTRIBUTES = str(Path(__file__).with_name("attributes.json"))
+
+
+def with_texts(config: MethodConfig) -> MethodConfig:
+    """Classes of the suite have no attributes in the package, so methods that read some get a file."""
+    return dataclasses.replace(config, attributes=ATTRIBUTES) if isinstance(config, FedMVPConfig) else config
+
+
+CONFIGS = {name: with_texts(config()) for name, config in METHODS.items()}
+PAPER = {f"{name}-paper": with_texts(config.paper()) for name, config in METHODS.items()}
 TABLE = CONFIGS | {name: config for name, config in PAPER.items() if config not in CONFIGS.values()}
 
 ZERO_SHOT_HEADS = {
@@ -46,13 +56,15 @@ def fedmpt_parts() -> dict[str, FedMPTConfig]:
     return found
 
 
-ALL = TABLE | ZERO_SHOT_HEADS | fedmpt_parts()
+FORMS = {"fedmvp-reduced": FedMVPConfig(form="reduced")}
+
+ALL = TABLE | ZERO_SHOT_HEADS | FORMS | fedmpt_parts()
 
 
-RATES: dict[str, float] = {}
+RATES: dict[str, float] = {"dualcoop": 3e-4, "ram": 1e-3}
 """Learning rates at which the loss falls within a few steps, where they are not the suite's own."""
 
-USE_UNLABELLED: set[str] = set()
+USE_UNLABELLED: set[str] = {"fedmvp", "scpnet"}
 """Methods whose loss has a part for images without labels."""
 
 

@@ -3,12 +3,43 @@
 from __future__ import annotations
 
 from fedmpt.methods.base import Method, MethodConfig
+from fedmpt.methods.dualcoop import DualCoOpConfig
+from fedmpt.methods.fedawa import FedAWAConfig
 from fedmpt.methods.fedmpt import FedMPTConfig
+from fedmpt.methods.fedmvp import FedMVPConfig
+from fedmpt.methods.fedotp import FedOTPConfig
+from fedmpt.methods.fedpgp import FedPGPConfig
+from fedmpt.methods.fedtpg import FedTPGConfig
+from fedmpt.methods.kgcoop import KgCoOpConfig
+from fedmpt.methods.maple import MaPLeConfig
+from fedmpt.methods.plot import PLOTConfig
+from fedmpt.methods.poscoop import PosCoOpConfig
 from fedmpt.methods.promptfl import PromptFLConfig
+from fedmpt.methods.ram import RAMConfig
+from fedmpt.methods.scpnet import SCPNetConfig
+from fedmpt.methods.tcp import TCPConfig
 from fedmpt.methods.zero_shot import ZeroShotConfig
 
 METHODS: dict[str, type[MethodConfig]] = {
-    config.name: config for config in (FedMPTConfig, PromptFLConfig, ZeroShotConfig)
+    config.name: config
+    for config in (
+        FedMPTConfig,
+        PromptFLConfig,
+        KgCoOpConfig,
+        TCPConfig,
+        FedTPGConfig,
+        FedPGPConfig,
+        FedAWAConfig,
+        DualCoOpConfig,
+        PosCoOpConfig,
+        SCPNetConfig,
+        MaPLeConfig,
+        FedMVPConfig,
+        RAMConfig,
+        PLOTConfig,
+        FedOTPConfig,
+        ZeroShotConfig,
+    )
 }
 
 __all__ = ["METHODS", "Method", "MethodConfig"]

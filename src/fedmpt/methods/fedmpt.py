@@ -20,7 +20,7 @@ from fedmpt.backbone.text_tower import TextTower
 from fedmpt.losses import asymmetric_loss
 from fedmpt.methods.base import Method, MethodConfig, check_class_names
 from fedmpt.prompts import PromptTemplate, context_from, random_context
-from fedmpt.transport import patch_marginals, sinkhorn
+from fedmpt.transport import check_similarity, patch_marginals, sinkhorn
 from fedmpt.types import Backbone, Batch, InputError
 
 # The five that the paper prints as its example.
@@ -205,9 +205,8 @@ class FedMPT(Method):
 
     def plan(self, similarity: Float[Tensor, "B N M C"]) -> Float[Tensor, "B N M C"]:
         """Transport plans between patches and classes; columns sum to 1 / C. No gradient, as in PLOT and RAM."""
+        check_similarity(similarity)
         similarity = similarity.detach()
-        if not similarity.isfinite().all():
-            raise InputError("the similarities are no longer finite; try a lower learning rate")
         columns = torch.full((self.num_classes,), 1 / self.num_classes, device=similarity.device)
         return sinkhorn(
             1 - similarity.softmax(-1),

@@ -1,0 +1,194 @@
+"""RAM (Tan et al. 2025): a local stream beside the image tower, whose patches transport matches to the classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import ClassVar, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int8
+from torch import Tensor, nn
+
+from fedmpt.backbone.image_tower import ImageBlock
+from fedmpt.backbone.text_tower import DeepTokens, TextTower
+from fedmpt.backbone.views import TowerTokens, open_tower
+from fedmpt.heads import SigmoidCalibration
+from fedmpt.losses import asymmetric_loss, multi_matching_loss
+from fedmpt.methods.base import Method, MethodConfig, check_class_names
+from fedmpt.methods.depth import scaled_block
+from fedmpt.methods.ram_adapter import LocalAdapter
+from fedmpt.prompts import PromptTemplate, hand_written_features, random_context
+from fedmpt.transport import check_similarity, patch_marginals, sinkhorn
+from fedmpt.types import PRESENT, Backbone, Batch, InputError
+
+IMAGE_BLOCK, TEXT_BLOCK = 9, 6
+"""First touched blocks, of towers of 12."""
+PROMPT = "a photo of a"
+TEACHER_SCALE = 20.0
+"""How sharply the frozen model's shares decide where a class is."""
+
+
+@dataclass(frozen=True)
+class RAMConfig(MethodConfig):
+    """Local adapters and prompts in both towers, transport between patches and classes, and a matching loss."""
+
+    name: ClassVar[str] = "ram"
+    summary: ClassVar[str] = "local adapters in the image tower, transport to classes"
+    source: ClassVar[str] = "Tan et al. 2025 (RAM), CVPR"
+    learning_rate: ClassVar[float] = 5e-5
+
+    num_context: int = 4
+    """Learnable tokens in each of the text tower's upper blocks."""
+    num_visual_context: int = 8
+    """Learnable tokens in each of the image tower's last blocks."""
+    entropy: float = 0.1
+    """Entropy of the transport in cost units (POT's reg)."""
+    training_entropy: float = 0.15
+    """The same in training."""
+    patch_temperature: float = 0.1
+    """How evenly patches share the mass, in cosines; smaller is sharper."""
+    teacher_weight: float = 0.05
+    """How much training's transport heeds where the frozen model sees the classes that are there."""
+    temperature: float = 2e-3
+    """Temperature of the local logits before training."""
+    calibration_rate: float = 300.0
+    """Factor on the learning rate for the calibration's scale and bias."""
+
+    def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> RAM:
+        return RAM(self, backbone, class_names, generator=generator)
+
+
+class RAM(Method):
+    """State: ``adapters`` (with running statistics of batch norms) and ``visual_context`` [blocks, b, V] of the last
+    image blocks; ``context`` [blocks, b, W] of the upper text blocks; ``log_temperature``; the head's calibration."""
+
+    def __init__(
+        self, config: RAMConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        _check(config, class_names)
+        self.config = config
+        self.logit_scale = backbone.logit_scale
+        self.tower = TextTower(backbone.text_model)
+        self.image_tower = open_tower(backbone)
+        self.template = PromptTemplate(self.tower, backbone.tokenizer, class_names, prefix_texts=[PROMPT])
+        self.hand_written = hand_written_features(self.tower, backbone.tokenizer, class_names, prefix=PROMPT)
+        num_image_blocks, num_text_blocks = len(self.image_tower.image_blocks), len(self.tower.layers)
+        self.first_image_block = scaled_block(IMAGE_BLOCK, num_image_blocks)
+        self.first_text_block = scaled_block(TEXT_BLOCK, num_text_blocks)
+        self.views = {"tokens": TowerTokens(block=self.first_image_block, with_local=True)}
+        self.calibration = SigmoidCalibration()
+        self._add_trained(num_image_blocks - self.first_image_block, num_text_blocks - self.first_text_block, generator)
+        self.to(self.tower.device)
+
+    def _add_trained(self, num_image_blocks: int, num_text_blocks: int, generator: torch.Generator) -> None:
+        config, width = self.config, self.image_tower.width
+        visual = random_context(num_image_blocks, config.num_visual_context, width, generator=generator)
+        self.visual_context = nn.Parameter(visual)
+        text = random_context(num_text_blocks, config.num_context, self.tower.width, generator=generator)
+        self.context = nn.Parameter(text)
+        self.adapters = nn.ModuleList(
+            LocalAdapter(width, self.tower.joint_width, generator) for _ in range(num_image_blocks)
+        )
+        # A step of AdamW is as large as its rate, about a fortieth of this temperature: its logarithm stays positive.
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
+
+    def learning_rate_factors(self) -> dict[str, float]:
+        return {"calibration.": self.config.calibration_rate}
+
+    def optimizer(self, *, learning_rate: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:
+        """AdamW as published; ``momentum`` is its beta1."""
+        groups = self._parameter_groups(learning_rate)
+        return torch.optim.AdamW(groups, lr=learning_rate, betas=(momentum, 0.999), weight_decay=weight_decay)
+
+    def encode_text(self) -> Float[Tensor, "C D"]:
+        deep = DeepTokens(inserted=dict(enumerate(self.context.split(1), start=self.first_text_block)))
+        return F.normalize(self.tower.encode(self.template.embed(), deep)[0], dim=-1)
+
+    def forward(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
+        text = self.encode_text() if text is None else text
+        return self.calibrated(self.log_scores(*self.cosines(batch, text)))
+
+    def loss(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, ""]:
+        pooled, patches = self.cosines(batch, self.encode_text() if text is None else text)
+        frozen = self.logit_scale * F.normalize(batch.patches, dim=-1) @ self.hand_written.T
+        plan = self.plan(
+            patches,
+            entropy=self.config.training_entropy,
+            extra=self.config.teacher_weight * teacher_cost(frozen, batch.labels),
+        )
+        # Paper also learns the temperature of the global logits; here it stays the frozen model's.
+        matching = multi_matching_loss(self.logit_scale * pooled, batch.labels)
+        matching = matching + multi_matching_loss(self.local_logits(patches, plan), batch.labels)
+        # The calibration is ours, so it learns by itself: the paper's loss alone trains all else. It reads scores as
+        # of a test, since the plan of training knows the labels.
+        with torch.no_grad():
+            scores = self.log_scores(pooled, patches)
+        return matching + asymmetric_loss(self.calibrated(scores), batch.labels)
+
+    def cosines(self, batch: Batch, text: Float[Tensor, "C D"]) -> tuple[Float[Tensor, "B C"], Float[Tensor, "B M C"]]:
+        """Of the normal stream's class token, and of the local stream's patches, with the normalised text."""
+        tower = self.image_tower
+        tokens, local = batch.views["tokens"].to(tower.dtype).unbind(1)
+        contexts = self.visual_context.to(tower.dtype)
+        blocks = cast("Sequence[ImageBlock]", tower.image_blocks[self.first_image_block :])
+        for block, context, adapter in zip(blocks, contexts, self.adapters, strict=True):
+            local = local + block.value_attention(tokens)
+            # Prompts are there for one block of the normal stream alone.
+            prompted = torch.cat([tokens, context.expand(len(tokens), -1, -1)], dim=1)
+            tokens = block(prompted)[:, : tokens.shape[1]]
+            local = local + adapter(tokens.float(), text).to(tower.dtype)
+        _, pooled = tower.finish(tokens)
+        patches, _ = tower.finish(local)
+        return F.normalize(pooled, dim=-1) @ text.T, F.normalize(patches, dim=-1) @ text.T
+
+    def plan(
+        self, cosines: Float[Tensor, "B M C"], *, entropy: float, extra: Float[Tensor, "B M C"] | float = 0.0
+    ) -> Float[Tensor, "B M C"]:
+        """Transport between patches and classes at the cost ``1 - share of the class + extra``. No gradient."""
+        check_similarity(cosines)
+        cosines = cosines.detach()
+        num_classes = cosines.shape[-1]
+        cost = 1 - (self.logit_scale * cosines).softmax(-1) + extra
+        rows = patch_marginals(cosines, temperature=self.config.patch_temperature)
+        columns = cosines.new_full((num_classes,), 1 / num_classes)
+        return sinkhorn(cost, rows, columns, entropy=entropy)
+
+    def local_logits(self, cosines: Float[Tensor, "B M C"], plan: Float[Tensor, "B M C"]) -> Float[Tensor, "B C"]:
+        return (plan * cosines).sum(1) / self.log_temperature.exp()
+
+    def log_scores(self, pooled: Float[Tensor, "B C"], patches: Float[Tensor, "B M C"]) -> Float[Tensor, "B C"]:
+        """Logs of RAM's own scores: the mean of a softmax over classes of the global, and one of the local logits."""
+        seen = (self.logit_scale * pooled).log_softmax(-1)
+        matched = self.local_logits(patches, self.plan(patches, entropy=self.config.entropy)).log_softmax(-1)
+        return torch.logaddexp(seen, matched) - math.log(2)
+
+    def calibrated(self, log_scores: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
+        """Probabilities whose log-odds are those of the scores, scaled and shifted: the order of images stays."""
+        # Logits of other methods are standardised over an image's classes; shares of a softmax have their own zero.
+        odds = log_scores - (-torch.expm1(log_scores.clamp_max(-1e-6))).log()
+        return (self.calibration.scale * odds + self.calibration.bias).sigmoid()
+
+
+def teacher_cost(similarity: Float[Tensor, "B M C"], labels: Int8[Tensor, "B C"]) -> Float[Tensor, "B M C"]:
+    """What keeps transport in training to the patches where the frozen model sees a class that is there.
+
+    ``-log F`` with F the softmax over patches of 20 times each patch's share of the class. ``similarity`` is the
+    frozen model's, on the logit scale. For classes not known to be there, F is the smallest of the image.
+    """
+    shares = (TEACHER_SCALE * similarity.softmax(-1)).log_softmax(1)
+    # Paper takes the batch's smallest. A class's plan is the same for any constant, and an image's is its own matter.
+    lowest = shares.amin((1, 2), keepdim=True)
+    return -shares.where((labels == PRESENT)[:, None], lowest)
+
+
+def _check(config: RAMConfig, class_names: Sequence[str]) -> None:
+    check_class_names(class_names, method="RAM")
+    for name in (field.name for field in fields(config)):
+        if name != "teacher_weight" and not 0 < getattr(config, name) < float("inf"):
+            raise InputError(f"--{name.replace('_', '-')} must be positive, got {getattr(config, name)}")
+    if not 0 <= config.teacher_weight < float("inf"):
+        raise InputError(f"--teacher-weight must not be negative, got {config.teacher_weight}")
