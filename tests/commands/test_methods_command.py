@@ -116,6 +116,13 @@ def test_every_method_has_its_section_in_the_documentation() -> None:
     assert sorted(named) == sorted(METHODS)
 
 
+def test_the_table_of_the_documentation_is_what_the_command_counts(rows: dict[str, Facts]) -> None:
+    page = (PROJECT / "docs" / "methods.md").read_text(encoding="utf-8")
+    for name, row in rows.items():
+        head = f" + {row.head_parameters}" if row.head_parameters else ""
+        assert f"| `{name}` | {row.parameters:,}{head} |" in page
+
+
 @pytest.mark.parametrize("part", ["federated", "run.py", "state.py", "dealing.py", "scoring.py", "predict.py"])
 def test_nothing_around_the_methods_knows_one_by_its_name(part: str) -> None:
     root = PROJECT / "src" / "fedmpt" / part
