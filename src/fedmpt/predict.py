@@ -21,7 +21,7 @@ from fedmpt.federated.checkpoint import load_checkpoint
 from fedmpt.federated.evaluate import personal_scores, set_global
 from fedmpt.federated.simulate import Progress
 from fedmpt.methods import Method
-from fedmpt.records import check_record, load_calibration
+from fedmpt.records import check_record, check_sources, load_calibration
 from fedmpt.seeding import generator
 from fedmpt.state import get_state
 from fedmpt.types import Backbone, Batch, InputError, State
@@ -84,6 +84,7 @@ def load_trained(
     frozen = load_backbone(backbone or config.backbone, device=device, dtype=DTYPES[config.dtype])
     check_record(record, frozen, class_names, source=str(checkpoint))
     method = config.method.build(frozen, names, generator=generator(config.seed, "init"))
+    check_sources(record, method.sources, source=str(checkpoint))
     _, initial = method.split(get_state(method))
     set_global(method, stored.progress.state, initial=initial, source=str(checkpoint))
     # Checkpoints of before any method had personal tensors do not name the clients.

@@ -85,6 +85,7 @@ def checkpoint_record(
     backbone: Backbone,
     class_names: Sequence[str],
     *,
+    sources: Mapping[str, str],
     client_names: Sequence[str],
     clients: Sequence[FeatureSet],
     test: FeatureSet,
@@ -94,6 +95,7 @@ def checkpoint_record(
         "fedmpt": fedmpt.__version__,
         "config": config.to_json(),
         "class_names": list(class_names),
+        "sources": dict(sources),
         "clients": list(client_names),
         "backbone": {
             "name": backbone.name,
@@ -120,6 +122,15 @@ def check_unchanged(record: Mapping[str, Any], now: Mapping[str, Any], *, source
         raise InputError(
             f"{source}: images, labels or clients ({', '.join(changed)}) have changed since the run started; "
             "restore them, or start a new run in another --out"
+        )
+
+
+def check_sources(record: Mapping[str, Any], sources: Mapping[str, str], *, source: str) -> None:
+    """Raises InputError if what the method reads from files is not what it was trained with."""
+    trained_with = record.get("sources", {})  # Checkpoints of before any method read files have none.
+    if changed := [name for name, digest in sources.items() if digest not in trained_with.values()]:
+        raise InputError(
+            f"{source}: {changed[0]!r} is not what the run was trained with; restore the file, or train again"
         )
 
 

@@ -28,6 +28,7 @@ from fedmpt.methods import Method
 from fedmpt.records import (
     RoundLog,
     check_record,
+    check_sources,
     check_unchanged,
     check_writable,
     checkpoint_record,
@@ -152,6 +153,7 @@ def _train(
         config,
         prepared.backbone,
         prepared.data.class_names,
+        sources=prepared.method.sources,
         client_names=prepared.partition.names,
         clients=prepared.clients,
         test=prepared.test,
@@ -159,6 +161,7 @@ def _train(
     if checkpoint is not None:
         source = str(out / "checkpoint")
         check_record(checkpoint.record, prepared.backbone, prepared.data.class_names, source=source)
+        check_sources(checkpoint.record, prepared.method.sources, source=source)
         check_unchanged(checkpoint.record, record, source=source)
     progress = checkpoint.progress if checkpoint else None
     _, initial = prepared.method.split(get_state(prepared.method))

@@ -54,6 +54,9 @@ class Method(nn.Module, ABC):
     weighting: Weighting = "uniform"
     """How clients count in the mean unless ``--weighting`` says."""
 
+    sources: Mapping[str, str] = {}
+    """What it read from files, by name, as SHA-256 of the content: a checkpoint keeps them and notices changes."""
+
     views: Mapping[str, ImageView] = {}
     """What it reads of an image beside the frozen features, by the name under which ``batch.views`` has it."""
     training_views: Mapping[str, ImageView] = {}

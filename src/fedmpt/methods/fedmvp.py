@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fedmpt.backbone.text_tower import TextTower
 from fedmpt.backbone.views import ImageView, TowerTokens, open_tower
-from fedmpt.conditions.attributes import load_attributes
+from fedmpt.conditions.attributes import find_attributes
 from fedmpt.heads import csra_logits, csra_tokens
 from fedmpt.losses import asymmetric_loss, text_anchor_loss
 from fedmpt.methods.base import MethodConfig, check_class_names, check_num_context
@@ -95,7 +95,9 @@ class FedMVP(_VisualPrompts):
         super().__init__(config, backbone, class_names)
         _check_heads(backbone, self.image_tower.width, "image", NUM_HEADS)
         self.consistency_weight = config.consistency_weight
-        attributes = load_attributes(config.attributes, class_names)
+        found = find_attributes(config.attributes, class_names)
+        self.sources = dict(found.sources)
+        attributes = found.attributes
         self.attribute_features = _attribute_features(self.tower, backbone, class_names, attributes)
         counts = torch.tensor([len(own) for own in attributes])
         owners = torch.arange(len(counts)).repeat_interleave(counts)
