@@ -64,7 +64,7 @@ def _in_process(name: str) -> dict[str, Any] | None:
         print(f"{name}: {done.stderr.strip()}", file=sys.stderr)
         return None
     if done.returncode:
-        sys.exit(done.stderr)
+        sys.exit(f"{name}: {done.stderr.strip()}")
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -75,7 +75,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         prepared = prepare(config, cache=options.cache, show_progress=False)
     except InputError as error:
         print(error, file=sys.stderr)
-        sys.exit(3)
+        sys.exit(3 if "image tower" in str(error) else 2)
     method, features = prepared.method, prepared.train
     training = config.training
     rate = config.federation.learning_rate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
@@ -221,7 +221,8 @@ def preset(name: str, method: str, data: str) -> RunConfig:
         raise InputError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
     config = METHODS[method]
     if name == "paper":
-        return RunConfig(data=data, method=config.paper(), federation=PAPER_FEDERATION)
+        federation = replace(PAPER_FEDERATION, learning_rate=config.paper_learning_rate)
+        return RunConfig(data=data, method=config.paper(), federation=federation)
     return RunConfig(data=data, method=config(), federation=Federation(learning_rate=config.learning_rate))
 
 

@@ -61,10 +61,19 @@ def test_its_file_is_a_command(file: Path, tmp_path: Path) -> None:
         ["python", "taskres.py", "evaluate"],
         ["python", "taskres.py", "methods"],
     ]
-    training, *_ = commands
-    words = [sys.executable, str(file), *training[2:], "--rounds", "1", "--cache", str(tmp_path / "cache")]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    training, evaluating, listing = (command[2:] for command in commands)
+    cache = ["--cache", str(tmp_path / "cache")]
+    run(file, *training, "--rounds", "1", *cache, cwd=tmp_path)
     results = json.loads((tmp_path / "runs/taskres/results.json").read_text())
     assert results["params"]["trainable"] == len(CLASS_NAMES) * 128 + 2
-    assert "mAP" in results["test"]
+    run(file, *evaluating, *cache, cwd=tmp_path)
+    evaluation = json.loads((tmp_path / "runs/taskres/evaluation.json").read_text())
+    assert evaluation["test"]["mAP"] == pytest.approx(results["test"]["mAP"])
+    listed = {row["name"]: row for row in json.loads(run(file, *listing, "--json", cwd=tmp_path))}
+    assert listed["taskres"]["parameters"] == 20 * 512
+
+
+def run(file: Path, *words: str, cwd: Path) -> str:
+    done = subprocess.run([sys.executable, str(file), *words], cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -27,6 +27,8 @@ class MethodConfig(ABC):
     source: ClassVar[str]
     learning_rate: ClassVar[float] = 0.05
     """Where ``--learning-rate`` starts from: what measured best of a few."""
+    paper_learning_rate: ClassVar[float] = 0.001
+    """The same with ``--preset paper``: FedMPT's comparison has one rate for all; others only where it cannot do."""
 
     @classmethod
     def paper(cls) -> MethodConfig:

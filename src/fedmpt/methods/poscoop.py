@@ -25,6 +25,8 @@ class PosCoOpConfig(MethodConfig):
     source: ClassVar[str] = "Rawlekar et al. 2025 (PositiveCoOp), WACV"
     # The vectors' own, which are long and taken by their direction alone; the context has a hundredth of it.
     learning_rate: ClassVar[float] = 10.0
+    # The context then has the common 0.001.
+    paper_learning_rate: ClassVar[float] = 0.1
 
     num_context: int = 16
     """Learnable tokens before the class name."""

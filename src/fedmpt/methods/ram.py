@@ -39,6 +39,7 @@ class RAMConfig(MethodConfig):
     summary: ClassVar[str] = "local adapters in the image tower, transport to classes"
     source: ClassVar[str] = "Tan et al. 2025 (RAM), CVPR"
     learning_rate: ClassVar[float] = 5e-5
+    paper_learning_rate: ClassVar[float] = 5e-5
 
     num_context: int = 4
     """Learnable tokens in each of the text tower's upper blocks."""
