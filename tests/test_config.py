@@ -102,3 +102,14 @@ def test_the_paper_preset_has_one_rate_but_where_it_cannot_do() -> None:
 def test_the_default_preset_has_each_methods_own_rate() -> None:
     for name, config in METHODS.items():
         assert preset("default", name, "voc:VOCdevkit").federation.learning_rate == config.learning_rate
+
+
+def test_an_option_of_a_method_must_not_be_one_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass(frozen=True)
+    class Clashing(PromptFLConfig):
+        name: ClassVar[str] = "clashing"
+        alpha: float = 1.0
+
+    monkeypatch.setitem(METHODS, "clashing", Clashing)
+    with pytest.raises(InputError, match="method 'clashing': --alpha is an option of every run"):
+        preset("default", "clashing", "voc:VOCdevkit")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedmpt.heads import SigmoidCalibration, csra_logits, standardised
+from fedmpt.heads import SigmoidCalibration, csra_logits, scaled_log_odds, standardised
 
 
 def features(*shape: int, seed: int = 0) -> Tensor:
@@ -80,3 +80,25 @@ def test_scale_and_bias_are_trained() -> None:
     assert {name: tensor.item() for name, tensor in head.state_dict().items()} == {"scale": 1.0, "bias": 0.0}
     head.load_state_dict({"scale": torch.tensor(2.0), "bias": torch.tensor(-1.0)})
     torch.testing.assert_close(head(logits), 1 / (1 + torch.exp(1 - 2 * standardised(logits))))
+
+
+def test_log_odds_that_are_log_odds_already_are_not_standardised() -> None:
+    head, log_odds = SigmoidCalibration(), features(3, 4)
+    head.load_state_dict({"scale": torch.tensor(2.0), "bias": torch.tensor(-1.0)})
+    torch.testing.assert_close(head.scaled(log_odds), 1 / (1 + torch.exp(1 - 2 * log_odds)))
+
+
+def test_log_odds_are_scaled_and_shifted_class_by_class() -> None:
+    """Odds of 0.8 are 4 to 1: squared and halved, 8 to 1. Odds of 0.25 are 1 to 3: tripled, even."""
+    scale, bias = torch.tensor([2.0, 1.0]), torch.tensor([-math.log(2), math.log(3)])
+    found = scaled_log_odds(torch.tensor([[0.8, 0.25]]), scale, bias)
+    torch.testing.assert_close(found, torch.tensor([[8 / 9, 0.5]]))
+
+
+def test_log_odds_of_the_ends_are_finite() -> None:
+    probabilities = torch.tensor([[0.0, 1.0]], requires_grad=True)
+    found = scaled_log_odds(probabilities, torch.ones(2), torch.zeros(2))
+    torch.testing.assert_close(found, torch.tensor([[1e-6, 1 - 1e-6]]))
+    found.sum().backward()
+    assert probabilities.grad is not None
+    assert probabilities.grad.isfinite().all()

@@ -110,6 +110,20 @@ class RunConfig:
         self.aggregation.check()
         self.aggregation.check_weighting(federation.weighting)
 
+    def check_untrained(self) -> None:
+        """Raises InputError for options of training that would have no effect, since the method trains nothing."""
+        chosen = {
+            "aggregator": self.aggregation.aggregator != "mean",
+            "server": self.aggregation.server != "none",
+            "clip-norm": self.aggregation.clip_norm is not None,
+            "proximal": self.training.proximal != 0,
+            "weighting": self.federation.weighting is not None,
+        }
+        if idle := [flag for flag, is_chosen in chosen.items() if is_chosen]:
+            raise InputError(
+                f"--{idle[0]} has no effect: {self.method.name} trains nothing; leave it out or take another --method"
+            )
+
     def _check_setting(self) -> None:
         """Whether each option belongs to the setting."""
         given = [name for name in ("t", "clients", "alpha", "by") if getattr(self, name) is not None]
@@ -173,6 +187,23 @@ class RunConfig:
             raise InputError(f"{source}: not the config of a run ({error!r})") from error
 
 
+def differences(old: RunConfig, new: RunConfig) -> str:
+    """Where two configs differ, in words; empty where they don't."""
+    before, after = _flat(old.to_json()), _flat(new.to_json())
+    keys = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    return "; ".join(f"{key} was {before.get(key)!r}, now {after.get(key)!r}" for key in keys)
+
+
+def _flat(words: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in words.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
     """Train a method across clients and score it on the test set.
@@ -207,6 +238,7 @@ class TrainOptions:
 PAPER_FEDERATION = Federation(rounds=50, learning_rate=0.001)
 
 PRESETS = ("default", "paper")
+NESTED = {"federation": Federation, "training": LocalTraining, "aggregation": Aggregation}
 
 
 def preset(name: str, method: str, data: str) -> RunConfig:
@@ -220,10 +252,19 @@ def preset(name: str, method: str, data: str) -> RunConfig:
     if name not in PRESETS:
         raise InputError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
     config = METHODS[method]
+    _check_option_names(config)
     if name == "paper":
         federation = replace(PAPER_FEDERATION, learning_rate=config.paper_learning_rate)
         return RunConfig(data=data, method=config.paper(), federation=federation)
     return RunConfig(data=data, method=config(), federation=Federation(learning_rate=config.learning_rate))
+
+
+def _check_option_names(method: type[MethodConfig]) -> None:
+    """Raises InputError where an option of a method, which may be a user's own, has a name that the run has taken."""
+    taken = {item.name for part in (RunConfig, *NESTED.values()) for item in dataclasses.fields(part)}
+    if clash := sorted(taken & {item.name for item in dataclasses.fields(method)}):
+        flag = clash[0].replace("_", "-")
+        raise InputError(f"method {method.name!r}: --{flag} is an option of every run; give the method's another name")
 
 
 def _construct(cls: type, words: Mapping[str, Any], source: str) -> Any:

@@ -50,6 +50,13 @@ def dual_probabilities(
     return (scale * (weights * (found - missed)).sum(1)).sigmoid()
 
 
+def scaled_log_odds(
+    probabilities: Float[Tensor, "B C"], scale: Float[Tensor, " C"], bias: Float[Tensor, " C"]
+) -> Float[Tensor, "B C"]:
+    """Probabilities whose log-odds are ``scale`` times those given plus ``bias``, class by class (Platt 1999)."""
+    return (scale * probabilities.logit(eps=1e-6) + bias).sigmoid()
+
+
 class SigmoidCalibration(nn.Module):
     """Probabilities from the CSRA logits of methods with one prompt a class.
 
@@ -64,7 +71,11 @@ class SigmoidCalibration(nn.Module):
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, logits: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
-        return (self.scale * standardised(logits) + self.bias).sigmoid()
+        return self.scaled(standardised(logits))
+
+    def scaled(self, log_odds: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
+        """The same for numbers that are log-odds as they are."""
+        return (self.scale * log_odds + self.bias).sigmoid()
 
 
 def standardised(logits: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:

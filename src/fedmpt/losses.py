@@ -75,8 +75,15 @@ def consistency_loss(probabilities: Float[Tensor, "B C"], target: Float[Tensor, 
 
     Summed over classes, averaged over images.
     """
-    surprise = F.binary_cross_entropy(probabilities, target, reduction="none")
-    return (surprise - F.binary_cross_entropy(target, target, reduction="none")).sum(-1).mean()
+    return (_cross_entropy(probabilities, target) - _cross_entropy(target, target)).sum(-1).mean()
+
+
+def _cross_entropy(probabilities: Float[Tensor, "B C"], target: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
+    """Of two outcomes, each class by itself. NaN gives NaN, which torch's own routine refuses with an error."""
+    smallest = 1e-30
+    present = target * probabilities.clamp_min(smallest).log()
+    absent = (1 - target) * (1 - probabilities).clamp_min(smallest).log()
+    return -present - absent
 
 
 def multi_matching_loss(logits: Float[Tensor, "B C"], labels: Int8[Tensor, "B C"]) -> Float[Tensor, ""]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from fedmpt.backbone import load_backbone
@@ -21,7 +22,7 @@ from fedmpt.federated.checkpoint import load_checkpoint
 from fedmpt.federated.evaluate import personal_scores, set_global
 from fedmpt.federated.simulate import Progress
 from fedmpt.methods import Method
-from fedmpt.records import check_record, check_sources, load_calibration
+from fedmpt.records import check_record, check_sources, client_names, load_calibration
 from fedmpt.seeding import generator
 from fedmpt.state import get_state
 from fedmpt.types import Backbone, Batch, InputError, State
@@ -87,8 +88,7 @@ def load_trained(
     check_sources(record, method.sources, source=str(checkpoint))
     _, initial = method.split(get_state(method))
     set_global(method, stored.progress.state, initial=initial, source=str(checkpoint))
-    # Checkpoints of before any method had personal tensors do not name the clients.
-    clients = tuple(record.get("clients", ()))
+    clients = client_names(record, method, stored.progress, source=str(checkpoint))
     return Trained(
         config, frozen, names, method, load_calibration(checkpoint, names), clients, stored.progress, initial
     )
@@ -111,21 +111,24 @@ def predict(trained: Trained, images: Sequence[Path], *, batch_size: int = 16) -
 
 @torch.no_grad()
 def _probabilities(trained: Trained, images: Sequence[Path], text: Tensor) -> Float[Tensor, "B C"]:
-    pixels = torch.stack([trained.backbone.preprocess(read_image(path)) for path in images])
-    pixels = pixels.to(trained.method.device)
-    patches, pooled = _seen(trained, trained.backbone, pixels)
+    pictures = [read_image(path) for path in images]
+    patches, pooled = _seen(trained, trained.backbone, pictures)
     views = {
-        name: tokens_of(*_seen(trained, view.of(trained.backbone), pixels), num_streams=view.num_streams)
+        name: tokens_of(*_seen(trained, view.of(trained.backbone), pictures), num_streams=view.num_streams)
         for name, view in trained.method.views.items()
     }
-    unknown = torch.full((len(images), len(trained.class_names)), -1, dtype=torch.int8, device=pixels.device)
+    unknown = torch.full((len(images), len(trained.class_names)), -1, dtype=torch.int8, device=pooled.device)
     return trained.method(Batch(patches, pooled, unknown, views), text).cpu()
 
 
 def _seen(
-    trained: Trained, backbone: Backbone, pixels: Float[Tensor, "B 3 H W"]
+    trained: Trained, backbone: Backbone, pictures: Sequence[Image.Image]
 ) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B D"]]:
-    """Features rounded as the stored ones are, so that an image scores the same here and in evaluate."""
+    """Features rounded as the stored ones are, so that an image scores the same here and in evaluate.
+
+    ``backbone`` may be a view, whose preprocessing is its own.
+    """
+    pixels = torch.stack([backbone.preprocess(picture) for picture in pictures]).to(trained.method.device)
     stored = getattr(torch, trained.config.store_dtype)
     patches, pooled = (part.to(stored).float() for part in backbone.encode_image(pixels))
     return patches, pooled

@@ -18,8 +18,9 @@ from fedmpt.config import RunConfig
 from fedmpt.data.feature_store import FeatureSet, fingerprint
 from fedmpt.data.fingerprint import text_fingerprint
 from fedmpt.federated.calibrate import Calibration
-from fedmpt.federated.simulate import Round
+from fedmpt.federated.simulate import Progress, Round
 from fedmpt.files import read_json, write_atomically, write_json
+from fedmpt.methods import Method
 from fedmpt.types import Backbone, InputError
 
 VERSIONED = ("torch", "transformers", "numpy", "scikit-learn", "safetensors", "pillow")
@@ -117,7 +118,10 @@ def _digest(parts: Sequence[FeatureSet]) -> str:
 
 def check_unchanged(record: Mapping[str, Any], now: Mapping[str, Any], *, source: str) -> None:
     """Raises InputError if a run goes on with other images, labels or clients than it started with."""
-    changed = [name for name, digest in now["data"].items() if record.get("data", {}).get(name) != digest]
+    before = record.get("data")
+    changed = [
+        name for name, digest in now["data"].items() if not isinstance(before, dict) or before.get(name) != digest
+    ]
     if changed:
         raise InputError(
             f"{source}: images, labels or clients ({', '.join(changed)}) have changed since the run started; "
@@ -128,10 +132,37 @@ def check_unchanged(record: Mapping[str, Any], now: Mapping[str, Any], *, source
 def check_sources(record: Mapping[str, Any], sources: Mapping[str, str], *, source: str) -> None:
     """Raises InputError if what the method reads from files is not what it was trained with."""
     trained_with = record.get("sources", {})  # Checkpoints of before any method read files have none.
+    if not isinstance(trained_with, dict) or not all(isinstance(digest, str) for digest in trained_with.values()):
+        raise InputError(
+            f"{source}: 'sources' in the checkpoint's record is {trained_with!r}, not hashes by file; "
+            "restore it from a copy"
+        )
     if changed := [name for name, digest in sources.items() if digest not in trained_with.values()]:
         raise InputError(
             f"{source}: {changed[0]!r} is not what the run was trained with; restore the file, or train again"
         )
+
+
+def client_names(record: Mapping[str, Any], method: Method, progress: Progress, *, source: str) -> tuple[str, ...]:
+    """Names of the clients by number; may be none where no tensor is personal.
+
+    Raises:
+        InputError: if the record does not name every client that there may be personal tensors of.
+    """
+    # Checkpoints of before any method had personal tensors do not name the clients.
+    names = record.get("clients", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(
+            f"{source}: 'clients' in the checkpoint's record is {names!r}, not a list of names; restore it from a copy"
+        )
+    if method.personal and not names:
+        raise InputError(f"{source}: the checkpoint's record names no clients; restore it from a copy or train again")
+    if nameless := sorted(client for client in progress.personal if not 0 <= client < len(names)):
+        raise InputError(
+            f"{source}: there are personal tensors of client {nameless[0]}, and 'clients' in the checkpoint's record "
+            f"names {len(names)}; restore it from a copy"
+        )
+    return tuple(names)
 
 
 def check_record(

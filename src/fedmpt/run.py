@@ -6,13 +6,15 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from fedmpt.backbone import load_backbone
-from fedmpt.config import DTYPES, RunConfig
+from fedmpt.backbone.views import ImageView
+from fedmpt.config import DTYPES, RunConfig, differences
 from fedmpt.data import load_data
 from fedmpt.data.biased_pairs import biased_pairs
 from fedmpt.data.feature_store import FeatureSet, open_features
@@ -38,7 +40,7 @@ from fedmpt.records import (
 from fedmpt.scoring import score
 from fedmpt.seeding import generator
 from fedmpt.state import Update, get_state, num_bytes, num_parameters
-from fedmpt.types import PRESENT, Backbone, ImageData, InputError, State
+from fedmpt.types import PRESENT, Backbone, ImageData, InputError, Split, State
 
 
 @runtime_checkable
@@ -80,35 +82,44 @@ def prepare(config: RunConfig, *, cache: Path, show_progress: bool) -> Prepared:
     backbone = load_backbone(config.backbone, device=config.device, dtype=DTYPES[config.dtype])
     # Built before the features: what is wrong with a method's options shows at once.
     method = config.method.build(backbone, data.class_names, generator=generator(config.seed, "init"))
+    if not method.is_trained:
+        config.check_untrained()
     # Before the tower runs, since it catches a wrong --t.
     partition = deal(config, data)
     check_fits(
         method, config.aggregation, cohort_size=cohort_size(len(partition.names), config.federation.participation)
     )
-    sets = [
-        open_features(
-            backbone,
-            split,
-            cache=cache,
-            store_dtype=config.store_dtype,
-            device=config.device,
-            skip_corrupt=config.skip_corrupt,
-            progress=show_progress,
-            data=config.data,
-            views=views,
-        )
-        for split, views in (
-            (hide_labels(config, data.train), {**method.views, **method.training_views}),
-            (data.test, method.views),
-        )
-    ]
-    train, test = sets
+    opened = partial(_features, config, backbone, cache=cache, show_progress=show_progress)
+    train = opened(hide_labels(config, data.train), views={**method.views, **method.training_views})
+    test = opened(data.test, views=method.views)
     if test.skipped:  # Asked again here: scores come after the training.
         _check_labels(data.name, f"{data.test.name} (as far as it can be read)", test.labels)
     if train.skipped:
         partition = partition.keep(train.rows)
     clients = [train.subset(rows) for rows in partition.rows]
     return Prepared(backbone, data, train, test, partition, clients, method, time.perf_counter() - began)
+
+
+def _features(
+    config: RunConfig,
+    backbone: Backbone,
+    split: Split,
+    *,
+    views: Mapping[str, ImageView],
+    cache: Path,
+    show_progress: bool,
+) -> FeatureSet:
+    return open_features(
+        backbone,
+        split,
+        cache=cache,
+        store_dtype=config.store_dtype,
+        device=config.device,
+        skip_corrupt=config.skip_corrupt,
+        progress=show_progress,
+        data=config.data,
+        views=views,
+    )
 
 
 def _check_labels(data: str, split: str, labels: Tensor) -> None:
@@ -217,26 +228,10 @@ def _earlier(config: RunConfig, out: Path, *, resume: bool) -> Checkpoint | None
         return None
     if not stored.exists():
         return None
-    different = _differences(RunConfig.from_json(read_json(stored), source=str(stored)), config)
+    different = differences(RunConfig.from_json(read_json(stored), source=str(stored)), config)
     if different:
         raise InputError(f"{out} was started with other options ({different}); repeat those or choose another --out")
     return load_checkpoint(out / "checkpoint") if (out / "checkpoint" / "checkpoint.json").exists() else None
-
-
-def _differences(old: RunConfig, new: RunConfig) -> str:
-    before, after = _flat(old.to_json()), _flat(new.to_json())
-    keys = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
-    return "; ".join(f"{key} was {before.get(key)!r}, now {after.get(key)!r}" for key in keys)
-
-
-def _flat(words: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in words.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return flat
 
 
 def _rounds(config: RunConfig, prepared: Prepared, start: Progress | None, watcher: Watcher) -> Iterator[Round]:

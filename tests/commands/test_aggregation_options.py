@@ -21,6 +21,26 @@ WRONG_OPTIONS = {
     "learned mean": (["--method", "fedawa", "--aggregator", "median"], "FedAWA has an aggregation of its own"),
     "option without effect": (["--server-beta1", "0.5"], "--server-beta1 goes with --server adam, not none"),
     "weighed by images": (["--aggregator", "median", "--weighting", "data"], "--weighting data goes with --aggregator"),
+    "rule for nothing": (
+        ["--method", "zero-shot", "--aggregator", "median"],
+        "--aggregator has no effect: zero-shot tr",
+    ),
+    "server for nothing": (
+        ["--method", "zero-shot", "--server", "adam"],
+        "--server has no effect: zero-shot trains not",
+    ),
+    "clipping nothing": (
+        ["--method", "zero-shot", "--clip-norm", "1"],
+        "--clip-norm has no effect: zero-shot trains no",
+    ),
+    "holding nothing": (
+        ["--method", "zero-shot", "--proximal", "1"],
+        "--proximal has no effect: zero-shot trains noth",
+    ),
+    "weighing nothing": (
+        ["--method", "zero-shot", "--weighting", "data"],
+        "--weighting has no effect: zero-shot trains",
+    ),
     "negative mu": (["--proximal", "-0.1"], r"--proximal must not be negative, got -0\.1"),
 }
 

@@ -141,6 +141,28 @@ def test_what_is_neither_a_file_nor_a_shipped_list_is_refused(spec: str) -> None
         load_attributes(spec, ["cat"])
 
 
+def test_a_path_that_is_found_in_another_folder_only_is_said_to_be_relative(
+    animals: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(animals.parent)
+    assert load_attributes(animals.name, ["cat"]) == (("pointed ears", "long whiskers"),)
+    monkeypatch.chdir("/")
+    with pytest.raises(
+        InputError, match=r"--attributes 'animals\.json': .* paths are relative to the folder that the command runs in"
+    ):
+        load_attributes(animals.name, ["cat"])
+
+
+@pytest.mark.parametrize(
+    ("spec", "names"),
+    [("", ["Helipad"]), ("", ["beach", "bridge"]), ("", ["cat", "pangolin"]), ("voc2007", ["cat", "tiger"])],
+)
+def test_messages_name_the_flag_and_the_form_that_needs_no_attributes(spec: str, names: list[str]) -> None:
+    with pytest.raises(InputError, match=r"give its path as --attributes, or take --form reduced of FedMVP") as refused:
+        load_attributes(spec, names)
+    assert spec or str(refused.value).startswith("--attributes is not given, ")
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_pipe_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")

@@ -11,7 +11,10 @@ import torch
 from fake_backbone import FakeBackbone
 from torch import Tensor, nn
 
+from fedmpt.backbone.plugin import MovedPlugin
+from fedmpt.backbone.views import StrongView
 from fedmpt.data.fingerprint import fingerprint, store_key, text_fingerprint
+from fedmpt.types import Backbone
 
 
 def test_the_same_model_has_the_same_fingerprint() -> None:
@@ -78,7 +81,16 @@ def test_changes_of_the_text_side_show_there_and_cost_no_features(change: str) -
     assert fingerprint(backbone) == features
 
 
-def test_the_source_of_a_plugin_counts_for_its_features(tmp_path: Path) -> None:
+WRAPPERS: dict[str, Callable[[FakeBackbone], Backbone]] = {
+    "itself": lambda plugin: plugin,
+    "moved": lambda plugin: MovedPlugin(plugin, torch.device("cpu")),
+    "a view of it": lambda plugin: StrongView().of(plugin),
+    "a view of it moved": lambda plugin: StrongView().of(MovedPlugin(plugin, torch.device("cpu"))),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_the_source_of_a_plugin_counts_for_its_features(tmp_path: Path, wrapper: str) -> None:
     """Its code may change what features are without any weight changing."""
     keys = []
     for number, line in enumerate(("", "# another version\n")):
@@ -90,7 +102,7 @@ def test_the_source_of_a_plugin_counts_for_its_features(tmp_path: Path) -> None:
         loaded = importlib.util.module_from_spec(spec)
         sys.modules[module.stem] = loaded
         spec.loader.exec_module(loaded)
-        backbone = loaded.Mine()
+        backbone = WRAPPERS[wrapper](loaded.Mine())
         keys.append((fingerprint(backbone), store_key(backbone, [], store_dtype="x", num_threads=1, progress=False)))
     assert keys[0][0] == keys[1][0]
     assert keys[0][1] != keys[1][1]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import torch
+from synthetic import with_views
 from toy_method import toy
 
+from fedmpt.backbone.views import StrongView, TowerTokens
 from fedmpt.data.feature_store import FeatureSet
 from fedmpt.federated.evaluate import probabilities
 
@@ -31,3 +33,14 @@ def test_scores_in_evaluation_mode(test_set: FeatureSet) -> None:
     method = toy().train()
     probabilities(method, test_set)
     assert not method.training
+
+
+def test_what_only_training_reads_is_left_on_the_disk(test_set: FeatureSet) -> None:
+    method, given = toy(), []
+    method.views, method.training_views = {"near": TowerTokens(0)}, {"strong": StrongView()}
+    tokens = torch.zeros(len(test_set), 1, 3, 5)
+    features = with_views(test_set, {"near": tokens, "strong": tokens})
+    method.register_forward_pre_hook(lambda _, arguments: given.append(arguments[0]))
+    probabilities(method, features)
+    assert [list(batch.views) for batch in given] == [["near"]]
+    assert list(features.batch(torch.arange(2)).views) == ["near", "strong"]

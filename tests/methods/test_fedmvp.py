@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -187,16 +187,45 @@ def test_text_of_the_original_form_is_frozen(backbone: ClipBackbone) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_context": 0}, "--num-context must be positive, got 0"),
         ({"num_visual_tokens": 0}, "--num-visual-tokens must be positive, got 0"),
         ({"consistency_weight": -1.0}, "--consistency-weight must not be negative, got -1.0"),
         ({"consistency_weight": float("nan")}, "--consistency-weight must not be negative, got nan"),
-        ({"attributes": "nowhere.json"}, "attributes 'nowhere.json': no such file"),
+        ({"attributes": "nowhere.json"}, "--attributes 'nowhere.json': no such file"),
     ],
 )
 def test_options_out_of_range_are_named(backbone: Backbone, change: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         build(replace(ORIGINAL, **change), backbone)
+
+
+def test_the_reduced_form_needs_a_context(backbone: Backbone) -> None:
+    with pytest.raises(InputError, match="--num-context must be positive, got 0"):
+        build(replace(REDUCED, num_context=0), backbone)
+
+
+@pytest.mark.parametrize(
+    ("form", "owner", "change"),
+    [
+        ("reduced", "original", {"attributes": "voc2007"}),
+        ("reduced", "original", {"num_visual_tokens": 99}),
+        ("reduced", "original", {"consistency_weight": 0.0}),
+        ("original", "reduced", {"num_context": 2}),
+        ("original", "reduced", {"context_init": "a photo of a"}),
+    ],
+)
+def test_options_of_the_other_form_are_refused(
+    backbone: Backbone, form: str, owner: str, change: dict[str, object]
+) -> None:
+    config = ORIGINAL if form == "original" else REDUCED
+    ((name, value),) = change.items()
+    message = f"--{name.replace('_', '-')} {value!r} goes with --form {owner} of FedMVP, and this is --form {form}"
+    with pytest.raises(InputError, match=message):
+        build(replace(config, **change), backbone)
+
+
+def test_every_option_belongs_to_a_form() -> None:
+    named = {name for names in fedmvp.FORM_OPTIONS.values() for name in names}
+    assert {field.name for field in fields(FedMVPConfig)} == named | {"form"}
 
 
 def test_classes_without_attributes_are_named(backbone: Backbone) -> None:

@@ -34,11 +34,11 @@ def few(method: FedOTP, backbone: Backbone) -> Batch:
     return images(method, backbone).batch(torch.arange(3))
 
 
-def plain_plan(cosines: Tensor) -> np.ndarray:
+def plain_plan(cosines: Tensor, prompt_mass: float = 0.4) -> np.ndarray:
     """``u = min(1 / ((K / a) v), 1)`` and ``v = 1 / ((K^T / b) u)`` with K = exp(-(1 - S) / 0.1), to the end."""
     kernel = np.exp(-(1 - cosines.double().numpy()) / 0.1)
     num_patches, num_prompts = kernel.shape
-    a, b = 1 / num_patches, 0.8 / 2
+    a, b = 1 / num_patches, prompt_mass
     u, v = np.ones(num_patches), np.ones(num_prompts)
     for _ in range(1000):
         u = np.minimum(1 / ((kernel / a) @ v), 1)
@@ -87,9 +87,17 @@ def test_the_global_model_has_the_shared_context_twice(method: FedOTP, backbone:
     set_global(method, moved, initial=personal, source="server")
     assert torch.equal(method.context, moved["context"])
     assert torch.equal(method.personal_context, moved["context"])
-    # Of two equal prompts, each gets what half of the transported mass would give one.
-    method.context.data.sub_(0.5)
-    assert not torch.equal(method.personal_context, method.context)
+    # Equal prompts share the mass evenly, so together they score as one to which all of it may go.
+    both, batch = method.encode_text().detach(), few(method, backbone)
+    torch.testing.assert_close(both[0], both[1], atol=1e-6, rtol=0)
+    logits = method.logits(batch, both).detach()
+    for image in range(len(batch)):
+        cosines = F.normalize(batch.patches[image], dim=-1) @ both[0].T
+        columns = [column[:, None] for column in cosines.T]
+        expected = [100 * (plain_plan(some, 0.8) * some.double().numpy()).sum() for some in columns]
+        assert logits[image].tolist() == pytest.approx(expected, abs=0.05)
+        # Which patches are left out matters.
+        assert (logits[image] - 80 * cosines.mean(0)).abs().max() > 0.5
 
 
 def test_clients_count_by_their_images(method: FedOTP) -> None:

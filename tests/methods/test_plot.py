@@ -64,7 +64,7 @@ def test_logits_are_the_similarities_that_pots_plans_transport(method: PLOT, bac
 
 
 @torch.no_grad()
-def test_plans_are_pots_and_far_from_uniform(method: PLOT, backbone: Backbone) -> None:
+def test_plans_are_pots_and_far_from_uniform_where_contexts_differ(method: PLOT, backbone: Backbone) -> None:
     batch, text = few(method, backbone), method.encode_text()
     for image in range(len(batch)):
         cosines = torch.stack([plain_cosines(batch, text, image, c) for c in range(len(CLASS_NAMES))])
@@ -74,6 +74,35 @@ def test_plans_are_pots_and_far_from_uniform(method: PLOT, backbone: Backbone) -
         assert np.abs(plans.numpy() - expected).max() < 1e-3 * uniform
         # What a patch sends to a prompt is off by a third and more.
         assert ((plans - uniform).abs().amax((-2, -1)) > uniform / 3).all()
+
+
+@torch.no_grad()
+def mean_deviation(method: PLOT, batch: Batch) -> float:
+    """Of what a patch sends to a prompt from what it would send if all were alike, as a share of that."""
+    plans = method.plan(torch.einsum("bmd,ncd->bcmn", F.normalize(batch.patches, dim=-1), method.encode_text()))
+    uniform = 1 / plans[0, 0].numel()
+    return float((plans - uniform).abs().mean() / uniform)
+
+
+def test_plans_part_from_uniform_in_training_at_the_default_rate(backbone: Backbone) -> None:
+    """From contexts as they are built, all from the same words; at a hundredth of the rate they do not get as far."""
+    method = build(replace(CONFIG, context_init="of a"), backbone)
+    features = images(method, backbone)
+    before = mean_deviation(method, whole(features))
+    for round_index in (1, 2, 3):
+        local_update(
+            method,
+            get_state(method),
+            features,
+            personal={},
+            client=0,
+            round_index=round_index,
+            seed=0,
+            learning_rate=PLOTConfig.learning_rate,
+            training=LocalTraining(batch_size=8),
+        )
+    assert before < 0.2
+    assert mean_deviation(method, whole(features)) > max(1.5 * before, 0.25)
 
 
 def test_only_patches_are_matched(method: PLOT, backbone: Backbone) -> None:

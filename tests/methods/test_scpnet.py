@@ -165,6 +165,36 @@ def test_consistency_by_hand() -> None:
     assert consistency_loss(probabilities, target).item() == pytest.approx(0.183787 / 2, rel=1e-5)
 
 
+def test_consistency_is_that_of_torchs_cross_entropy() -> None:
+    probabilities, target = features(9, 6).mul(3).sigmoid().requires_grad_(), features(9, 6, seed=1).mul(3).sigmoid()
+    surprise = F.binary_cross_entropy(probabilities, target, reduction="none")
+    expected = (surprise - F.binary_cross_entropy(target, target, reduction="none")).sum(-1).mean()
+    found = consistency_loss(probabilities, target)
+    torch.testing.assert_close(found, expected, atol=0, rtol=1e-5)
+    gradients = [torch.autograd.grad(loss, probabilities)[0] for loss in (found, expected)]
+    torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-5)
+
+
+def test_a_model_that_diverges_is_said_to_do_so(backbone: Backbone) -> None:
+    """The client asks whether a loss is finite, so no part of it may fail on NaN."""
+    assert consistency_loss(torch.tensor([[float("nan"), 0.5]]), torch.tensor([[0.5, 0.5]])).isnan()
+    assert consistency_loss(torch.tensor([[0.5, 0.5]]), torch.tensor([[float("nan"), 0.5]])).isnan()
+    method = build(CONFIG, backbone)
+    data = images(method, backbone)
+    with pytest.raises(InputError, match="client 3, round 1: the loss is nan; try a lower learning rate"):
+        local_update(
+            method,
+            get_state(method),
+            data,
+            personal={},
+            client=3,
+            round_index=1,
+            seed=0,
+            learning_rate=1e30,
+            training=TRAINING,
+        )
+
+
 def views(method: Any, backbone: Backbone) -> tuple[Batch, Batch]:
     """A batch, and what its strong view looks like as a batch of its own."""
     batch = whole(images(method, backbone))

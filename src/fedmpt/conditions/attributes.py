@@ -158,8 +158,9 @@ def _named(spec: str) -> AttributeList:
     path = Path(os.path.expanduser(spec))
     if not os.path.isfile(path):
         raise InputError(
-            f"attributes {spec!r}: no such file and no shipped list; the lists are {', '.join(shipped_attributes())}, "
-            f"and a file looks like {EXAMPLE}"
+            f"--attributes {spec!r}: no such file and no shipped list; the lists are "
+            f"{', '.join(shipped_attributes())}, paths are relative to the folder that the command runs in (train "
+            f"with a full path to predict from elsewhere), and a file looks like {EXAMPLE}"
         )
     return read_attributes(path)
 
@@ -189,13 +190,13 @@ def _among_shipped(class_names: Sequence[str]) -> list[Choice | None]:
     if above := [name for name in FROM_ABOVE if None not in _in_list(_shipped(name), class_names)]:
         ground = "" if missing else f"from the ground ({', '.join(_found(choices).sources)}) and "
         raise InputError(
-            f"attributes: all classes are known as seen {ground}from above ({', '.join(above)}); "
+            f"--attributes is not given, and all classes are known as seen {ground}from above ({', '.join(above)}); "
             f"name one of the lists, or {_remedy(class_names[0])}"
         )
     if missing:
         raise InputError(
-            f"attributes: no shipped list of things seen from the ground ({', '.join(FROM_THE_GROUND)}) knows "
-            f"{_some(missing)}; {_remedy(missing[0])}"
+            "--attributes is not given, and no shipped list of things seen from the ground "
+            f"({', '.join(FROM_THE_GROUND)}) knows {_some(missing)}; {_remedy(missing[0])}"
         )
     return choices
 
@@ -232,5 +233,6 @@ def _some(missing: Sequence[str]) -> str:
 def _remedy(class_name: str) -> str:
     entry = json.dumps({class_name: ["what one sees of it", "..."]}, ensure_ascii=False)
     return (
-        f'write a file {{"format": 1, "kind": "attributes", "attributes": {entry}}} with all classes and give its path'
+        f'write a file {{"format": 1, "kind": "attributes", "attributes": {entry}}} with all classes and give its path '
+        "as --attributes, or take --form reduced of FedMVP, which needs none"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -108,6 +108,10 @@ class FeatureSet:
         """
         self._check_rows(rows)
         return replace(self, rows=self.rows[rows], labels=self.labels[rows])
+
+    def with_views(self, names: Collection[str]) -> FeatureSet:
+        """The same images, with only these of the views."""
+        return replace(self, views={name: view for name, view in self.views.items() if name in names})
 
     def _check_rows(self, rows: Int64[Tensor, "B"]) -> None:
         if rows.numel() and not (0 <= int(rows.min()) and int(rows.max()) < len(self)):

@@ -89,9 +89,11 @@ def store_key(
 
 def _source(backbone: Backbone) -> bytes:
     """The file with the class of a plug-in; nothing for this package's own classes, and where there is no file."""
-    plugin = getattr(backbone, "plugin", backbone)
-    if type(plugin).__module__.startswith("fedmpt."):
-        return b""
+    plugin: Any = backbone
+    while type(plugin).__module__.startswith("fedmpt."):  # Wrappers may lie in each other: a view of a moved plug-in.
+        if not hasattr(plugin, "plugin"):
+            return b""
+        plugin = plugin.plugin
     try:
         return Path(inspect.getfile(type(plugin))).read_bytes()
     except (OSError, TypeError):

@@ -9,9 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from fedmpt.federated import server_optimizer
 from fedmpt.federated.aggregation import Aggregation
 from fedmpt.federated.robust import RULES
-from fedmpt.federated.server_optimizer import server_step
 from fedmpt.methods import Method
 from fedmpt.state import Update, Weighting, check_state
 from fedmpt.types import InputError, State
@@ -19,6 +19,8 @@ from fedmpt.types import InputError, State
 MEAN = Aggregation()
 METHOD, SERVER = "method/", "server/"
 """Whose a tensor of the server's memory is: the method's own aggregation's, or the server optimiser's."""
+STORED = "the server's memory in the checkpoint is damaged, restore it from a copy or train again"
+"""How messages about a memory start, wherever it was read from."""
 
 
 def aggregate(
@@ -41,7 +43,7 @@ def aggregate(
         ValueError: if there is no update, or they are out of order.
     """
     memory = {} if memory is None else memory
-    parameters = sorted(previous.keys() - dict(method.named_buffers()).keys())
+    parameters = _parameters(method, previous)
     checked = _checked(updates, previous)
     if aggregation.clip_norm is not None:
         checked = _clipped(checked, previous, parameters=parameters, norm=aggregation.clip_norm)
@@ -54,7 +56,9 @@ def aggregate(
         state, kept = RULES[aggregation.aggregator](together, parameters, aggregation), {}
     remembered = _under(METHOD, kept)
     if aggregation.server != "none":
-        state, kept = server_step(previous, state, _of(SERVER, memory), parameters=parameters, aggregation=aggregation)
+        state, kept = server_optimizer.server_step(
+            previous, state, _of(SERVER, memory), parameters=parameters, aggregation=aggregation
+        )
         remembered |= _under(SERVER, kept)
     return state, remembered
 
@@ -67,6 +71,30 @@ def check_fits(method: Method, aggregation: Aggregation, *, cohort_size: int) ->
             "would replace; leave --aggregator out or choose another --method"
         )
     aggregation.check_cohort(cohort_size)
+
+
+def check_memory(method: Method, aggregation: Aggregation, memory: State) -> None:
+    """What `aggregate` is to go on with after some rounds, before anybody trains for it.
+
+    Raises:
+        InputError: if a tensor is missing, unknown, misshapen, not finite, or negative where it is a mean of squares.
+    """
+    if unknown := sorted(name for name in memory if not name.startswith((METHOD, SERVER))):
+        raise InputError(f"{STORED}: unknown tensor {unknown[0]!r} ({len(unknown)} in all)")
+    method.check_memory(_of(METHOD, memory), source=STORED)
+    shared, _ = method.split(method.state_dict())
+    server_optimizer.check_memory(
+        _of(SERVER, memory),
+        state=shared,
+        parameters=_parameters(method, shared),
+        aggregation=aggregation,
+        source=STORED,
+    )
+
+
+def _parameters(method: Method, state: State) -> list[str]:
+    """Names of what is trained and sent; the rest are running statistics."""
+    return sorted(state.keys() - dict(method.named_buffers()).keys())
 
 
 def _checked(updates: Iterable[Update], like: State) -> Iterator[Update]:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int8, Int64
 from torch import Tensor
 
+from fedmpt.heads import scaled_log_odds
 from fedmpt.types import ABSENT, PRESENT
 
 LOG_ODDS_LIMIT = 10.0
@@ -31,7 +32,7 @@ class Calibration:
     bias: Float[Tensor, " C"]
 
     def calibrated(self, probabilities: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
-        return (self.scale * probabilities.logit(eps=1e-6) + self.bias).sigmoid()
+        return scaled_log_odds(probabilities, self.scale, self.bias)
 
 
 def score_histograms(

@@ -64,24 +64,35 @@ def local_update(
     set_state(method, {**state, **personal}, source=f"state for client {client}")
     method.train()
     method.start_round(round_index)
-    anchors = _anchors(method) if training.proximal else []
     optimizer = method.optimizer(
         learning_rate=learning_rate, momentum=training.momentum, weight_decay=training.weight_decay
     )
     order = generator(seed, "shuffle", round_index, client)
-    total = 0.0
-    for _ in range(training.local_epochs):
-        for rows in torch.randperm(len(features), generator=order).split(training.batch_size):
-            try:
-                total += _step(method, features, rows, optimizer, anchors, training.proximal) * len(rows)
-            except InputError as error:
-                raise InputError(f"client {client}, round {round_index}: {error}") from error
-    num_seen = len(features) * training.local_epochs
+    try:
+        loss = _train(method, features, optimizer, order, training)
+    except InputError as error:
+        raise InputError(f"client {client}, round {round_index}: {error}") from error
     shared, personal = method.split(get_state(method))
     # The server checks what is sent; nobody else would notice these.
     check_state(personal, like=personal, source=f"client {client}, round {round_index}, personal")
-    update = Update(client=client, state=shared, num_examples=len(features), loss=total / num_seen)
+    update = Update(client=client, state=shared, num_examples=len(features), loss=loss)
     return LocalResult(update, personal)
+
+
+def _train(
+    method: Method,
+    features: FeatureSet,
+    optimizer: torch.optim.Optimizer,
+    order: torch.Generator,
+    training: LocalTraining,
+) -> float:
+    """All steps of a round; the mean loss over the images."""
+    anchors = _anchors(method) if training.proximal else []
+    total = 0.0
+    for _ in range(training.local_epochs):
+        for rows in torch.randperm(len(features), generator=order).split(training.batch_size):
+            total += _step(method, features, rows, optimizer, anchors, training.proximal) * len(rows)
+    return total / (len(features) * training.local_epochs)
 
 
 def _anchors(method: Method) -> list[tuple[nn.Parameter, Tensor]]:

@@ -24,6 +24,8 @@ def probabilities(method: Method, features: FeatureSet, *, batch_size: int = 64)
     """Class probabilities of every image, on the CPU, in the features' order."""
     method.eval()
     text = method.encode_text()
+    # What only training reads may be as large as the features themselves.
+    features = features.with_views(method.views)
     rows = torch.arange(len(features)).split(batch_size)
     return torch.cat([method(features.batch(some, device=method.device), text).cpu() for some in rows])
 

@@ -6,12 +6,11 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 
 from fedmpt.data.feature_store import FeatureSet
-from fedmpt.federated.aggregate import MEAN, aggregate, check_fits
+from fedmpt.federated.aggregate import MEAN, aggregate, check_fits, check_memory
 from fedmpt.federated.aggregation import Aggregation
 from fedmpt.federated.client import LocalResult, LocalTraining, local_update
 from fedmpt.federated.evaluate import probabilities, set_global
@@ -81,35 +80,74 @@ def run_rounds(
     evaluated with those that `Method.neutral_personal` names.
 
     Raises:
-        InputError: from `local_update`, `check_fits` and `aggregate`.
+        InputError: from `local_update`, `check_fits`, `check_memory` and `aggregate`.
     """
     check_fits(method, aggregation, cohort_size=cohort_size(len(clients), federation.participation))
     shared, initial = method.split(get_state(method))
     progress = Progress(rounds_done=0, state=shared, personal={}) if start is None else start
-    local = partial(local_update, method, seed=seed, training=training)
-    server = partial(aggregate, method, weighting=federation.weighting, aggregation=aggregation)
+    if progress.rounds_done:
+        check_memory(method, aggregation, progress.memory)
+    loop = _Loop(method, clients, test, initial, federation, training, aggregation, seed, on_update)
     for index in range(progress.rounds_done + 1, federation.rounds + 1):
-        began, rate = time.perf_counter(), learning_rate_of(index, federation)
-        cohort = draw_cohort(len(clients), federation.participation, seed=seed, round_index=index)
-        note = _RoundNotes(dict(progress.personal), on_update)
-        homes = {client: progress.personal.get(client, initial) for client in cohort}
-        results = (
-            local(progress.state, clients[c], personal=homes[c], client=c, round_index=index, learning_rate=rate)
-            for c in cohort
+        done = loop.run_round(index, progress)
+        progress = done.progress
+        yield done
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """All that stays the same from round to round; ``initial`` are the personal tensors that a client starts with."""
+
+    method: Method
+    clients: Sequence[FeatureSet]
+    test: FeatureSet
+    initial: State
+    federation: Federation
+    training: LocalTraining
+    aggregation: Aggregation
+    seed: int
+    on_update: Callable[[Update], None]
+
+    def run_round(self, index: int, before: Progress) -> Round:
+        began, federation = time.perf_counter(), self.federation
+        cohort = draw_cohort(len(self.clients), federation.participation, seed=self.seed, round_index=index)
+        note = _RoundNotes(dict(before.personal), self.on_update)
+        state, memory = aggregate(
+            self.method,
+            before.state,
+            map(note, self._results(index, cohort, before)),
+            weighting=federation.weighting,
+            aggregation=self.aggregation,
+            memory=before.memory,
         )
-        state, memory = server(progress.state, map(note, results), memory=progress.memory)
-        progress = Progress(rounds_done=index, state=state, personal=note.personal, memory=memory)
-        set_global(method, state, initial=initial, source="server")
+        set_global(self.method, state, initial=self.initial, source="server")
         is_evaluated = index % federation.eval_every == 0 or index == federation.rounds
-        yield Round(
+        return Round(
             index=index,
             clients=cohort,
             loss=note.mean_loss,
-            learning_rate=rate,
-            scores=multilabel_scores(probabilities(method, test), test.labels) if is_evaluated else None,
+            learning_rate=learning_rate_of(index, federation),
+            scores=self._scores() if is_evaluated else None,
             seconds=time.perf_counter() - began,
-            progress=progress,
+            progress=Progress(rounds_done=index, state=state, personal=note.personal, memory=memory),
         )
+
+    def _results(self, index: int, cohort: Sequence[int], before: Progress) -> Iterator[LocalResult]:
+        for client in cohort:
+            yield local_update(
+                self.method,
+                before.state,
+                self.clients[client],
+                personal=before.personal.get(client, self.initial),
+                client=client,
+                round_index=index,
+                seed=self.seed,
+                learning_rate=learning_rate_of(index, self.federation),
+                training=self.training,
+            )
+
+    def _scores(self) -> Scores:
+        return multilabel_scores(probabilities(self.method, self.test), self.test.labels)
 
 
 @dataclass

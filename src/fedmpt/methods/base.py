@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -14,8 +15,11 @@ from torch import Tensor, nn
 from fedmpt.backbone.text_tower import TextTower
 from fedmpt.backbone.views import ImageView
 from fedmpt.losses import asymmetric_loss
-from fedmpt.state import Update, Weighting, mean_state
+from fedmpt.state import Update, Weighting, check_state, mean_state
 from fedmpt.types import Backbone, Batch, InputError, State
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+"""A default that all methods share, so nobody may add to it."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,12 @@ class Method(nn.Module, ABC):
     weighting: Weighting = "uniform"
     """How clients count in the mean unless ``--weighting`` says."""
 
-    sources: Mapping[str, str] = {}
+    sources: Mapping[str, str] = NOTHING
     """What it read from files, by name, as SHA-256 of the content: a checkpoint keeps them and notices changes."""
 
-    views: Mapping[str, ImageView] = {}
+    views: Mapping[str, ImageView] = NOTHING
     """What it reads of an image beside the frozen features, by the name under which ``batch.views`` has it."""
-    training_views: Mapping[str, ImageView] = {}
+    training_views: Mapping[str, ImageView] = NOTHING
     """The same for what only `loss` reads."""
 
     @abstractmethod
@@ -112,6 +116,14 @@ class Method(nn.Module, ABC):
         """
         return mean_state(updates, weighting=weighting), {}
 
+    def check_memory(self, memory: State, *, source: str) -> None:
+        """Raises InputError, naming ``source``, if a stored ``memory`` cannot be what `aggregate` returned.
+
+        Here only that its tensors are finite, and that there are none where the mean is a plain one.
+        """
+        is_plain = type(self).aggregate is Method.aggregate
+        check_state(memory, like={} if is_plain else memory, source=source)
+
     def split(self, state: State) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """A full state as what is shared and what is personal."""
         shared = {name: tensor for name, tensor in state.items() if name not in self.personal}
@@ -134,10 +146,10 @@ def check_class_names(class_names: Sequence[str], *, method: str) -> None:
         raise InputError(f"{method} compares classes with each other and got {len(class_names)}; give at least two")
 
 
-def check_num_context(num_context: int) -> None:
-    """Raises InputError where there is no learnable token."""
+def check_num_context(num_context: int, *, flag: str = "--num-context") -> None:
+    """Raises InputError where there is no learnable token; ``flag`` is where the number was given."""
     if num_context < 1:
-        raise InputError(f"--num-context must be positive, got {num_context}")
+        raise InputError(f"{flag} must be positive, got {num_context}")
 
 
 def _factor(name: str, factors: dict[str, float]) -> float:

@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from fedmpt.methods.base import MethodConfig, check_class_names
+from fedmpt.methods.base import MethodConfig, check_class_names, check_num_context
 from fedmpt.methods.dual_prompt import DualPromptMethod
 from fedmpt.prompts import PromptTemplate, context_from
-from fedmpt.types import Backbone, InputError
+from fedmpt.types import Backbone
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,8 @@ class DualCoOp(DualPromptMethod):
         # Paper has 16 tokens in both. A positive context of few words beside a long negative one keeps more of a text
         # tower that knows short prompts only: negative features that still tell classes apart undo the positive ones.
         sizes = (config.num_context, config.num_negative_context)
-        for name, size in zip(("--num-context", "--num-negative-context"), sizes, strict=True):
-            if size < 1:
-                raise InputError(f"{name} must be positive, got {size}")
+        check_num_context(config.num_context)
+        check_num_context(config.num_negative_context, flag="--num-negative-context")
         self.template = PromptTemplate(
             self.tower, backbone.tokenizer, class_names, prefix_texts=("", ""), num_prefix_context=max(sizes)
         )

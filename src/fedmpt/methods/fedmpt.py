@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedmpt.backbone.text_tower import TextTower
+from fedmpt.heads import scaled_log_odds
 from fedmpt.losses import asymmetric_loss
 from fedmpt.methods.base import Method, MethodConfig, check_class_names
 from fedmpt.prompts import PromptTemplate, context_from, random_context
@@ -236,7 +237,7 @@ class FedMPT(Method):
         )
 
     def _calibrated(self, probabilities: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
-        return (self.scale * probabilities.logit(eps=1e-6) + self.bias).sigmoid()
+        return scaled_log_odds(probabilities, self.scale, self.bias)
 
 
 def adapted_cosines(

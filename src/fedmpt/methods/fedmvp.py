@@ -29,6 +29,11 @@ from fedmpt.types import Backbone, Batch, InputError
 
 REDUCED_HEADS = 8
 REDUCED_WIDTH = 64
+FORM_OPTIONS = {
+    "original": ("attributes", "num_visual_tokens", "consistency_weight"),
+    "reduced": ("num_context", "context_init"),
+}
+"""Options that only one of the forms reads."""
 CHUNK = 256
 """Attribute prompts encoded at once."""
 
@@ -184,11 +189,25 @@ def _attribute_features(
 
 def _check(config: FedMVPConfig, class_names: Sequence[str]) -> None:
     check_class_names(class_names, method="FedMVP")
+    _check_form(config)
     check_num_context(config.num_context)
     if config.num_visual_tokens < 1:
         raise InputError(f"--num-visual-tokens must be positive, got {config.num_visual_tokens}")
     if not 0 <= config.consistency_weight < float("inf"):
         raise InputError(f"--consistency-weight must not be negative, got {config.consistency_weight}")
+
+
+def _check_form(config: FedMVPConfig) -> None:
+    """Raises InputError for an option that only the other form reads: it would be ignored."""
+    defaults = FedMVPConfig()
+    for form, names in FORM_OPTIONS.items():
+        for name in names:
+            value = getattr(config, name)
+            if form != config.form and value != getattr(defaults, name):
+                raise InputError(
+                    f"--{name.replace('_', '-')} {value!r} goes with --form {form} of FedMVP, and this is --form "
+                    f"{config.form}; leave it out or take the other form"
+                )
 
 
 def _check_heads(backbone: Backbone, width: int, space: str, num_heads: int) -> None:

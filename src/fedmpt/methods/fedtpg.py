@@ -51,6 +51,7 @@ class FedTPG(SinglePromptMethod):
         check_num_context(config.num_context)
         num_context, tokenizer, width = config.num_context, backbone.tokenizer, self.tower.width
         self.template = PromptTemplate(self.tower, tokenizer, class_names, num_prefix_context=num_context)
+        # Paper has the bare name; the full stop that all prompts here end in stays ("cat.").
         self.class_features = hand_written_features(self.tower, tokenizer, class_names, prefix="")
         self.queries = nn.Parameter(random_context(num_context, width, generator=generator))
         # Works in the text tower's width, where the context goes. Paper's towers have the same width as their features.

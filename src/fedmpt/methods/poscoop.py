@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fedmpt.methods.base import MethodConfig, check_class_names
+from fedmpt.methods.base import MethodConfig, check_class_names, check_num_context
 from fedmpt.methods.dual_prompt import DualPromptMethod
 from fedmpt.prompts import PromptTemplate, context_from
 from fedmpt.types import Backbone, InputError
@@ -58,8 +58,7 @@ class PosCoOp(DualPromptMethod):
     ) -> None:
         super().__init__(backbone)
         check_class_names(class_names, method="PosCoOp")
-        if config.num_context < 1:
-            raise InputError(f"--num-context must be positive, got {config.num_context}")
+        check_num_context(config.num_context)
         if not 0 < config.vector_std < float("inf"):
             raise InputError(f"--vector-std must be positive, got {config.vector_std}")
         if not 0 <= config.context_rate < float("inf"):

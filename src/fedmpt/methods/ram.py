@@ -170,8 +170,8 @@ class RAM(Method):
     def calibrated(self, log_scores: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
         """Probabilities whose log-odds are those of the scores, scaled and shifted: the order of images stays."""
         # Logits of other methods are standardised over an image's classes; shares of a softmax have their own zero.
-        odds = log_scores - (-torch.expm1(log_scores.clamp_max(-1e-6))).log()
-        return (self.calibration.scale * odds + self.calibration.bias).sigmoid()
+        # Not `scaled_log_odds`: the logs keep what is smaller than its 1e-6.
+        return self.calibration.scaled(log_scores - (-torch.expm1(log_scores.clamp_max(-1e-6))).log())
 
 
 def teacher_cost(similarity: Float[Tensor, "B M C"], labels: Int8[Tensor, "B C"]) -> Float[Tensor, "B M C"]:

@@ -12,19 +12,17 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fedmpt.backbone.text_tower import TextTower
 from fedmpt.backbone.views import ImageView, StrongView
 from fedmpt.losses import consistency_loss, corrected_labels, focal_margin_loss
-from fedmpt.methods.base import MethodConfig, check_class_names
-from fedmpt.methods.single_prompt import SinglePromptMethod
-from fedmpt.prompts import PromptTemplate, context_from, hand_written_features
+from fedmpt.methods.promptfl import PromptFL, PromptFLConfig
+from fedmpt.prompts import hand_written_features
 from fedmpt.types import Backbone, Batch, InputError
 
 NEGATIVE_SLOPE = 0.2
 
 
 @dataclass(frozen=True)
-class SCPNetConfig(MethodConfig):
+class SCPNetConfig(PromptFLConfig):
     """A learnable context and a graph network over the classes' text features, with the CSRA head."""
 
     name: ClassVar[str] = "scpnet"
@@ -33,8 +31,6 @@ class SCPNetConfig(MethodConfig):
 
     num_context: int = 4
     """Learnable tokens before the class name."""
-    context_init: str = ""
-    """Words the context starts from; where they are too few, and if empty, tokens are drawn from N(0, 0.02^2)."""
     graph_width: int = 1024
     """Width of the graph network's two hidden layers."""
     num_neighbours: int = 20
@@ -52,8 +48,8 @@ class SCPNetConfig(MethodConfig):
         return SCPNet(self, backbone, class_names, generator=generator)
 
 
-class SCPNet(SinglePromptMethod):
-    """State: ``context`` [b, W], the graph network's ``weights`` (D to H to H to D), and the head's calibration."""
+class SCPNet(PromptFL):
+    """State: as PromptFL's, and the graph network's ``weights`` (D to H to H to D)."""
 
     # Paper draws new weak and strong views in every step. The weak one is the image itself here, and an image has one
     # strong view: frozen features of both are stored.
@@ -67,28 +63,21 @@ class SCPNet(SinglePromptMethod):
         *,
         generator: torch.Generator,
     ) -> None:
-        super().__init__(TextTower(backbone.text_model))
-        _check(config, class_names)
+        _check(config)
+        super().__init__(config, backbone, class_names, generator=generator)
         self.config = config
         self.has_pseudo_labels = config.pseudo_label_after < 1
-        self.template = PromptTemplate(
-            self.tower, backbone.tokenizer, class_names, num_prefix_context=config.num_context
-        )
         self.adjacency = label_graph(
             hand_written_features(self.tower, backbone.tokenizer, class_names),
             num_neighbours=config.num_neighbours,
             neighbour_share=config.neighbour_share,
         )
-        context = context_from(
-            self.tower, backbone.tokenizer, config.context_init, config.num_context, generator=generator
-        )
-        self.context = nn.Parameter(context)
         widths = (self.tower.joint_width, config.graph_width, config.graph_width, self.tower.joint_width)
         self.weights = nn.ParameterList(_drawn(rows, columns, generator) for rows, columns in pairwise(widths))
         self.to(self.tower.device)
 
     def encode_text(self) -> Float[Tensor, "C D"]:
-        text = F.normalize(self.tower.encode(self.template.embed(self.context[None]))[0], dim=-1)
+        text = super().encode_text()
         return text + graph_network(text, self.adjacency, list(self.weights))
 
     def start_round(self, round_index: int) -> None:
@@ -144,9 +133,8 @@ def _drawn(rows: int, columns: int, generator: torch.Generator) -> nn.Parameter:
     return nn.Parameter((2 * torch.rand(rows, columns, generator=generator) - 1) / columns**0.5)
 
 
-def _check(config: SCPNetConfig, class_names: Sequence[str]) -> None:
-    check_class_names(class_names, method="SCPNet")
-    for name in ("num_context", "graph_width", "num_neighbours"):
+def _check(config: SCPNetConfig) -> None:
+    for name in ("graph_width", "num_neighbours"):
         if getattr(config, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} must be positive, got {getattr(config, name)}")
     if config.pseudo_label_after < 0:
