@@ -82,6 +82,8 @@ class RAM(Method):
         self.first_text_block = scaled_block(TEXT_BLOCK, num_text_blocks)
         self.views = {"tokens": TowerTokens(block=self.first_image_block, with_local=True)}
         self.calibration = SigmoidCalibration()
+        # Scores are shares of a softmax: a class that has no more than its even share starts undecided.
+        nn.init.constant_(self.calibration.bias, math.log(len(class_names) - 1))
         self._add_trained(num_image_blocks - self.first_image_block, num_text_blocks - self.first_text_block, generator)
         self.to(self.tower.device)
 
