@@ -193,17 +193,25 @@ def gather(names: list[str], bed: Bed) -> dict[str, Any]:
     return found
 
 
-def markdown(table: dict[str, dict[str, Any]]) -> str:
-    """Lines of a Markdown table, mean ± half the 95% interval, best mAP first."""
+def markdown(table: dict[str, dict[str, Any]], speed: dict[str, dict[str, float]]) -> str:
+    """Lines of a Markdown table, mean ± half the 95% interval, best mAP first; steps and memory where known."""
     columns = list(next(iter(table.values()))["scores"])
-    lines = [f"| | {' | '.join(columns)} | trained | sent a round | rate |", f"|---|{'---:|' * (len(columns) + 3)}"]
+    facts = ["trained", "sent a round", "rate", *(["ms a step", "MiB more"] if speed else [])]
+    lines = [f"| | {' | '.join([*columns, *facts])} |", f"|---|{'---:|' * (len(columns) + len(facts))}"]
     for name, row in sorted(table.items(), key=lambda item: -statistics.mean(item[1]["scores"]["mAP"])):
         cells = [_cell(values) for values in row["scores"].values()]
         params = row["params"]
         sent = f"{params['sent_bytes_per_round'] / 1000:,.1f} kB"
-        cells += [f"{params['trainable']:,}", sent, next(iter(row["rates"]), "-")]
+        cells += [f"{params['trainable']:,}", sent, _rate(row)]
+        if speed:
+            step = speed[name]
+            cells += [f"{step['ms']:.0f}", f"{step['more_mib']:.0f}"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _rate(row: dict[str, Any]) -> str:
+    return f"{float(next(iter(row['rates']))):.2g}" if row["rates"] else "-"
 
 
 def _cell(values: list[float | None]) -> str:
@@ -216,21 +224,30 @@ def _cell(values: list[float | None]) -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bed", choices=("photos", "scenes"))
+    add_bed_options(parser)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--data", help="photos only")
-    parser.add_argument("--backbone", help="photos only")
     parser.add_argument("--methods", nargs="+", help="rows to run; all unless given")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--num-train", type=int, default=2000, help="scenes only")
-    parser.add_argument("--num-test", type=int, default=4000, help="scenes only")
     parser.add_argument("--table", action="store_true", help="only gather what is complete")
-    parser.add_argument("--cache", type=Path, default=default_cache())
+    parser.add_argument("--speed", type=Path, help="what benchmarks/speed/methods.py wrote, for two more columns")
     options = parser.parse_args()
+    check_bed_options(parser, options)
+    return options
+
+
+def add_bed_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bed", choices=("photos", "scenes"))
+    parser.add_argument("--data", help="photos only")
+    parser.add_argument("--backbone", help="photos only")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--num-train", type=int, default=1000, help="scenes only")
+    parser.add_argument("--num-test", type=int, default=2000, help="scenes only")
+    parser.add_argument("--cache", type=Path, default=default_cache())
+
+
+def check_bed_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if options.bed == "photos" and not (options.data and options.backbone):
         parser.error("photos need --data and --backbone")
-    return options
 
 
 def needs_tower(config: RunConfig) -> bool:
@@ -267,7 +284,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     write_json(options.out / "table.json", {"bed": options.bed, "rows": found})
     if found:
-        print(markdown(found))
+        print(markdown(found, read_json(options.speed)["rows"] if options.speed else {}))
 
 
 if __name__ == "__main__":
