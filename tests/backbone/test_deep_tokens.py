@@ -64,7 +64,7 @@ def removed_later(handle: Any) -> Iterator[None]:
         handle.remove()
 
 
-def agree(fast: Tensor, plain: Tensor, *inputs: Tensor) -> None:
+def assert_agree(fast: Tensor, plain: Tensor, *inputs: Tensor) -> None:
     torch.testing.assert_close(fast, plain, atol=1e-5, rtol=0)
     weights = torch.randn(fast.shape, generator=torch.Generator().manual_seed(5))
     ours, theirs = (torch.autograd.grad((found * weights).sum(), inputs) for found in (fast, plain))
@@ -88,7 +88,7 @@ def test_prefix_tokens_replace_the_context_before_their_block(backbone: Backbone
 
     with hooked(backbone.text_model, {index: edit(own) for index, own in deep.items()}):
         plain = encode_plainly(backbone.text_model, prompts)
-    agree(fast, plain, context, *deep.values())
+    assert_agree(fast, plain, context, *deep.values())
 
 
 @pytest.mark.parametrize("block", [1, -1])
@@ -108,7 +108,7 @@ def test_suffix_tokens_may_differ_by_class(backbone: Backbone, block: int) -> No
 
     with hooked(backbone.text_model, {block: edit}):
         plain = encode_plainly(backbone.text_model, prompts)
-    agree(fast, plain, context, own)
+    assert_agree(fast, plain, context, own)
 
 
 def test_inserted_tokens_are_there_during_their_block_alone(backbone: Backbone) -> None:
@@ -119,7 +119,7 @@ def test_inserted_tokens_are_there_during_their_block_alone(backbone: Backbone) 
     prompts = template.embed()
     fast = tower.encode(prompts, DeepTokens(inserted=deep))
     plain = encode_with_inserted(backbone, prompts, deep)
-    agree(fast, plain, *deep.values())
+    assert_agree(fast, plain, *deep.values())
 
 
 def encode_with_inserted(backbone: Backbone, prompts: Any, deep: Mapping[int, Tensor]) -> Tensor:
