@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fedmpt.conditions.attributes import FOLDER, find_attributes, load_attributes, read_attributes
+from fedmpt.conditions.attributes import FOLDER, find_attributes, read_attributes
 from fedmpt.conditions.document import MAX_BYTES
 from fedmpt.types import InputError
 
 ANIMALS = {"cat": ["pointed ears", "long whiskers"], "Sea_Horse": ["curled tail"], "dog": ["wet nose", "long tongue"]}
+
+
+def load_attributes(spec: str, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    return find_attributes(spec, names).attributes
 
 
 def document(attributes: Any = ANIMALS, **changed: Any) -> dict[str, Any]:

@@ -48,16 +48,11 @@ class MethodContract:
 
     def train(self, method: Method, features: FeatureSet, *, rounds: int = 1, weight_decay: float = 1e-5) -> State:
         """Local updates of client 3, each from where the last one ended; nothing for a method without parameters."""
-        for round_index in range(1, rounds + 1) if method.is_trained else ():
-            state, personal = method.split(get_state(method))
-            local_update(
+        if method.is_trained:
+            train_rounds(
                 method,
-                state,
                 features,
-                personal=personal,
-                client=3,
-                round_index=round_index,
-                seed=0,
+                rounds=rounds,
                 learning_rate=self.learning_rate,
                 training=dataclasses.replace(TRAINING, weight_decay=weight_decay),
             )
@@ -221,6 +216,25 @@ def images(method: Method, backbone: Backbone) -> FeatureSet:
     batch, generator = whole(features), torch.Generator().manual_seed(7)
     tokens = torch.cat([batch.pooled[:, None], batch.patches], dim=1)[:, None]
     return with_views(features, {name: tokens + 0.3 * torch.randn(tokens.shape, generator=generator) for name in views})
+
+
+def train_rounds(
+    method: Method, features: FeatureSet, *, rounds: int, learning_rate: float, training: LocalTraining = TRAINING
+) -> None:
+    """Local updates of client 3, each from where the last one ended."""
+    for round_index in range(1, rounds + 1):
+        state, personal = method.split(get_state(method))
+        local_update(
+            method,
+            state,
+            features,
+            personal=personal,
+            client=3,
+            round_index=round_index,
+            seed=0,
+            learning_rate=learning_rate,
+            training=training,
+        )
 
 
 def sees_batches(method: Method) -> bool:

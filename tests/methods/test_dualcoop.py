@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 import torch
 from b16 import trained_at_b16
-from contract import CLASS_NAMES, TRAINING, build, images, whole
+from contract import CLASS_NAMES, build, images, train_rounds, whole
 from torch import Tensor
 
-from fedmpt.federated.client import local_update
 from fedmpt.methods.dualcoop import DualCoOpConfig
 from fedmpt.state import get_state
 from fedmpt.types import Backbone, Batch, InputError
@@ -152,18 +151,7 @@ def test_contexts_of_the_same_words_say_nothing_and_part_in_training(backbone: B
     before = method.loss(batch)
     gradients = torch.autograd.grad(before, list(method.parameters()))
     assert all(gradient.abs().max() > 0 for gradient in gradients)
-    for round_index in range(1, 5):
-        local_update(
-            method,
-            get_state(method),
-            features,
-            personal={},
-            client=0,
-            round_index=round_index,
-            seed=0,
-            learning_rate=1e-5,
-            training=TRAINING,
-        )
+    train_rounds(method, features, rounds=4, learning_rate=1e-5)
     assert not torch.equal(method.positive_context, method.negative_context)
     found = method(batch)
     present = batch.labels == 1

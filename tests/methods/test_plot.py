@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from b16 import trained_at_b16
-from contract import CLASS_NAMES, build, images, whole
+from contract import CLASS_NAMES, build, images, train_rounds, whole
 from torch import Tensor
 
 from fedmpt.federated.client import LocalTraining, local_update
@@ -89,18 +89,7 @@ def test_plans_part_from_uniform_in_training_at_the_default_rate(backbone: Backb
     method = build(replace(CONFIG, context_init="of a"), backbone)
     features = images(method, backbone)
     before = mean_deviation(method, whole(features))
-    for round_index in (1, 2, 3):
-        local_update(
-            method,
-            get_state(method),
-            features,
-            personal={},
-            client=0,
-            round_index=round_index,
-            seed=0,
-            learning_rate=PLOTConfig.learning_rate,
-            training=LocalTraining(batch_size=8),
-        )
+    train_rounds(method, features, rounds=3, learning_rate=PLOTConfig.learning_rate)
     assert before < 0.2
     assert mean_deviation(method, whole(features)) > max(1.5 * before, 0.25)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from b16 import trained_at_b16
-from contract import CLASS_NAMES, TRAINING, build, images, whole
+from contract import CLASS_NAMES, TRAINING, build, images, train_rounds, whole
 from torch import Tensor
 
 from fedmpt.federated.client import local_update
@@ -264,18 +264,7 @@ def test_pseudo_labels_come_after_the_first_rounds(backbone: Backbone, after: in
 def test_pseudo_labels_do_not_make_everything_present(backbone: Backbone, learning_rate: float) -> None:
     method = build(SCPNetConfig(), backbone)
     data = images(method, backbone)
-    for round_index in range(1, 21):
-        local_update(
-            method,
-            get_state(method),
-            data,
-            personal={},
-            client=0,
-            round_index=round_index,
-            seed=0,
-            learning_rate=learning_rate,
-            training=TRAINING,
-        )
+    train_rounds(method, data, rounds=20, learning_rate=learning_rate)
     batch = whole(data)
     present = batch.labels == 1
     found = method(batch).detach()

@@ -80,15 +80,6 @@ class FoundAttributes:
     sources: Mapping[str, str]
 
 
-def load_attributes(spec: str, class_names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """The attributes of each class, at least one, as `find_attributes` finds them.
-
-    Raises:
-        InputError: as `find_attributes`.
-    """
-    return find_attributes(spec, class_names).attributes
-
-
 def find_attributes(spec: str, class_names: Sequence[str]) -> FoundAttributes:
     """The attributes of each class from what ``spec`` names.
 
