@@ -1,0 +1,168 @@
+"""Do the names of FedMPT's conditions matter? The pipeline's against random words, true factors, and a single one.
+
+    python benchmarks/conditions.py scenes --out runs/conditions-scenes
+    python benchmarks/conditions.py photos --data voc:VOCdevkit --backbone backbone.py:load --out runs/conditions-photos
+
+Every row has every seed; all else is the same: the demo's settings on scenes, where labels are tied in training
+(`spurious=0.9`) and scored on natural and on reversed pictures, and the defaults on photos. "Random words" are drawn
+from a list of nouns that name no factor of a picture, three draws. Runs that are complete in --out are not repeated, so
+several processes may share the work by --rows. With --table, only what is complete is gathered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from comparison import with_method
+from rich.console import Console
+from run import interval
+
+from fedmpt.cache import default_cache
+from fedmpt.config import RunConfig, preset
+from fedmpt.demo.trials import Trial, run_trial
+from fedmpt.files import write_json
+from fedmpt.methods.fedmpt import GENERIC_CONDITIONS
+from fedmpt.progress import TerminalWatcher
+from fedmpt.run import is_finished, train
+from fedmpt.types import InputError
+
+TRUE_FACTORS = ("layout", "pose", "background", "lighting", "weather", "scale", "style")
+"""What `scenes` draws each picture by, under the names that its own documentation gives."""
+NOUNS = (
+    *("treaty", "violin", "pension", "alphabet", "gravity", "invoice", "orchestra", "parliament", "melody", "algebra"),
+    *("dividend", "grammar", "hormone", "verdict", "sonnet", "theorem", "mortgage", "vaccine", "protocol", "dialect"),
+    *("senate", "isotope", "ledger", "rhyme", "census", "enzyme", "proverb", "tariff", "syllable", "quarantine"),
+)
+NUM_DRAWS = 3
+
+COLUMNS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "scenes": {
+        "mAP natural": ("natural", "mAP"),
+        "mAP reversed": ("reversed", "mAP"),
+        "CF1 reversed": ("reversed", "CF1"),
+        "exclusive AP": ("reversed", "shift", "exclusive"),
+        "false co-activation": ("reversed", "shift", "false_coactivation"),
+    },
+    "photos": {
+        "mAP": ("test", "mAP"),
+        "CF1": ("test", "CF1"),
+        "exclusive AP": ("context_shift", "exclusive"),
+        "false co-activation": ("context_shift", "false_coactivation"),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Bed:
+    """Where rows are measured: ``start`` is FedMPT there, ``trial`` the worlds of `scenes`, None for photos."""
+
+    name: str
+    start: RunConfig
+    trial: Trial | None
+    pipeline: str
+    """The set of conditions that the pipeline found for these classes: a shipped name or a file."""
+
+
+def random_words(draw: int, num: int) -> tuple[str, ...]:
+    return tuple(random.Random(draw).sample(NOUNS, num))
+
+
+def rows(bed: Bed) -> dict[str, RunConfig]:
+    start, num = bed.start, len(GENERIC_CONDITIONS)
+    names = {f"random words, draw {draw}": random_words(draw, num) for draw in range(NUM_DRAWS)}
+    found = {
+        "the paper's five": with_method(start, conditions=GENERIC_CONDITIONS),
+        "the pipeline's": with_method(start, conditions=(bed.pipeline,)),
+        "true factors": with_method(start, conditions=TRUE_FACTORS),
+        **{name: with_method(start, conditions=words) for name, words in names.items()},
+        "one condition": with_method(start, conditions=("background",)),
+        # As many numbers as five conditions have.
+        "one condition of five-fold rank": with_method(start, conditions=("background",), rank=5 * 32),
+        "five adapters, no condition prompts": with_method(start, condition_prompts=False),
+    }
+    return (
+        found if bed.trial is not None else {name: config for name, config in found.items() if name != "true factors"}
+    )
+
+
+def open_bed(options: argparse.Namespace) -> Bed:
+    if options.bed == "scenes":
+        trial = Trial(options.rounds, 0, 0.9, num_train=2000, num_test=options.num_test)
+        return Bed("scenes", trial.config("fedmpt"), trial, "scenes")
+    if options.data is None or options.backbone is None:
+        raise InputError("photos need --data and --backbone")
+    start = preset("default", "fedmpt", options.data)
+    federation = replace(start.federation, rounds=options.rounds, eval_every=options.rounds)
+    return Bed("photos", replace(start, backbone=options.backbone, t=0.5, federation=federation), None, "voc2007")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bed", choices=("scenes", "photos"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rows", nargs="+", help="only these")
+    parser.add_argument("--data")
+    parser.add_argument("--backbone")
+    parser.add_argument("--num-test", type=int, default=4000, help="pictures of each test of scenes")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--cache", type=Path, default=default_cache())
+    parser.add_argument("--table", action="store_true", help="gather what is complete; train nothing")
+    options = parser.parse_args()
+    try:
+        bed = open_bed(options)
+        chosen = {name: config for name, config in rows(bed).items() if options.rows is None or name in options.rows}
+        found = {name: scores for name, config in chosen.items() if (scores := measure(name, config, bed, options))}
+    except InputError as error:
+        sys.exit(f"{parser.prog}: {error}")
+    if options.table:
+        write_json(options.out / "table.json", {"bed": bed.name, "seeds": options.seeds, "rows": found})
+        print(markdown(found))
+
+
+def measure(name: str, config: RunConfig, bed: Bed, options: argparse.Namespace) -> dict[str, list[float]]:
+    """Scores of all seeds, by column; none where ``options.table`` and a run is missing."""
+    folder = options.out / "".join(letter if letter.isalnum() else "-" for letter in name)
+    places = {seed: folder / f"seed{seed}" for seed in options.seeds}
+    if options.table and not all(map(is_finished, places.values())):
+        return {}
+    results = [run(replace(config, seed=seed), bed, out=out, cache=options.cache) for seed, out in places.items()]
+    columns = COLUMNS[bed.name]
+    scores = {column: [_at(result, path) for result in results] for column, path in columns.items()}
+    line = "  ".join(f"{column} {statistics.mean(values):.2f}" for column, values in scores.items())
+    print(f"{name}: {line}", file=sys.stderr, flush=True)
+    return scores
+
+
+def run(config: RunConfig, bed: Bed, *, out: Path, cache: Path) -> Mapping[str, Any]:
+    with TerminalWatcher(Console(stderr=True, quiet=True)) as watcher:
+        if bed.trial is None:
+            return train(config, out=out, resume=True, cache=cache, watcher=watcher)
+        return vars(run_trial(bed.trial, config, out=out, cache=cache, watcher=watcher, every_round=False))
+
+
+def markdown(found: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """Lines of a Markdown table, mean ± half the 95% interval."""
+    columns = list(next(iter(found.values())))
+    lines = [f"| conditions | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
+    for name, scores in found.items():
+        cells = [f"{statistics.mean(values):.1f} ± {interval(list(values)):.1f}" for values in scores.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _at(words: Any, path: tuple[str, ...]) -> float:
+    for key in path:
+        words = words[key]
+    return float(words)
+
+
+if __name__ == "__main__":
+    main()
