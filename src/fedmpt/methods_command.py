@@ -88,7 +88,7 @@ def facts() -> list[Facts]:
                 head_parameters=head,
                 personal_parameters=sum(sizes[part] for part in method.personal),
                 sent_bytes=num_bytes(method.split(method.state_dict())[0]),
-                reads=("features", *(view.label for view in views), *(["class attributes"] if method.sources else [])),
+                reads=("features", *(view.label for view in views), *(["class attributes"] if method.sources.keys() - {"conditions"} else [])),
                 learning_rate=config.learning_rate,
             )
         )

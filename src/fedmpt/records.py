@@ -131,12 +131,14 @@ def check_unchanged(record: Mapping[str, Any], now: Mapping[str, Any], *, source
 
 def check_sources(record: Mapping[str, Any], sources: Mapping[str, str], *, source: str) -> None:
     """Raises InputError if what the method reads from files is not what it was trained with."""
-    trained_with = record.get("sources", {})  # Checkpoints of before any method read files have none.
+    trained_with = record.get("sources", {})
     if not isinstance(trained_with, dict) or not all(isinstance(digest, str) for digest in trained_with.values()):
         raise InputError(
             f"{source}: 'sources' in the checkpoint's record is {trained_with!r}, not hashes by file; "
             "restore it from a copy"
         )
+    if not trained_with:  # Checkpoints of before any method, or this one, named its sources.
+        return
     if changed := [name for name, digest in sources.items() if digest not in trained_with.values()]:
         raise InputError(
             f"{source}: {changed[0]!r} is not what the run was trained with; restore the file, or train again"

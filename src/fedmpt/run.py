@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -140,6 +140,7 @@ def train(
     Raises:
         InputError: for wrong input, or if ``out`` holds another run.
     """
+    config = replace(config, method=config.method.resolved())
     _earlier(config, out, resume=resume)  # Asked before the long work, and again when the folder is ours.
     if resume and is_finished(out):
         return _stored_results(out)
@@ -283,6 +284,7 @@ def _finish(prepared: Prepared, progress: Progress, initial: State, *, out: Path
             for name, client in zip(prepared.partition.names, prepared.clients, strict=True)
         ],
         "time": {"prepare_s": round(prepared.seconds, 3), "rounds_s": round(log.seconds, 3)},
+        "sources": dict(method.sources),
         "notes": list(prepared.data.notes),
         "versions": versions(),
         "skipped_images": [str(path) for part in (prepared.train, prepared.test) for path in part.skipped],

@@ -60,7 +60,7 @@ def test_the_folder_of_a_run(finished: Path, place: Place) -> None:
 def test_results_and_rounds(finished: Path) -> None:
     results, rounds = read_results(finished), read_rounds(finished)
     assert set(results) == {
-        *("test", "test_calibrated", "params", "clients", "time", "notes", "versions", "skipped_images")
+        *("test", "test_calibrated", "params", "clients", "time", "sources", "notes", "versions", "skipped_images")
     }
     assert [client["name"] for client in results["clients"]] == [f"client {number}" for number in range(4)]
     assert sum(client["images"] for client in results["clients"]) == 24

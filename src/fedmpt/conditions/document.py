@@ -1,6 +1,7 @@
 """The JSON files in which texts come: versioned, of one kind, with a note of where they came from.
 
-``{"format": 1, "kind": KIND, "name": "voc2007", "provenance": {...}, KIND: ...}``; name and provenance may be left out.
+``{"format": 1, "kind": KIND, "name": "voc2007", "provenance": {...}, KIND: ...}``; name and provenance may be left out,
+and so may keys that only one kind knows.
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import reprlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from fedmpt.types import InputError
 
 FORMAT = 1
 MAX_BYTES = 8 * 2**20
-"""The largest shipped file has 20 KB; something as large as this is no list of texts."""
+"""The largest shipped list has 20 KB; something as large as this is no list of texts."""
 MAX_TEXT = 200
 """Characters of one text or name. CLIP's prompts end at 77 tokens."""
 TEXT = f"one line of 1 to {MAX_TEXT} printable characters"
@@ -30,24 +31,32 @@ _SHORT.maxstring = 60
 
 @dataclass(frozen=True)
 class Document:
-    """A file whose head was found right: ``content`` is what stands under its kind, not looked at yet."""
+    """A file whose head was found right: ``content`` is what stands under its kind, not looked at yet.
+
+    ``extra`` holds those of the kind's own optional keys that are given, not looked at either.
+    """
 
     name: str
     provenance: Mapping[str, Any]
     content: Any
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_document(path: Path, *, kind: str, example: str) -> Document:
+def read_document(
+    path: Path, *, kind: str, example: str, optional: Sequence[str] = (), max_bytes: int = MAX_BYTES
+) -> Document:
     """The document of ``kind`` in a file; ``example`` shows a whole one in messages.
+
+    ``optional`` are keys that this kind may have beside those of all.
 
     Raises:
         InputError: if there is no such file, it is huge or no JSON, a key is given twice, or the head is not that of a
             document of this format and kind.
     """
-    value = _parsed(path, example=example)
+    value = _parsed(path, example=example, max_bytes=max_bytes)
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected one JSON object, like {example}")
-    _check_head(path, value, kind=kind, example=example)
+    _check_head(path, value, kind=kind, example=example, optional=optional)
     name, provenance = value.get("name", path.stem), value.get("provenance", {})
     if not is_text(name):
         raise InputError(f"{path}: name is {shortened(name)}; expected {TEXT}")
@@ -55,12 +64,12 @@ def read_document(path: Path, *, kind: str, example: str) -> Document:
         raise InputError(
             f"{path}: provenance is {shortened(provenance)}; expected an object that says who made the texts, when, how"
         )
-    return Document(name, provenance, value[kind])
+    return Document(name, provenance, value[kind], {key: value[key] for key in optional if key in value})
 
 
-def is_text(value: Any) -> bool:
+def is_text(value: Any, *, longest: int = MAX_TEXT) -> bool:
     """Whether a value can stand in a prompt: one line, not blank, not absurdly long, without control characters."""
-    return isinstance(value, str) and bool(value.strip()) and len(value) <= MAX_TEXT and value.isprintable()
+    return isinstance(value, str) and bool(value.strip()) and len(value) <= longest and value.isprintable()
 
 
 def shortened(value: Any) -> str:
@@ -68,11 +77,11 @@ def shortened(value: Any) -> str:
     return _SHORT.repr(value)
 
 
-def _parsed(path: Path, *, example: str) -> Any:
+def _parsed(path: Path, *, example: str, max_bytes: int) -> Any:
     if not os.path.isfile(path):  # Unlike Path.is_file, it takes names that no file can have.
         raise InputError(f"{path} is no file; expected one like {example}")
-    if (size := path.stat().st_size) > MAX_BYTES:
-        raise InputError(f"{path} has {size} bytes, more than {MAX_BYTES}; expected a short file like {example}")
+    if (size := path.stat().st_size) > max_bytes:
+        raise InputError(f"{path} has {size} bytes, more than {max_bytes}; expected a short file like {example}")
     read_json(path)  # Says what is wrong with a file that is no JSON.
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -89,8 +98,8 @@ def _parsed(path: Path, *, example: str) -> Any:
         raise InputError(f"{path}: JSON that cannot be read ({error})") from error
 
 
-def _check_head(path: Path, value: Mapping[str, Any], *, kind: str, example: str) -> None:
-    known = ("format", "kind", "name", "provenance", kind)
+def _check_head(path: Path, value: Mapping[str, Any], *, kind: str, example: str, optional: Sequence[str]) -> None:
+    known = ("format", "kind", "name", "provenance", *optional, kind)
     if "kind" in value and value["kind"] != kind:
         raise InputError(f"{path}: kind is {shortened(value['kind'])}, expected {kind!r}; give a file like {example}")
     if lacking := [key for key in ("format", "kind", kind) if key not in value]:

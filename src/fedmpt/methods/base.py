@@ -39,6 +39,14 @@ class MethodConfig(ABC):
         """The published values, where they differ from the defaults."""
         return cls()
 
+    def resolved(self) -> MethodConfig:
+        """The same config with what its options name in files read into it, so that what is stored needs no file.
+
+        Raises:
+            InputError: if such a file is missing or wrong.
+        """
+        return self
+
     @abstractmethod
     def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> Method:
         """The method's module, initialised by ``generator``, on the text tower's device."""
@@ -61,7 +69,8 @@ class Method(nn.Module, ABC):
     """How clients count in the mean unless ``--weighting`` says."""
 
     sources: Mapping[str, str] = NOTHING
-    """What it read from files, by name, as SHA-256 of the content: a checkpoint keeps them and notices changes."""
+    """Texts it depends on beside class names, such as a file's, as SHA-256 of each by name: a checkpoint keeps them and
+    notices changes."""
 
     views: Mapping[str, ImageView] = NOTHING
     """What it reads of an image beside the frozen features, by the name under which ``batch.views`` has it."""

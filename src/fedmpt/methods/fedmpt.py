@@ -8,7 +8,7 @@ weighs the conditions' predictions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedmpt.backbone.text_tower import TextTower
+from fedmpt.conditions.record import names_hash, resolved_names
 from fedmpt.heads import scaled_log_odds
 from fedmpt.losses import asymmetric_loss
 from fedmpt.methods.base import Method, MethodConfig, check_class_names
@@ -24,7 +25,7 @@ from fedmpt.prompts import PromptTemplate, context_from, random_context
 from fedmpt.transport import check_similarity, patch_marginals, sinkhorn
 from fedmpt.types import Backbone, Batch, InputError
 
-# The five that the paper prints as its example.
+# The five that the paper prints as its example; the shipped set "generic" has the same.
 GENERIC_CONDITIONS = ("spatial layout", "object pose", "background", "lighting and weather", "object scale")
 
 MAX_RANK = 4096
@@ -39,7 +40,9 @@ class FedMPTConfig(MethodConfig):
     source: ClassVar[str] = "FedMPT, CVPR 2026, arXiv 2605.28347"
 
     conditions: tuple[str, ...] = GENERIC_CONDITIONS
-    """Names of the conditions; all clients have to use the same."""
+    """Names of the conditions, the same for all clients; or one word, a shipped set such as generic or a .json file."""
+    conditions_hash: str = ""
+    """SHA-256 of the names, filled in where a set or file gave them; given by hand, other names are refused."""
     condition_prompts: bool = True
     """Prompts of their own for each condition; off: one prompt a class."""
     adapters: bool = True
@@ -85,7 +88,16 @@ class FedMPTConfig(MethodConfig):
     """Probability below which absent labels cost nothing."""
 
     def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> FedMPT:
-        return FedMPT(self, backbone, class_names, generator=generator)
+        return FedMPT(self.resolved(), backbone, class_names, generator=generator)
+
+    def resolved(self) -> FedMPTConfig:
+        """The same with the names of the conditions in place of the set or file that has them.
+
+        Raises:
+            InputError: if there is no such file, it is wrong, or the names are not those of ``conditions_hash``.
+        """
+        names, digest = resolved_names(self.conditions, given_hash=self.conditions_hash)
+        return replace(self, conditions=names, conditions_hash=digest)
 
     @classmethod
     def paper(cls) -> FedMPTConfig:
@@ -110,6 +122,7 @@ class FedMPT(Method):
         super().__init__()
         _check(config, class_names)
         self.config = config
+        self.sources = {"conditions": names_hash(config.conditions)}
         self.logit_scale = backbone.logit_scale
         self.num_classes = len(class_names)
         self.tower = TextTower(backbone.text_model)
