@@ -16,6 +16,7 @@ commands:
   evaluate   score a checkpoint on a data set
   predict    print labels of images
   methods    list the methods: what each trains, sends and reads
+  conditions find, check and score what FedMPT's prompts name: 'fedmpt conditions --help'
   data       check, fetch and divide data sets: 'fedmpt data --help'
   features   compute, list and remove stored image features: 'fedmpt features --help'
   demo       try three methods on drawn pictures, without data, weights or network
@@ -38,6 +39,7 @@ COMMANDS = {
     "evaluate": "fedmpt.commands",
     "predict": "fedmpt.commands",
     "methods": "fedmpt.methods_command",
+    "conditions": "fedmpt.conditions_command",
     "data": "fedmpt.data_command",
     "features": "fedmpt.features_command",
     "demo": "fedmpt.demo.command",

@@ -79,6 +79,8 @@ def facts() -> list[Facts]:
         sizes = {part: parameter.numel() for part, parameter in method.named_parameters()}
         head = sum(size for part, size in sizes.items() if part.startswith(CALIBRATION))
         views = (*method.views.values(), *method.training_views.values())
+        # FedMPT's conditions stand in its config; attributes are looked up.
+        attributes = ["class attributes"] if method.sources.keys() - {"conditions"} else []
         found.append(
             Facts(
                 name=name,
@@ -88,7 +90,7 @@ def facts() -> list[Facts]:
                 head_parameters=head,
                 personal_parameters=sum(sizes[part] for part in method.personal),
                 sent_bytes=num_bytes(method.split(method.state_dict())[0]),
-                reads=("features", *(view.label for view in views), *(["class attributes"] if method.sources.keys() - {"conditions"} else [])),
+                reads=("features", *(view.label for view in views), *attributes),
                 learning_rate=config.learning_rate,
             )
         )

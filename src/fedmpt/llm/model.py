@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 Role = Literal["system", "user", "assistant"]
 
@@ -58,6 +58,7 @@ class AnswerPendingError(Exception):
         self.path = path
 
 
+@runtime_checkable
 class LanguageModel(Protocol):
     """Something to ask.
 

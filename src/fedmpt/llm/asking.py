@@ -1,0 +1,288 @@
+"""The asking loop: questions to a language model, with a budget, repairs of bad answers, retries, and a memory."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from fedmpt.llm.conversation import BadAnswerError, Question, Reply, RequestTooLongError, Talk, Unusable
+from fedmpt.llm.model import Answer, AnswerPendingError, LanguageModel, Request, TransientError
+from fedmpt.llm.pace import Pace, Sleep
+from fedmpt.llm.store import AnswerStore
+from fedmpt.types import InputError
+
+__all__ = ["Asker", "BadAnswerError", "Limits", "Question", "RequestTooLongError", "Unusable", "Usage", "Watcher"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much is asked, and how fast.
+
+    Args:
+        max_requests: answers asked of the model in an Asker's life, repairs included, 0 or more. What is in the cache
+            costs nothing, and neither do failed attempts to get through.
+        attempts: answers to one question, the first and its repairs, 1 or more.
+        retries: further attempts to get one answer through, 0 or more.
+        requests_per_minute: evenly spaced, above 0.
+        concurrency: requests under way at once, 1 or more; the model may allow fewer.
+        fresh: do not take answers that earlier Askers left in the cache, overwrite them.
+    """
+
+    max_requests: int | None = None
+    attempts: int = 3
+    retries: int = 6
+    requests_per_minute: float | None = None
+    concurrency: int = 4
+    fresh: bool = False
+
+
+@dataclass
+class Usage:
+    """What asking took: answers asked of the model, and taken from the cache; failures of transport that were tried
+    again; questions without a result; tokens of the answers asked, 0 where unknown.
+    """
+
+    asked: int = 0
+    cached: int = 0
+    retried: int = 0
+    unusable: int = 0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """Who is told how it goes."""
+
+    def answered(self, request: Request, *, cached: bool) -> None: ...
+
+    def waiting(self, request: Request, reason: str, seconds: float) -> None: ...
+
+    def unusable(self, request: Request, reason: str) -> None: ...
+
+
+class _Silent:
+    def answered(self, request: Request, *, cached: bool) -> None: ...
+
+    def waiting(self, request: Request, reason: str, seconds: float) -> None: ...
+
+    def unusable(self, request: Request, reason: str) -> None: ...
+
+
+class Asker:
+    """Asks questions of one model. Close it, or use it as a context manager.
+
+    It goes in rounds: all first answers, then all repairs, and so on. So which requests the budget allows depends on
+    the order of the questions and on what was answered, never on which answer came first. Every answer is kept in
+    ``cache`` at once, one cut off or refused too: a second run has the same conversations without asking.
+
+    ``sleep`` and ``clock`` are for tests.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        cache: Path,
+        limits: Limits,
+        watcher: Watcher | None = None,
+        sleep: Sleep = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.model = model
+        self.limits = limits
+        self.usage = Usage()
+        self._watcher: Watcher = watcher or _Silent()
+        self._store = AnswerStore(cache, model.identity)
+        self._pace = Pace(limits.requests_per_minute, sleep=sleep, clock=clock)
+        self._concurrency = max(1, min(limits.concurrency, model.max_concurrency))
+        self._asked: set[str] = set()
+        self._used = 0
+        self._runner: asyncio.Runner | None = None
+        self._is_closed = False
+
+    def __enter__(self) -> Asker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def ask_all(self, questions: Sequence[Question[T]]) -> list[T | Unusable]:
+        """What ``read`` made of the answers, in the order of the questions. Not for use inside an event loop.
+
+        A bad answer is sent back with what was wrong, up to ``limits.attempts`` answers. Two questions with the same
+        request share the answer.
+
+        Raises:
+            InputError: if the model refuses for good, cannot be reached, or somebody has to answer first. What was
+                answered is kept; the same call goes on from there.
+            KeyboardInterrupt: on Ctrl-C, with connections closed and all answers so far kept.
+        """
+        assert not self._is_closed
+        self._store.prepare()
+        try:
+            return self._run(self._rounds([Talk(question) for question in questions]))
+        except KeyboardInterrupt:
+            self.close()
+            raise
+
+    def remaining(self) -> int | None:
+        """Requests that the budget still allows; None if there is none."""
+        return None if self.limits.max_requests is None else max(0, self.limits.max_requests - self._used)
+
+    def close(self) -> None:
+        """Give up what is under way and close the model's connections. Doing it again does nothing."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            self._run(self._let_go())
+        finally:
+            assert self._runner is not None
+            self._runner.close()
+            self._runner = None
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        # One loop for the whole life: connections that are kept open belong to the loop they were opened in.
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        return self._runner.run(work)
+
+    async def _let_go(self) -> None:
+        await _stop([task for task in asyncio.all_tasks() if task is not asyncio.current_task()])
+        await self.model.close()
+
+    async def _rounds(self, talks: list[Talk[T]]) -> list[T | Unusable]:
+        for round_index in range(self.limits.attempts):
+            planned = self._affordable([talk for talk in talks if talk.is_open])
+            replies = await self._replies(planned, is_repair=round_index > 0)
+            for talk in talks:
+                if talk.is_open:
+                    talk.hear(replies[talk.request])
+        if pending := {talk.pending for talk in talks if talk.pending}:
+            raise InputError(_who_is_awaited(sorted(pending)))
+        for talk in talks:
+            self._conclude(talk)
+        return [talk.conclusion for talk in talks]
+
+    def _affordable(self, talks: Sequence[Talk[Any]]) -> dict[Request, Answer | None]:
+        """The requests of a round, each once, with the answers that are kept; talks beyond the budget end here."""
+        planned: dict[Request, Answer | None] = {}
+        for talk in talks:
+            if talk.request in planned:
+                continue
+            stored = self._stored(talk.request)
+            if stored is None and self.remaining() == 0:
+                talk.give_up(f"the budget of {self.limits.max_requests} requests is used up")
+                continue
+            self._used += stored is None
+            planned[talk.request] = stored
+        return planned
+
+    def _stored(self, request: Request) -> Answer | None:
+        if self.limits.fresh and self._store.key(request) not in self._asked:
+            return None
+        return self._store.load(request)
+
+    async def _replies(self, planned: Mapping[Request, Answer | None], *, is_repair: bool) -> dict[Request, Reply]:
+        """Every request answered, so many at once as are allowed, and started in their order."""
+        waiting = iter(planned.items())
+        replies: dict[Request, Reply] = {}
+
+        async def work() -> None:
+            for request, stored in waiting:
+                replies[request] = await self._reply(request, stored, is_repair=is_repair)
+
+        await _all([work() for _ in range(self._concurrency)])
+        return replies
+
+    async def _reply(self, request: Request, stored: Answer | None, *, is_repair: bool) -> Reply:
+        """Kept, or asked of the model; errors that are no reason to stop the others are returned."""
+        if stored is not None:
+            self.usage.cached += 1
+            self._watcher.answered(request, cached=True)
+            return stored
+        try:
+            answer = await self._get_through(request)
+        except AnswerPendingError as error:
+            return error
+        except RequestTooLongError as error:
+            if is_repair:
+                return error
+            raise
+        self._store.save(request, answer)
+        self._asked.add(self._store.key(request))
+        self.usage.asked += 1
+        self.usage.prompt_tokens += answer.prompt_tokens or 0
+        self.usage.answer_tokens += answer.answer_tokens or 0
+        self._watcher.answered(request, cached=False)
+        return answer
+
+    async def _get_through(self, request: Request) -> Answer:
+        for failures in range(1, self.limits.retries + 2):
+            await self._pace.turn()
+            try:
+                return await self.model.ask(request)
+            except TransientError as error:
+                last = error
+            if failures <= self.limits.retries:
+                seconds = self._pace.wait_s(failures, last.retry_after)
+                self.usage.retried += 1
+                self._watcher.waiting(request, str(last), seconds)
+                await self._pace.rest(seconds, everybody=last.retry_after is not None)
+        raise InputError(
+            f"{_name(self.model)} gave no answer in {failures} attempts, the last error is: {last}; what was answered "
+            "is kept, and the same command goes on from there"
+        )
+
+    def _conclude(self, talk: Talk[Any]) -> None:
+        if talk.is_open:
+            talk.give_up(f"no usable answer in {talk.attempts} attempts")
+        if isinstance(talk.conclusion, Unusable):
+            self.usage.unusable += 1
+            self._watcher.unusable(talk.question.request, talk.conclusion.reason)
+
+
+async def _all(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Wait for everything, or raise the first error, with the rest cancelled."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in tasks:
+            if task in done:
+                task.result()
+    finally:
+        await _stop(tasks)
+
+
+async def _stop(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # Looked at, or asyncio complains that nobody did.
+
+
+def _name(model: LanguageModel) -> str:
+    return next(
+        (model.identity[key] for key in ("endpoint", "model", "provider") if key in model.identity), "the model"
+    )
+
+
+def _who_is_awaited(paths: Sequence[Path]) -> str:
+    folders = ", ".join(sorted({str(path.parent) for path in paths}))
+    names = ", ".join(path.name for path in paths[:3])
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    count = "1 answer is" if len(paths) == 1 else f"{len(paths)} answers are"
+    return f"{count} awaited in {folders}: {names}{more}; write them there, then run the same command again"
