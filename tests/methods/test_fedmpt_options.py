@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from contract import build
+from contract import build, images, whole
 
 from fedmpt.methods.fedmpt import FedMPTConfig
 from fedmpt.types import Backbone, InputError
@@ -23,10 +23,11 @@ def test_rates_reach_the_tensors_they_are_named_after(backbone: Backbone) -> Non
     found = {name: by_identity[id(parameter)] for name, parameter in method.named_parameters()}
     assert found == pytest.approx(
         {
-            "condition_context": 2,
+            # Rates are for five conditions, and these are two.
+            "condition_context": 2 * 2 / 5,
             "class_context": 2,
-            "adapter_down": 3,
-            "adapter_up": 3,
+            "adapter_down": 3 * 2 / 5,
+            "adapter_up": 3 * 2 / 5,
             "gate_down": 5,
             "gate_up": 5,
             "scale": rates.calibration_rate,
@@ -35,11 +36,31 @@ def test_rates_reach_the_tensors_they_are_named_after(backbone: Backbone) -> Non
     )
 
 
+@pytest.mark.parametrize("scale_rates", [True, False])
+def test_a_condition_takes_the_same_step_whatever_the_number_of_others(backbone: Backbone, scale_rates: bool) -> None:
+    """Where all conditions see the same, each gets one N-th of the gradient of a single one."""
+    steps = []
+    for conditions in (("dog",), ("dog", "the pose", "a cat")):
+        config = replace(PLAIN, conditions=conditions, condition_prompts=False, gate=False, scale_rates=scale_rates)
+        method = build(config, backbone)
+        with torch.no_grad():
+            method.adapter_down.fill_(0.02)
+            method.adapter_up.fill_(0.01)
+        before = method.adapter_up[0].detach().clone()
+        optimizer = method.optimizer(learning_rate=0.1, momentum=0.0, weight_decay=0.0)
+        method.loss(whole(images(method, backbone))).backward()
+        optimizer.step()
+        steps.append(method.adapter_up[0].detach() - before)
+    assert steps[0].abs().max() > 0
+    torch.testing.assert_close(steps[1] * (1 if scale_rates else 3), steps[0], rtol=1e-3, atol=1e-9)
+
+
 def test_paper_values_are_the_papers() -> None:
     paper = FedMPTConfig.paper()
     assert (paper.entropy, paper.patch_temperature, paper.rank) == (0.2, 4.0, 32)
     assert (paper.num_condition_context, paper.num_class_context, len(paper.conditions)) == (4, 4, 5)
     assert (paper.gamma_positive, paper.gamma_negative, paper.margin) == (1.0, 2.0, 0.05)
+    assert not paper.scale_rates
     assert paper.condition_prompts
     assert paper.adapters
     assert paper.gate

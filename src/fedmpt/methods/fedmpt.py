@@ -20,6 +20,7 @@ from fedmpt.backbone.text_tower import TextTower
 from fedmpt.conditions.record import names_hash, resolved_names
 from fedmpt.heads import scaled_log_odds
 from fedmpt.losses import asymmetric_loss
+from fedmpt.methods.adapted_cosines import adapted_cosines
 from fedmpt.methods.base import Method, MethodConfig, check_class_names
 from fedmpt.prompts import PromptTemplate, context_from, random_context
 from fedmpt.transport import check_similarity, patch_marginals, sinkhorn
@@ -71,6 +72,9 @@ class FedMPTConfig(MethodConfig):
     calibration: bool = True
     """Also train a scale and a bias for each class on the log-odds."""
 
+    scale_rates: bool = True
+    """Rates of what each condition has of its own, tokens and adapters, are for five conditions and grow with their
+    number: the mean over N conditions passes each one N-th of the gradient."""
     context_rate: float = 1.0
     """Factor on the learning rate for the prompts' tokens."""
     adapter_rate: float = 50.0
@@ -103,7 +107,13 @@ class FedMPTConfig(MethodConfig):
     def paper(cls) -> FedMPTConfig:
         """The paper's values, and zero-initialised residual adapters and a random start where it is silent."""
         return cls(
-            entropy=0.2, context_rate=1.0, adapter_rate=1.0, gate_rate=1.0, class_context_init="", calibration=False
+            entropy=0.2,
+            scale_rates=False,
+            context_rate=1.0,
+            adapter_rate=1.0,
+            gate_rate=1.0,
+            class_context_init="",
+            calibration=False,
         )
 
     @property
@@ -164,9 +174,16 @@ class FedMPT(Method):
 
     def learning_rate_factors(self) -> dict[str, float]:
         config = self.config
-        context = {"condition_context": config.context_rate, "class_context": config.context_rate}
-        calibration = {"scale": config.calibration_rate, "bias": config.calibration_rate}
-        return context | calibration | {"adapter_": config.adapter_rate, "gate_": config.gate_rate}
+        # The paper has one rate for all. At that of five, a single condition unlearns what the frozen towers know.
+        own = config.num_conditions / len(GENERIC_CONDITIONS) if config.scale_rates else 1.0
+        return {
+            "condition_context": own * config.context_rate,
+            "class_context": config.context_rate,
+            "adapter_": own * config.adapter_rate,
+            "gate_": config.gate_rate,
+            "scale": config.calibration_rate,
+            "bias": config.calibration_rate,
+        }
 
     def encode_text(self) -> Float[Tensor, "N C D"]:
         """Normalised condition prompts; N = 1 without them."""
@@ -251,25 +268,6 @@ class FedMPT(Method):
 
     def _calibrated(self, probabilities: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
         return scaled_log_odds(probabilities, self.scale, self.bias)
-
-
-def adapted_cosines(
-    patches: Float[Tensor, "B M D"],
-    text: Float[Tensor, "#N C D"],
-    down: Float[Tensor, "N D r"],
-    up: Float[Tensor, "N r D"],
-) -> Float[Tensor, "B N M C"]:
-    """Cosine of ``x + x down up`` with the text, for every condition, patch and class; inputs are normalised.
-
-    Works in the adapters' r dimensions: neither the B x N x M adapted patches of width D nor their norms are formed.
-    """
-    hidden = torch.einsum("bmd,ndr->bnmr", patches, down)
-    products = torch.einsum("bmd,ncd->bnmc", patches, text)
-    products = products + hidden @ (up @ text.transpose(-1, -2))
-    against_patch = torch.einsum("bmd,nrd->bnmr", patches, up)
-    against_self = hidden @ (up @ up.transpose(-1, -2))
-    squared_norm = 1 + (hidden * (2 * against_patch + against_self)).sum(-1, keepdim=True)
-    return products * squared_norm.clamp_min(1e-12).rsqrt()
 
 
 def _check(config: FedMPTConfig, class_names: Sequence[str]) -> None:
