@@ -85,6 +85,7 @@ def rows(bed: Bed) -> dict[str, RunConfig]:
         "one condition": with_method(start, conditions=("background",)),
         # As many numbers as five conditions have.
         "one condition of five-fold rank": with_method(start, conditions=("background",), rank=5 * 32),
+        "one condition at the rates of five": with_method(start, conditions=("background",), scale_rates=False),
         "five adapters, no condition prompts": with_method(start, condition_prompts=False),
     }
     return (

@@ -226,7 +226,7 @@ def _ranking(found: Int64[Tensor, "n k"]) -> Ranking:
     return [tuple(classes) for classes in found.tolist()]
 
 
-def _candidate_triples(pairs: Int64[Tensor, "n 2"]) -> Int64[Tensor, "n 3"]:
+def _candidate_triples(pairs: Int64[Tensor, "p 2"]) -> Int64[Tensor, "n 3"]:
     """Triples all of whose pairs are in ``pairs``, in lexicographic order: no other can be as frequent (Apriori).
 
     Pairs come the most frequent first, so triples are found in the order of their rarest pair, which bounds their own

@@ -29,8 +29,8 @@ $combinations
 
 First think about each line, in a few words: where and when is such a photo taken? Why are these things in one photo?
 Then write $sentences short sentences for each line. Each describes a different photo in which all things of the line \
-are seen. Vary place, arrangement, light, weather, distance, size and pose. Call the things by the names in the list. \
-If nobody would take such a photo, give an empty list.
+are seen, and says what one sees in it, as different from the others as it can be. Call the things by the names in the \
+list. If nobody would take such a photo, give an empty list.
 
 Answer with one JSON object that has your thoughts in "thinking" and a list of sentences for every number:
 $form""")

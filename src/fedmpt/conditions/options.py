@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
+from fedmpt.conditions.document import TEXT, is_text, shortened
 from fedmpt.llm.model import Message, Request
 from fedmpt.types import InputError
 
@@ -30,6 +32,8 @@ class GenerateOptions:
     per_request: int = 8
     """Combinations in one request, 1 to 50; small models do better with few. Fewer are taken where their sentences do
     not fit into --max-tokens."""
+    pictures: str = ""
+    """What kind of pictures it is about, such as "aerial images" or "chest X-rays"; photos of any kind unless given."""
     temperature: float = 0.7
     """How freely the model chooses its words, 0 to 2; 0 is the same each time."""
     seed: int = 0
@@ -44,7 +48,7 @@ class GenerateOptions:
         check_range("num", self.num, 1, MAX_CONDITIONS)
         check_range("sentences", self.sentences, 1, 20)
         check_range("per-request", self.per_request, 1, 50)
-        _check_sampling(self)
+        _check_texts(self)
         check_range("context-tokens", self.context_tokens, 1, 100_000_000)
         least = self.max_tokens + OVERHEAD_TOKENS + 2 * self.num * CANDIDATE_TOKENS
         if self.context_tokens < least:
@@ -74,6 +78,8 @@ class AttributeOptions:
     per_request: int = 10
     """Classes in one request, 1 to 50; small models do better with few. Fewer are taken where their attributes do not
     fit into --max-tokens."""
+    pictures: str = ""
+    """What kind of pictures it is about, such as "aerial images" or "chest X-rays"; photos of any kind unless given."""
     temperature: float = 0.7
     """How freely the model chooses its words, 0 to 2; 0 is the same each time."""
     seed: int = 0
@@ -85,7 +91,7 @@ class AttributeOptions:
         """Raises InputError for values that cannot be, naming the flag."""
         check_range("num", self.num, 1, 16)
         check_range("per-request", self.per_request, 1, 50)
-        _check_sampling(self)
+        _check_texts(self)
 
     @property
     def batch(self) -> int:
@@ -105,8 +111,9 @@ def check_range(flag: str, value: float, lowest: float, highest: float) -> None:
 
 def request(system: str, user: str, options: Options, *, label: str) -> Request:
     """The start of a conversation."""
+    kind = f"All photos here are of one kind, given as a JSON string: {json.dumps(options.pictures)}\n\n"
     return Request(
-        (Message("system", system), Message("user", user)),
+        (Message("system", system), Message("user", kind + user if options.pictures else user)),
         max_tokens=options.max_tokens,
         temperature=options.temperature,
         seed=options.seed,
@@ -118,6 +125,12 @@ def tokens_of(text: str) -> int:
     """About how many tokens a text has, rather too many than too few: tokenizers differ."""
     plain = sum(letter.isascii() for letter in text)
     return -(-plain // 3) + len(text) - plain + 1
+
+
+def _check_texts(options: Options) -> None:
+    if options.pictures and not is_text(options.pictures):
+        raise InputError(f"--pictures is {shortened(options.pictures)}; expected {TEXT}")
+    _check_sampling(options)
 
 
 def _check_sampling(options: Options) -> None:
