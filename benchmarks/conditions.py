@@ -35,6 +35,8 @@ from fedmpt.types import InputError
 
 TRUE_FACTORS = ("layout", "pose", "background", "lighting", "weather", "scale", "style")
 """What `scenes` draws each picture by, under the names that its own documentation gives."""
+FACTOR_VALUES = ("at night", "in the snow", "on a street", "indoors", "on the water")
+"""Words that scenes-clip knows from captions, and that say something one can see; a factor's name does not."""
 NOUNS = (
     *("treaty", "violin", "pension", "alphabet", "gravity", "invoice", "orchestra", "parliament", "melody", "algebra"),
     *("dividend", "grammar", "hormone", "verdict", "sonnet", "theorem", "mortgage", "vaccine", "protocol", "dialect"),
@@ -81,6 +83,7 @@ def rows(bed: Bed) -> dict[str, RunConfig]:
         "the paper's five": with_method(start, conditions=GENERIC_CONDITIONS),
         "the pipeline's": with_method(start, conditions=(bed.pipeline,)),
         "true factors": with_method(start, conditions=TRUE_FACTORS),
+        "values of a true factor": with_method(start, conditions=FACTOR_VALUES),
         **{name: with_method(start, conditions=words) for name, words in names.items()},
         "one condition": with_method(start, conditions=("background",)),
         # As many numbers as five conditions have.
