@@ -11,7 +11,7 @@ from some_conditions import random_parts
 
 from fedmpt.condition_scores.plot import plot_condition_scores
 from fedmpt.condition_scores.scores import ConditionScores, score_conditions
-from fedmpt.partition_plot import shortened
+from fedmpt.plotting import shortened
 from fedmpt.types import InputError
 
 

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from fedmpt.data.partition import PartitionStatistics, partition_split, partition_statistics
-from fedmpt.partition_plot import _ticks, grid_size, labelled, plot_partition, shortened
+from fedmpt.partition_plot import _ticks, grid_size, plot_partition
+from fedmpt.plotting import labelled, shortened
 from fedmpt.types import InputError, Split
 
 

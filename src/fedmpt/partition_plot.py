@@ -4,43 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from warnings import catch_warnings, filterwarnings
 
 from fedmpt.data.partition import PartitionStatistics
-from fedmpt.files import write_atomically
-from fedmpt.types import InputError
+from fedmpt.plotting import BLUE, GREY, ORANGE, labelled, shortened, write_plot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SUFFIXES = (".png", ".svg", ".pdf")
-
-_STYLE: Any = {  # matplotlib declares another type of key in each version.
-    "svg.fonttype": "none",
-    "svg.hashsalt": "fedmpt",
-    "font.family": "sans-serif",
-    "font.size": 8,
-    "axes.axisbelow": True,
-    "axes.edgecolor": "#8a8f98",
-    "axes.linewidth": 0.6,
-    "axes.titlesize": 9,
-    "xtick.color": "#3c4048",
-    "ytick.color": "#3c4048",
-    "text.parse_math": False,  # A class may be called "$5 note".
-}
-_BAR, _LABELS, _PAIRS = "#8a8f98", "#1f6fb2", "#d9822b"
-
 # Inches. Cells shrink until the picture is as large as a page takes; then only some of them are labelled.
 _CELL = 0.2
 _MAX_GRID_HEIGHT, _MIN_GRID_HEIGHT = 11.0, 1.6
 _MAX_GRID_WIDTH, _MIN_GRID_WIDTH = 12.0, 3.0
-_LABEL_SPACING = 0.13
 _SIDE_WIDTH = 1.4
-_MAX_NAME = 28
 
 
 def plot_partition(statistics: PartitionStatistics, class_names: Sequence[str], path: Path) -> None:
@@ -52,47 +30,14 @@ def plot_partition(statistics: PartitionStatistics, class_names: Sequence[str], 
         InputError: if the name has another end, matplotlib is missing, or the file cannot be written.
     """
     assert statistics.class_counts.shape[1] == len(class_names)
-    if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{path}: a plot is written as {', '.join(SUFFIXES)}; give a name with one of these ends")
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError("plots need matplotlib; install it with: pip install 'fedmpt[report]'") from None
-    with rc_context(_STYLE):
-        figure = Figure()
-        _draw(figure, statistics, [shortened(name) for name in class_names])
-        buffer = BytesIO()
-        kind = path.suffix.lower()[1:]
-        # No date, so that the same partition is the same file.
-        metadata = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
-        with catch_warnings():
-            # A letter that the font lacks is a box in the picture; an .svg keeps it as text.
-            filterwarnings("ignore", message="Glyph .* missing from")
-            figure.savefig(buffer, format=kind, dpi=160, metadata=metadata, bbox_inches="tight")
-    try:
-        write_atomically(path, buffer.getvalue())
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}; choose another place") from error
+    names = [shortened(name) for name in class_names]
+    write_plot(path, lambda figure: _draw(figure, statistics, names))
 
 
 def grid_size(num_clients: int, num_classes: int) -> tuple[float, float]:
     """Width and height of clients by classes, in inches."""
     width = min(max(_CELL * num_classes, _MIN_GRID_WIDTH), _MAX_GRID_WIDTH)
     return width, min(max(_CELL * num_clients, _MIN_GRID_HEIGHT), _MAX_GRID_HEIGHT)
-
-
-def labelled(count: int, length: float) -> list[int]:
-    """Which of ``count`` cells along ``length`` inches have room for a label: every one, or every 2nd, 5th, 10th ..."""
-    needed = count * _LABEL_SPACING / length
-    step = next(size * 10**power for power in range(9) for size in (1, 2, 5) if size * 10**power >= needed)
-    return list(range(0, count, step))
-
-
-def shortened(name: str) -> str:
-    """A name of at most 28 characters in one line. It loses its middle: names of one kind often differ at the end."""
-    printable = "".join(character if character.isprintable() else "?" for character in name)
-    return printable if len(printable) <= _MAX_NAME else f"{printable[:15]}…{printable[-12:]}"
 
 
 def _draw(figure: Figure, statistics: PartitionStatistics, class_names: Sequence[str]) -> None:
@@ -147,7 +92,7 @@ def _draw_shares(
 
 
 def _draw_sizes(axes: Axes, statistics: PartitionStatistics) -> None:
-    axes.barh(range(len(statistics.names)), statistics.sizes.tolist(), height=0.8, color=_BAR)
+    axes.barh(range(len(statistics.names)), statistics.sizes.tolist(), height=0.8, color=GREY)
     axes.set_title("images")
     axes.locator_params(axis="x", nbins=3)
     axes.grid(axis="x", alpha=0.25)
@@ -157,8 +102,8 @@ def _draw_distances(axes: Axes, statistics: PartitionStatistics) -> None:
     rows = range(len(statistics.names))
     size = 14 if len(rows) <= 60 else 5
     for values, name, colour, marker in (
-        (statistics.label_distances, "labels", _LABELS, "o"),
-        (statistics.pair_distances, "pairs", _PAIRS, "D"),
+        (statistics.label_distances, "labels", BLUE, "o"),
+        (statistics.pair_distances, "pairs", ORANGE, "D"),
     ):
         axes.scatter(values.tolist(), rows, s=size, color=colour, marker=marker, label=name, linewidths=0, zorder=2)
     axes.set_xlim(0, 1)

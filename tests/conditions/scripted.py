@@ -45,6 +45,7 @@ class ScriptedModel:
     """Answers by a rule, or by the given answers one after another; keeps the requests."""
 
     max_concurrency = 4
+    keeps_answers = False
 
     def __init__(self, rule: Rule | Sequence[str | Answer], *, name: str = "rules") -> None:
         self.identity: Mapping[str, str] = {"provider": "scripted", "model": name}

@@ -93,6 +93,7 @@ def test_the_label_does_not_change_the_answer(model: LocalModel) -> None:
 
 
 def test_random_numbers_of_everybody_else_stay_as_they_were(folder: Path) -> None:
+    torch.manual_seed(7)  # A state that no earlier question can have left.
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()
     ask(open_local(folder), request())
     assert torch.equal(torch.get_rng_state(), before[0])
@@ -252,7 +253,9 @@ def test_a_picture_model_is_refused_before_it_is_loaded(tiny_clip_folder: Path) 
 def test_a_picture_model_that_hides_what_it_is_is_refused_in_loading(tiny_clip_folder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_clip_folder, tmp_path / "clip"))
     rewritten(folder, architectures=None)
-    with pytest.raises(InputError, match=r"clip cannot be loaded as a language model \(ValueError: .*; give a folder"):
+    with pytest.raises(
+        InputError, match=r"clip cannot be loaded as a language model \(ValueError: .*; copy it again if"
+    ):
         ask(open_local(folder), request())
 
 
@@ -358,7 +361,9 @@ def test_a_gguf_file_answers_without_a_word_and_is_known_by_its_hash(
 def test_a_gguf_file_that_is_cut_off_is_refused(gguf_file: Path, share: float) -> None:
     content = gguf_file.read_bytes()
     gguf_file.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(InputError, match=r"tiny\.gguf cannot be loaded as a language model .*copied whole"):
+    with pytest.raises(
+        InputError, match=r"tiny\.gguf cannot be loaded as a language model .*; copy it again if it may be cut"
+    ):
         ask(open_local(gguf_file), request())
 
 

@@ -3,49 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from warnings import catch_warnings, filterwarnings
 
 from fedmpt.condition_scores.scores import ConditionScores
-from fedmpt.files import write_atomically
-from fedmpt.partition_plot import SUFFIXES, labelled, shortened
-from fedmpt.types import InputError
+from fedmpt.plotting import BLUE, GREY, ORANGE, labelled, shortened, write_plot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_STYLE: Any = {  # matplotlib declares another type of key in each version.
-    "svg.fonttype": "none",
-    "svg.hashsalt": "fedmpt",
-    "font.family": "sans-serif",
-    "font.size": 8,
-    "axes.axisbelow": True,
-    "axes.edgecolor": "#8a8f98",
-    "axes.linewidth": 0.6,
-    "axes.titlesize": 9,
-    "xtick.color": "#3c4048",
-    "ytick.color": "#3c4048",
-    "text.parse_math": False,  # A condition may be called "$5 note".
-}
-_BAR, _LINE, _MARK = "#8a8f98", "#1f6fb2", "#d9822b"
-
 # Inches. Cells of the heat map shrink until it is as high as a page takes; then its numbers and some names go.
 _CELL, _MIN_SIDE, _MAX_SIDE = 0.42, 1.9, 8.0
 _BARS_WIDTH, _GAP = 2.4, 0.25
 _MIN_NUMBERED = 0.36
-
-
-def check_plot(path: Path) -> None:
-    """Raises InputError if a picture cannot be written: the name has another end, or matplotlib is missing."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{path}: a plot is written as {', '.join(SUFFIXES)}; give a name with one of these ends")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise InputError("plots need matplotlib; install it with: pip install 'fedmpt[report]'") from None
 
 
 def plot_condition_scores(scores: ConditionScores, path: Path) -> None:
@@ -56,25 +27,7 @@ def plot_condition_scores(scores: ConditionScores, path: Path) -> None:
     Raises:
         InputError: if the name has another end, matplotlib is missing, or the file cannot be written.
     """
-    check_plot(path)
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context(_STYLE):
-        figure = Figure()
-        _draw(figure, scores)
-        buffer = BytesIO()
-        kind = path.suffix.lower()[1:]
-        # No date, so that the same scores are the same file.
-        metadata = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
-        with catch_warnings():
-            # A letter that the font lacks is a box in the picture; an .svg keeps it as text.
-            filterwarnings("ignore", message="Glyph .* missing from")
-            figure.savefig(buffer, format=kind, dpi=160, metadata=metadata, bbox_inches="tight")
-    try:
-        write_atomically(path, buffer.getvalue())
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}; choose another place") from error
+    write_plot(path, lambda figure: _draw(figure, scores))
 
 
 def _draw(figure: Figure, scores: ConditionScores) -> None:
@@ -104,11 +57,11 @@ def _draw(figure: Figure, scores: ConditionScores) -> None:
 def _draw_use(axes: Axes, scores: ConditionScores) -> None:
     """Bars for the means, whiskers of a standard deviation, dots for the least and largest weight."""
     use, rows = scores.use, range(scores.parts.num_conditions)
-    axes.barh(rows, use.mean, height=0.7, color=_BAR, alpha=0.55, label="mean")
+    axes.barh(rows, use.mean, height=0.7, color=GREY, alpha=0.55, label="mean")
     axes.errorbar(use.mean, rows, xerr=use.spread, fmt="none", ecolor="#3c4048", elinewidth=1, capsize=2)
     for values in (use.lowest, use.highest):
-        axes.scatter(values, rows, s=6, color=_LINE, linewidths=0, zorder=3)
-    axes.axvline(1 / scores.parts.num_conditions, color=_MARK, linewidth=0.8, linestyle="--")
+        axes.scatter(values, rows, s=6, color=BLUE, linewidths=0, zorder=3)
+    axes.axvline(1 / scores.parts.num_conditions, color=ORANGE, linewidth=0.8, linestyle="--")
     axes.set_xlim(0, min(1.05 * max(use.highest), 1.02))
     axes.set_xlabel("bar mean, whisker std,\ndots min and max, line even")
     axes.set_title("weight in the gate")
@@ -136,10 +89,10 @@ def _draw_steps(axes: Axes, scores: ConditionScores, names: Sequence[str], *, he
     left = [len(step.kept) for step in scores.steps]
     values = [step.mAP for step in scores.steps]
     rows = range(len(left))
-    axes.axvspan(scores.full.mAP - scores.tolerance, scores.full.mAP, color=_LINE, alpha=0.12, linewidth=0)
-    axes.plot(values, rows, color=_LINE, marker="o", markersize=4)
+    axes.axvspan(scores.full.mAP - scores.tolerance, scores.full.mAP, color=BLUE, alpha=0.12, linewidth=0)
+    axes.plot(values, rows, color=BLUE, marker="o", markersize=4)
     at = left.index(len(scores.by_drop.kept))
-    axes.plot(values[at], at, color=_MARK, marker="o", markersize=9, fillstyle="none", linestyle="none")
+    axes.plot(values[at], at, color=ORANGE, marker="o", markersize=9, fillstyle="none", linestyle="none")
     words = [f"all {left[0]}"]
     words += [
         f"{names[step.dropped]} dropped, {len(step.kept)} left" for step in scores.steps if step.dropped is not None

@@ -30,8 +30,8 @@ __all__ = ["AttributeOptions", "generate_attributes", "write_attributes"]
 MIN_ATTRIBUTE, MAX_ATTRIBUTE, MAX_WORDS = 3, 60, 10
 """Characters, and words."""
 METHOD = (
-    "A language model wrote them from the class names alone, without seeing images: phrases of what one sees of a "
-    "class. They were checked by rules; no person has compared them with images."
+    "The model wrote them from the class names alone, without seeing images: phrases of what one sees of a "
+    "class. They were checked by rules; nothing was compared with images."
 )
 USER = Template("""\
 Each numbered line is the name of something that is seen in photos, as a JSON string:

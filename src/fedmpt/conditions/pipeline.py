@@ -27,8 +27,8 @@ from fedmpt.types import InputError
 __all__ = ["GenerateOptions", "Plan", "fitting_combinations", "generate", "plan", "prompts_preview"]
 
 METHOD = (
-    "A language model described combinations of classes in sentences, then named the conditions that explain why "
-    "classes come together in them. Names were checked by rules; no person has read the sentences."
+    "The model described combinations of classes in sentences, then named the conditions that explain why "
+    "classes come together in them. Names were checked by rules; nothing was compared with images."
 )
 
 

@@ -111,7 +111,7 @@ def score(words: list[str]) -> None:
 
 def _check(options: ScoreOptions) -> None:
     """What can be said before any work."""
-    from fedmpt.condition_scores.plot import check_plot
+    from fedmpt.plotting import check_plot
     from fedmpt.records import check_writable
     from fedmpt.types import InputError
 

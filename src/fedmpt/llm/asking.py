@@ -81,7 +81,8 @@ class Asker:
 
     It goes in rounds: all first answers, then all repairs, and so on. So which requests the budget allows depends on
     the order of the questions and on what was answered, never on which answer came first. Every answer is kept in
-    ``cache`` at once, one cut off or refused too: a second run has the same conversations without asking.
+    ``cache`` at once, one cut off or refused too: a second run has the same conversations without asking. A model that
+    keeps its answers itself is asked each time.
 
     ``sleep`` and ``clock`` are for tests.
     """
@@ -100,7 +101,7 @@ class Asker:
         self.limits = limits
         self.usage = Usage()
         self._watcher: Watcher = watcher or _Silent()
-        self._store = AnswerStore(cache, model.identity)
+        self._store = None if model.keeps_answers else AnswerStore(cache, model.identity)
         self._pace = Pace(limits.requests_per_minute, sleep=sleep, clock=clock)
         self._concurrency = max(1, min(limits.concurrency, model.max_concurrency))
         self._asked: set[str] = set()
@@ -128,7 +129,8 @@ class Asker:
             KeyboardInterrupt: on Ctrl-C, with connections closed and all answers so far kept.
         """
         assert not self._is_closed
-        self._store.prepare()
+        if self._store is not None:
+            self._store.prepare()
         try:
             return self._run(self._rounds([Talk(question) for question in questions]))
         except KeyboardInterrupt:
@@ -189,7 +191,7 @@ class Asker:
         return planned
 
     def _stored(self, request: Request) -> Answer | None:
-        if self.limits.fresh and self._store.key(request) not in self._asked:
+        if self._store is None or (self.limits.fresh and self._store.key(request) not in self._asked):
             return None
         return self._store.load(request)
 
@@ -219,8 +221,9 @@ class Asker:
             if is_repair:
                 return error
             raise
-        self._store.save(request, answer)
-        self._asked.add(self._store.key(request))
+        if self._store is not None:
+            self._store.save(request, answer)
+            self._asked.add(self._store.key(request))
         self.usage.asked += 1
         self.usage.prompt_tokens += answer.prompt_tokens or 0
         self.usage.answer_tokens += answer.answer_tokens or 0
@@ -285,4 +288,8 @@ def _who_is_awaited(paths: Sequence[Path]) -> str:
     names = ", ".join(path.name for path in paths[:3])
     more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     count = "1 answer is" if len(paths) == 1 else f"{len(paths)} answers are"
-    return f"{count} awaited in {folders}: {names}{more}; write them there, then run the same command again"
+    it = "it" if len(paths) == 1 else "them"
+    return (
+        f"{count} awaited in {folders}: {names}{more}; the prompts are beside {it}, in .prompt.txt; write {it} there, "
+        "then run the same command again"
+    )

@@ -57,6 +57,7 @@ class Endpoint:
             "model": model,
         }
         self.max_concurrency = MAX_CONCURRENCY
+        self.keeps_answers = False
         self._model = model
         self._service = service
         self._timeout_s = timeout_s

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from fedmpt.files import write_atomically
@@ -40,6 +41,7 @@ class Exchange:
 
     max_concurrency = 64
     """Nothing waits here, so all prompts are written before anybody is asked to answer."""
+    keeps_answers = True
 
     def __init__(self, folder: Path) -> None:
         """Neither makes nor needs the folder yet.
@@ -50,7 +52,7 @@ class Exchange:
         if os.path.lexists(folder) and not folder.is_dir():
             raise InputError(f"{folder} is no folder; give one in which prompts and answers are exchanged")
         self.folder = folder
-        self.identity = {"provider": "exchange", "model": _model_name(folder / MODEL)}
+        self.identity: Mapping[str, str] = {"provider": "exchange", "model": _model_name(folder / MODEL)}
 
     async def ask(self, request: Request) -> Answer:
         """What stands in the answer's file.

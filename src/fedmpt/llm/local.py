@@ -55,6 +55,7 @@ class LocalModel:
     """
 
     max_concurrency = 1
+    keeps_answers = False
 
     def __init__(self, path: Path, identity: Mapping[str, str], device: str = "") -> None:
         self.path = path
@@ -190,8 +191,8 @@ def _load(path: Path, device: str) -> tuple[Any, Any]:
         except Exception as error:  # transformers raises whatever its parts raise on wrong files
             reason = (str(error).splitlines() or [""])[0][:300]
             raise InputError(
-                f"{path} cannot be loaded as a language model ({type(error).__name__}: {reason}); copy it again if it may "
-                f"be cut off, or {GIVE}"
+                f"{path} cannot be loaded as a language model ({type(error).__name__}: {reason}); copy it again if it "
+                f"may be cut off, or {GIVE}"
             ) from error
     lacking = [*info["missing_keys"], *(mismatch[0] for mismatch in info["mismatched_keys"])]
     if lacking:  # transformers only warns, and leaves random numbers there

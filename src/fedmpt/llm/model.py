@@ -63,11 +63,13 @@ class LanguageModel(Protocol):
     """Something to ask.
 
     ``identity`` is what tells it from others, as records and keys of the cache have it: provider, model, and the
-    endpoint's address or the hash of the weights. Never a key or a password.
+    endpoint's address or the hash of the weights. Never a key or a password. One that ``keeps_answers`` has them at
+    hand itself, where a person may change them, so no copies of them are kept.
     """
 
     identity: Mapping[str, str]
     max_concurrency: int
+    keeps_answers: bool
 
     async def ask(self, request: Request) -> Answer:
         """The model's next turn.

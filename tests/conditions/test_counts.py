@@ -1,0 +1,237 @@
+"""Counts of classes, pairs and triples: right, the same however images are dealt out, and private as far as is said."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from torch import Tensor
+
+from fedmpt.conditions import counts as module
+from fedmpt.conditions.counts import (
+    LabelCounts,
+    Noise,
+    association,
+    count_labels,
+    count_triples,
+    noise_margin,
+    sum_counts,
+)
+from fedmpt.types import InputError
+
+
+def random_labels(num_images: int, num_classes: int, *, share: float, seed: int = 0) -> Tensor:
+    """Present with chance ``share``, unknown with 0.2 of the rest."""
+    random = np.random.default_rng(seed)
+    present, unknown = random.random((2, num_images, num_classes))
+    labels = np.where(present < share, 1, np.where(unknown < 0.2, -1, 0))
+    return torch.from_numpy(labels.astype(np.int8))
+
+
+def by_hand(labels: Tensor, size: int) -> dict[tuple[int, ...], int]:
+    """How many images have each combination of ``size`` classes."""
+    images = [{index for index, value in enumerate(row) if value == 1} for row in labels.tolist()]
+    return {
+        classes: sum(set(classes) <= image for image in images)
+        for classes in itertools.combinations(range(labels.shape[1]), size)
+    }
+
+
+def every_triple(num_classes: int) -> Tensor:
+    return torch.tensor(list(itertools.combinations(range(num_classes), 3)), dtype=torch.int64).reshape(-1, 3)
+
+
+@pytest.mark.parametrize("chunk", [1, 35, 2**24])
+@pytest.mark.parametrize("dense", [-1.0, 1 / 128, math.inf])
+@pytest.mark.parametrize(("num_images", "num_classes", "share"), [(40, 7, 0.4), (40, 7, 1.0), (3, 1, 0.5), (0, 4, 0.5)])
+def test_counts_are_those_of_a_count_by_hand(
+    monkeypatch: pytest.MonkeyPatch, chunk: int, dense: float, num_images: int, num_classes: int, share: float
+) -> None:
+    monkeypatch.setattr(module, "CHUNK", chunk)
+    monkeypatch.setattr(module, "DENSE", dense)
+    labels = random_labels(num_images, num_classes, share=share)
+    found = count_labels(labels)
+    assert found.num_images == num_images
+    assert found.singles.tolist() == list(by_hand(labels, 1).values())
+    assert torch.equal(found.pairs, found.pairs.T)
+    assert not found.pairs.diagonal().any()
+    assert {(a, b): int(found.pairs[a, b]) for a, b in by_hand(labels, 2)} == by_hand(labels, 2)
+    triples = every_triple(num_classes)
+    assert count_triples(labels, triples).tolist() == list(by_hand(labels, 3).values())
+
+
+def test_triples_are_answered_in_the_order_in_which_they_are_asked() -> None:
+    labels = random_labels(60, 6, share=0.6)
+    asked = torch.tensor([[5, 0, 3], [1, 2, 4], [4, 5, 2]])
+    expected = by_hand(labels, 3)
+    assert count_triples(labels, asked).tolist() == [expected[0, 3, 5], expected[1, 2, 4], expected[2, 4, 5]]
+    assert count_triples(labels, torch.zeros(0, 3, dtype=torch.int64)).tolist() == []
+
+
+def test_labels_stay_as_they_are() -> None:
+    labels = random_labels(30, 8, share=0.9)
+    before = labels.clone()
+    count_labels(labels, noise=Noise(1, 2))
+    count_triples(labels, every_triple(8), noise=Noise(1, 3))
+    assert torch.equal(labels, before)
+
+
+def equal(one: LabelCounts, other: LabelCounts) -> bool:
+    same = torch.equal(one.singles, other.singles) and torch.equal(one.pairs, other.pairs)
+    return same and one.num_images == other.num_images
+
+
+def test_the_sum_over_clients_is_the_count_of_all_images_in_any_order() -> None:
+    labels = random_labels(50, 9, share=0.3)
+    shuffled = labels[torch.randperm(50, generator=torch.Generator().manual_seed(0))]
+    parts = [count_labels(part) for part in shuffled.split([20, 0, 29, 1])]
+    first = parts[0].pairs.clone()
+    assert equal(sum_counts(parts), count_labels(labels))
+    assert equal(sum_counts(reversed(parts)), count_labels(labels))
+    assert equal(sum_counts(part for part in parts), count_labels(labels))
+    assert torch.equal(parts[0].pairs, first)
+
+
+def test_counts_of_nothing_or_of_other_classes_cannot_be_added_up() -> None:
+    with pytest.raises(InputError, match="there is nothing to count: no client, or no class"):
+        sum_counts([])
+    with pytest.raises(InputError, match="there is nothing to count"):
+        sum_counts([count_labels(torch.zeros(3, 0, dtype=torch.int8))])
+    three, four = (count_labels(torch.zeros(2, size, dtype=torch.int8)) for size in (3, 4))
+    with pytest.raises(InputError, match="one client counts 3 classes and another 4; all must have the same list"):
+        sum_counts([three, four])
+
+
+@pytest.mark.parametrize("epsilon", [0.0, -1.0, math.nan, math.inf, -math.inf, 1e-9])
+def test_an_epsilon_that_protects_nothing_or_everything_is_refused(epsilon: float) -> None:
+    with pytest.raises(InputError, match=r"epsilon is .*; give a finite number of at least 1e-06, such as 1"):
+        Noise(epsilon)
+
+
+@pytest.mark.parametrize("max_labels", [1, 0, -3])
+def test_a_cap_that_leaves_no_pair_is_refused(max_labels: int) -> None:
+    with pytest.raises(InputError, match=rf"max_labels is {max_labels}; give at least 2"):
+        Noise(1, max_labels)
+
+
+def change(one: LabelCounts, other: LabelCounts) -> int:
+    """L1 distance of all that is sent; a pair is one number."""
+    pairs = torch.triu(one.pairs - other.pairs).abs().sum()
+    return int(abs(one.num_images - other.num_images) + (one.singles - other.singles).abs().sum() + pairs)
+
+
+@pytest.mark.parametrize("max_labels", [2, 3, 5])
+def test_one_image_changes_no_more_than_the_noise_is_made_for(monkeypatch: pytest.MonkeyPatch, max_labels: int) -> None:
+    noise = Noise(1, max_labels, np.random.default_rng(0))
+    monkeypatch.setattr(Noise, "draw", lambda self, size, change: np.zeros(size, dtype=np.int64))
+    triples, changes, changes_3 = every_triple(9), [], []
+    for seed in range(40):
+        labels = random_labels(6, 9, share=seed / 39, seed=seed)
+        # What is drawn for the other images must be the same, so only the last, the one that goes, may be crowded.
+        labels[:-1, max_labels:] = 0
+        changes.append(change(count_labels(labels, noise=noise), count_labels(labels[:-1], noise=noise)))
+        both = [count_triples(part, triples, noise=noise) for part in (labels, labels[:-1])]
+        changes_3.append(int((both[0] - both[1]).abs().sum()))
+    assert max(changes) == noise.labels_change == 1 + max_labels + max_labels * (max_labels - 1) // 2
+    assert max(changes_3) == noise.triples_change == len(list(itertools.combinations(range(max_labels), 3)))
+
+
+def test_each_class_of_a_crowded_image_is_as_likely_to_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Noise, "draw", lambda self, size, change: np.zeros(size, dtype=np.int64))
+    labels = torch.zeros(6000, 8, dtype=torch.int8)
+    labels[:, 2:] = 1
+    labels[::2, 2:5] = 0  # Three classes in every other image, the others have six.
+    found = count_labels(labels, noise=Noise(1, 3, np.random.default_rng(0)))
+    assert found.singles.sum() == 3 * 6000
+    assert found.singles[:2].sum() == 0
+    assert scipy.stats.chisquare(found.singles[2:5].numpy()).pvalue > 0.001
+    # Drawn without repetition, each pair of six is kept with chance 1/5; of these, both are always in the others.
+    assert scipy.stats.binomtest(int(found.pairs[2, 3]), 3000, 1 / 5).pvalue > 0.001
+    assert scipy.stats.binomtest(int(found.pairs[5, 6]) - 3000, 3000, 1 / 5).pvalue > 0.001
+
+
+@pytest.mark.parametrize(("epsilon", "change"), [(1.0, 1), (0.5, 4), (3.0, 1), (0.01, 16)])
+@pytest.mark.parametrize("seed", [0, None])
+def test_noise_is_two_sided_geometric(epsilon: float, change: int, seed: int | None) -> None:
+    drawn = Noise(epsilon, generator=None if seed is None else np.random.default_rng(seed)).draw(20_000, change)
+    law = scipy.stats.dlaplace(epsilon / change)
+    edges = np.unique(law.ppf(np.linspace(0.02, 0.98, 25)))
+    expected = np.diff([0.0, *law.cdf(edges), 1.0]) * len(drawn)
+    observed = np.bincount(np.searchsorted(edges, drawn), minlength=len(expected))
+    # From the system's entropy it is different each time: one failure in ten millions.
+    assert scipy.stats.chisquare(observed, expected).pvalue > (0.001 if seed is not None else 1e-7)
+
+
+def test_every_number_has_noise_of_its_own_and_a_pair_one() -> None:
+    labels = torch.zeros(1000, 40, dtype=torch.int8)
+    noise = Noise(0.5, 4, np.random.default_rng(1))
+    found = count_labels(labels, noise=noise)
+    assert torch.equal(found.pairs, found.pairs.T)
+    assert not found.pairs.diagonal().any()
+    assert found.num_images != 1000
+    pairs = found.pairs[tuple(torch.triu_indices(40, 40, 1))].double()
+    law = scipy.stats.dlaplace(noise.epsilon / noise.labels_change)
+    assert pairs.std().item() == pytest.approx(law.std(), rel=0.1)
+    assert abs(pairs.mean().item()) < 4 * law.std() / math.sqrt(len(pairs))
+    assert found.singles.double().std().item() == pytest.approx(law.std(), rel=0.5)
+    triples = count_triples(labels, every_triple(20), noise=noise).double()
+    law_3 = scipy.stats.dlaplace(noise.epsilon / noise.triples_change)
+    assert triples.std().item() == pytest.approx(law_3.std(), rel=0.1)
+
+
+def test_noise_without_a_generator_is_never_the_same() -> None:
+    labels = random_labels(20, 12, share=0.3)
+    torch.manual_seed(0)
+    first = count_labels(labels, noise=Noise(0.1))
+    torch.manual_seed(0)
+    assert not torch.equal(first.pairs, count_labels(labels, noise=Noise(0.1)).pairs)
+
+
+def test_one_of_many_sums_reaches_the_margin_by_noise_alone() -> None:
+    num_counts, num_clients = 4000, 5
+    noise = Noise(1.0, 5, np.random.default_rng(0))
+    margin = noise_margin([(noise, noise.labels_change)] * num_clients, num_counts)
+    sums = sum(noise.draw(50 * num_counts, noise.labels_change) for _ in range(num_clients))
+    assert 0 < (sums > margin).sum() / 50 <= 1  # Expected among 4,000.
+    assert (sums > margin / 2).sum() / 50 > 10
+
+
+def test_the_margin_grows_with_clients_counts_and_noise_and_is_none_without_noise() -> None:
+    def margin(epsilon: float = 1.0, *, clients: int = 3, num_counts: int = 100) -> float:
+        return noise_margin([(Noise(epsilon), 16)] * clients, num_counts)
+
+    assert margin(clients=6) > margin() > margin(epsilon=2.0) > 0
+    assert margin(num_counts=1000) > margin()
+    assert noise_margin([(Noise(1.0), 16), (Noise(0.1), 16)], 100) > noise_margin([(Noise(0.1), 16)], 100)
+    assert noise_margin([], 100) == 0
+    assert margin(epsilon=1e6) < 1
+
+
+def tables(seed: int = 0, size: int = 50) -> Any:
+    cells = np.random.default_rng(seed).integers(1, 60, (size, 2, 2))
+    return cells, [
+        torch.from_numpy(values)
+        for values in (cells[:, 0, 0], cells[:, 0].sum(1), cells[:, :, 0].sum(1), cells.sum((1, 2)))
+    ]
+
+
+def test_association_is_scipys_log_likelihood_ratio_with_a_sign() -> None:
+    cells, values = tables()
+    found = association(*values)
+    for table, statistic in zip(cells, found.tolist(), strict=True):
+        expected = scipy.stats.chi2_contingency(table, correction=False, lambda_="log-likelihood")
+        assert abs(statistic) == pytest.approx(expected.statistic, rel=1e-9, abs=1e-9)
+        assert (statistic > 0) == (table[0, 0] > expected.expected_freq[0, 0])
+
+
+def test_association_of_empty_and_noisy_cells_is_finite() -> None:
+    rows = [(0, 0, 0, 0), (0, 0, 5, 10), (10, 10, 10, 10), (5, 3, 2, 1), (-4, -2, 7, -3), (3, 3, 3, 100), (0, 5, 5, 10)]
+    found = association(*torch.tensor(rows).T)
+    assert found.isfinite().all()
+    assert found[5] > 0 > found[6]
+    assert found[0] == found[1] == found[2] == 0
