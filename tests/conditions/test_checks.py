@@ -234,7 +234,7 @@ def test_what_sentences_show_is_said() -> None:
     assert [problem.partition(";")[0] for problem in found.problems] == [
         "0.0% of 13 sentences speak of condition 'smell'",
         "conditions 'light' and 'day' occur together in 100% of the sentences that speak of either",
-        "23% of 13 sentences speak of any condition",
+        "23% of 13 sentences have a cue of at least one condition",
     ]
     assert "give it cues" in found.problems[0]
     assert "'A dog.'" in found.problems[2]

@@ -15,6 +15,7 @@ from faulty_llm import FaultyLLM, endless, good
 from fedmpt.llm.asking import Asker, Limits, Question, Unusable, Usage
 from fedmpt.llm.conversation import MAX_REPEATED, RequestTooLongError
 from fedmpt.llm.endpoint import Endpoint
+from fedmpt.llm.exchange import Exchange
 from fedmpt.llm.model import Answer, AnswerPendingError, Message, Request, TransientError
 from fedmpt.types import InputError
 
@@ -46,6 +47,23 @@ def test_a_second_run_asks_nothing_and_finds_the_same(tmp_path: Path) -> None:
     assert second.asked == []
     assert usage == Usage(cached=6, unusable=1)
     assert all(cached for _, cached in notes.answered_)
+
+
+def test_what_a_person_changes_in_an_exchange_counts(tmp_path: Path) -> None:
+    """Unlike other answers, those are not kept a second time."""
+
+    def found() -> list[str | Unusable]:
+        with Asker(Exchange(tmp_path / "prompts"), cache=tmp_path / "cache", limits=Limits()) as asker:
+            return asker.ask_all([question("a")])
+
+    with pytest.raises(InputError, match=r"1 answer is awaited in .*; write it there, then run the same command again"):
+        found()
+    prompt = next((tmp_path / "prompts").iterdir())
+    answer = prompt.with_name(prompt.name.replace(".prompt.", ".answer."))
+    for text in ("FIRST", "SECOND"):
+        answer.write_text(text)
+        assert found() == [text]
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_bad_answer_is_sent_back_with_what_was_wrong(tmp_path: Path) -> None:

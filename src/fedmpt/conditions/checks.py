@@ -196,8 +196,8 @@ def _of_coverage(conditions: ConditionSet, found: Coverage) -> list[str]:
             )
     if found.covered < MIN_COVERED:
         problems.append(
-            f"{found.covered:.0%} of {found.num_sentences} sentences speak of any condition; look at the others (such "
-            f"as {found.uncovered[0]!r}) for cues or a condition that is missing"
+            f"{found.covered:.0%} of {found.num_sentences} sentences have a cue of at least one condition; what the "
+            f"others tell (such as {found.uncovered[0]!r}) may be a cue or a condition that is missing"
         )
     return problems
 

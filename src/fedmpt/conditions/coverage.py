@@ -47,7 +47,7 @@ class Shared:
 class Coverage:
     """Shares are of all ``num_sentences``, in [0, 1].
 
-    ``shares`` is by condition, ``covered`` of sentences that speak of any condition, ``uncovered`` are examples of
+    ``shares`` is by condition, ``covered`` of sentences that speak of at least one, ``uncovered`` are examples of
     others, from all over the list. ``unused_cues`` occur in no sentence; conditions that use all are left out.
     """
 

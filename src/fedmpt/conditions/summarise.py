@@ -32,7 +32,7 @@ from fedmpt.conditions.record import Condition, Described
 from fedmpt.llm.asking import BadAnswerError, Question
 from fedmpt.llm.model import Answer
 
-MAX_CUES, MAX_CUE, MAX_DESCRIPTION = 24, 30, 300
+MAX_CUES, MAX_CUE, MAX_DESCRIPTION = 40, 30, 300
 """Cues of a condition; characters of one; characters of a description."""
 FORM = '{"thinking": "...", "conditions": [{"name": "...", "description": "...", "cues": ["...", "..."]}, ...]}'
 WANTED = """\
@@ -40,8 +40,8 @@ conditions that explain why things come together in photos and why they look as 
 - abstract: something that can be said of a photo, with another value in each. It is no thing and none of the labels;
 - universal: it can be asked about every photo, whatever that shows;
 - separate: no two conditions are about the same, and together they cover what the sentences say.
-Give each a name of 1 to 3 words that says it at once, a description in one sentence and, as cues, about 12 single \
-words from the SOURCE that tell its value.
+Give each a name of 1 to 3 words that says it at once, a description in one sentence and, as cues, all single words \
+from the SOURCE that tell its value, 30 at most and no labels. They serve to count what is said of it.
 
 Answer with one JSON object that has your thoughts in "thinking":
 """
