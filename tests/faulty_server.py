@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from loopback import LoopbackServer
 
 Behaviour = Callable[["Handler", bytes], None]
 """Answers one request for a file with this content."""
@@ -27,35 +26,15 @@ class Asked:
         return int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
 
 
-class FaultyServer:
+class FaultyServer(LoopbackServer):
     """Serves ``files`` by path. ``asked`` and ``sent_bytes`` (of bodies of archives) tell what happened."""
 
     def __init__(self, files: Mapping[str, bytes], *script: Behaviour) -> None:
+        super().__init__(Handler)
         self.files = dict(files)
         self.script = list(script)
         self.asked: list[Asked] = []
         self.sent_bytes = 0
-        self.stopping = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, self))
-        self._server.daemon_threads = True
-        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # Clients that leave are no news.
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> FaultyServer:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stopping.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
 
 class Handler(BaseHTTPRequestHandler):

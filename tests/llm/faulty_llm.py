@@ -9,10 +9,10 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from loopback import LoopbackServer
 
 Behaviour = Callable[["Handler"], None]
 """Answers one request."""
@@ -25,38 +25,22 @@ class Asked:
     body: Mapping[str, Any]
 
 
-class FaultyLLM:
+class FaultyLLM(LoopbackServer):
     """``asked`` are the requests that came, ``most_at_once`` how many were under way together."""
 
     def __init__(self, *script: Behaviour) -> None:
+        super().__init__(Handler)
         self.script = list(script)
         self.asked: list[Asked] = []
         self.most_at_once = 0
-        self.stopping = threading.Event()
         self.left = threading.Event()
         """Set when a client leaves before a behaviour without an end is done."""
         self.lock = threading.Lock()
         self.at_once = 0
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, self))
-        self._server.daemon_threads = True
-        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # Clients that leave are no news.
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}/v1"
-
-    def __enter__(self) -> FaultyLLM:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stopping.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        return f"{super().url}/v1"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -184,11 +168,11 @@ def short_body(code: int) -> Behaviour:
     return behave
 
 
-def endless(part: bytes) -> Behaviour:
+def endless(part: bytes, *, code: int = 200) -> Behaviour:
     """The same part again and again, until the client leaves."""
 
     def behave(handler: Handler) -> None:
-        handler.begin(200, Content_Type="text/event-stream", Transfer_Encoding="chunked")
+        handler.begin(code, Content_Type="text/event-stream", Transfer_Encoding="chunked")
         try:
             while not handler.faulty.stopping.is_set():
                 handler.send(part)

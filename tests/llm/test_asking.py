@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from asked_endpoint import service_at
-from fake_model import FakeModel, FakeTime, Notes, question, request
+from asked_fake import ask
+from fake_model import FakeModel, Notes, question, request
 from faulty_llm import FaultyLLM, endless, good
 
 from fedmpt.llm.asking import Asker, Limits, Question, Unusable, Usage
 from fedmpt.llm.conversation import MAX_REPEATED, RequestTooLongError
 from fedmpt.llm.endpoint import Endpoint
 from fedmpt.llm.exchange import Exchange
-from fedmpt.llm.model import Answer, AnswerPendingError, Message, Request, TransientError
+from fedmpt.llm.model import Answer, AnswerPendingError, Message, Request
 from fedmpt.types import InputError
-
-
-def ask(
-    model: FakeModel, cache: Path, *texts: str, watcher: Notes | None = None, **limits: Any
-) -> tuple[list[str | Unusable], Usage]:
-    with Asker(model, cache=cache, limits=Limits(**limits), watcher=watcher, sleep=FakeTime().sleep) as asker:
-        return asker.ask_all([question(text) for text in texts]), asker.usage
 
 
 def test_answers_come_in_the_order_of_the_questions_whichever_is_first(tmp_path: Path) -> None:
@@ -135,63 +128,6 @@ def test_another_model_is_asked_itself(tmp_path: Path) -> None:
     assert ask(other, tmp_path, "a")[0] == ["TWO"]
 
 
-# The budget.
-
-
-@pytest.mark.parametrize("turns", [lambda text: 0, lambda text: 9 - int(text[1:])])
-def test_the_budget_goes_to_the_first_questions(turns: Callable[[str], int], tmp_path: Path) -> None:
-    model = FakeModel(turns=turns)
-    with Asker(model, cache=tmp_path, limits=Limits(max_requests=3)) as asker:
-        assert asker.remaining() == 3
-        found = asker.ask_all([question(f"q{number}") for number in range(5)])
-        assert asker.remaining() == 0
-    assert found[:3] == ["Q0", "Q1", "Q2"]
-    assert all(isinstance(one, Unusable) and "budget of 3" in one.reason for one in found[3:])
-    assert sorted(model.asked_texts) == ["q0", "q1", "q2"]
-
-
-def test_first_answers_go_before_repairs_and_these_in_order(tmp_path: Path) -> None:
-    small = [Answer("small"), Answer("LARGE")]
-    model = FakeModel({"q0": small, "q2": small, "q3": small}, turns=lambda text: 9 - int(text[1:]))
-    found, usage = ask(model, tmp_path, "q0", "q1", "q2", "q3", max_requests=6)
-    assert found[:3] == ["LARGE", "Q1", "LARGE"]
-    assert isinstance(found[3], Unusable)
-    assert "budget" in found[3].reason
-    assert "'small' is not in capitals." in found[3].reason
-    assert usage.asked == len(model.asked) == 6
-
-
-def test_the_budget_is_for_the_whole_life(tmp_path: Path) -> None:
-    with Asker(FakeModel(), cache=tmp_path, limits=Limits(max_requests=3)) as asker:
-        assert asker.ask_all([question("a"), question("b")]) == ["A", "B"]
-        assert asker.remaining() == 1
-        found = asker.ask_all([question("c"), question("d")])
-    assert found[0] == "C"
-    assert isinstance(found[1], Unusable)
-
-
-def test_what_is_kept_costs_nothing_so_the_next_run_goes_on(tmp_path: Path) -> None:
-    ask(FakeModel(), tmp_path, "a", "b", "c", max_requests=2)
-    model = FakeModel()
-    found, usage = ask(model, tmp_path, "a", "b", "c", max_requests=1)
-    assert found == ["A", "B", "C"]
-    assert model.asked_texts == ["c"]
-    assert (usage.asked, usage.cached) == (1, 2)
-
-
-def test_failures_to_get_through_cost_nothing_of_the_budget(tmp_path: Path) -> None:
-    model = FakeModel({"a": [TransientError("busy"), TransientError("busy"), Answer("A")]})
-    found, usage = ask(model, tmp_path, "a", "b", max_requests=2)
-    assert found == ["A", "B"]
-    assert (usage.asked, usage.retried) == (2, 2)
-
-
-def test_a_budget_of_nothing_asks_nothing(tmp_path: Path) -> None:
-    model = FakeModel()
-    assert all(isinstance(one, Unusable) for one in ask(model, tmp_path, "a", "b", max_requests=0)[0])
-    assert model.asked == []
-
-
 # Stops.
 
 
@@ -277,12 +213,17 @@ def test_answers_that_somebody_has_to_write_are_listed_together(tmp_path: Path) 
     assert again.asked_texts == ["a", "b", "c", "d"]
 
 
-def test_a_folder_that_cannot_be_written_is_found_before_anything_is_asked(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    model = FakeModel()
-    with pytest.raises(InputError, match="file"):
-        ask(model, tmp_path / "file" / "llm", "a")
-    assert model.asked == []
+def test_inside_an_event_loop_it_says_what_to_do(tmp_path: Path) -> None:
+    asker = Asker(FakeModel(), cache=tmp_path, limits=Limits())
+
+    async def notebook() -> list[str | Unusable]:
+        for use in (lambda: asker.ask_all([question("a")]), asker.close):
+            with pytest.raises(RuntimeError, match=r"asyncio\.to_thread"):
+                use()
+        return await asyncio.to_thread(lambda: asker.ask_all([question("a")]))
+
+    assert asyncio.run(notebook()) == ["A"]
+    asker.close()
 
 
 def test_closing_twice_closes_the_model_once(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from faulty_llm import (
     json_body,
     meeting,
     stream,
+    whole,
 )
 
 from fedmpt.llm.endpoint import Endpoint
@@ -79,6 +80,17 @@ def plain(text: str | None, *, finish: str | None = "stop", **message: Any) -> B
         (stream(event(reasoning_content="hm"), event("a", finish="stop")), Answer("a")),
         (stream(data({"choices": [{"index": 1, "delta": {"content": "b"}}]}), event("a", finish="stop")), Answer("a")),
         (stream(event("a", finish="stop"), data({"choices": [], "usage": {"prompt_tokens": "many"}})), Answer("a")),
+        # Two ways to say the same: the piece, and all that was said so far.
+        (
+            stream(
+                data({"choices": [{"delta": {"content": "a"}, "message": {"content": "a"}}]}),
+                data({"choices": [{"delta": {}, "message": {"content": "a"}, "finish_reason": "stop"}]}),
+            ),
+            Answer("a"),
+        ),
+        (json_body(200, {"choices": [{"message": {"content": "a"}}, {"message": {"content": "b"}}]}), Answer("a")),
+        (whole(200, b'\xef\xbb\xbf\r\n{"choices": [{"message": {"content": "a"}}]}'), Answer("a")),
+        (stream(b"\xef\xbb\xbf", event("a", finish="stop")), Answer("a")),
         # The end was said; what happens to the connection then does not matter.
         (cut(event("a"), event(finish="stop"), how="reset"), Answer("a")),
         (cut(event("a"), event(finish="stop"), USAGE, how="chunk"), Answer("a", "stop", 11, 7)),
@@ -180,11 +192,33 @@ def test_a_missing_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
         Endpoint("some-model", service_at("http://127.0.0.1:9/v1"))
 
 
-def test_a_proxy_that_is_none_is_wrong_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", "gopher://user:password@proxy.example")
-    with pytest.raises(InputError, match="proxy") as caught:
+@pytest.mark.parametrize(
+    "proxy", ["gopher://user:{}@proxy.example", "http://user:{}@proxy.example:x", "http://[::1:{}"]
+)
+def test_a_proxy_that_is_none_is_wrong_input(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy.format("pass-word"))
+    with pytest.raises(InputError, match="prox") as caught:
         Endpoint("some-model", service_at("https://llm.example/v1"))
-    assert "password" not in str(caught.value)
+    assert "pass-word" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_certificates_that_are_not_there_are_wrong_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/no/such/file.pem")
+    with pytest.raises(InputError, match=r"\$SSL_CERT_FILE.*No such file"):
+        Endpoint("some-model", service_at("https://llm.example/v1"))
+
+
+@pytest.mark.parametrize("address", ["https://1.2.3.256/v1", "https://[v1.a]/v1"])
+def test_an_address_that_only_the_library_refuses_is_wrong_input_too(address: str) -> None:
+    with pytest.raises(InputError, match="is no address: Invalid IPv"):
+        Endpoint("some-model", service_at(address))
+
+
+def test_a_character_that_cannot_be_sent_is_wrong_input() -> None:
+    with pytest.raises(InputError, match="names of the classes"):
+        ask(service_at("http://127.0.0.1:9/v1"), Request((Message("user", "caf\udce9"),), 50, 0.5, 7))
 
 
 def test_a_server_on_this_machine_is_reached_past_any_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

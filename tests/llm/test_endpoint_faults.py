@@ -60,6 +60,7 @@ def test_busy_and_broken_servers_are_to_be_tried_again(code: int) -> None:
         ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
         ({"Retry-After": "soon"}, None),
         ({"Retry-After": "-3"}, None),
+        ({"Retry-After": "Wed, 21 Oct 99999999999999999999 07:28:00 GMT"}, None),
         ({}, None),
     ],
 )
@@ -121,6 +122,13 @@ def test_what_will_not_pass_ends_it_in_plain_words(behaviour: Behaviour, words: 
         stream(event("a"), data({"error": {"message": "engine died"}})),
         stream(event("a"), data({"error": {"message": "overloaded", "code": 503}})),
         stream(event("a", finish="error"), DONE),
+        stream(event("a"), b'event: error\ndata: {"message": "engine died"}\n\n', DONE),
+        stream(event("a"), b'error: {"code": 500, "message": "engine died"}\n\n', DONE),
+        stream(event("a"), b'{"error": "engine died"}\n\n', DONE),
+        json_body(200, {"choices": [{"error": {"message": "engine died"}, "message": {"content": ""}}]}),
+        stream(DONE),
+        stream(data({"choices": []}), DONE),
+        json_body(200, {"choices": []}),
         whole(200, b'{"choices": [', Content_Type="application/json"),
         whole(200, b""),
         nonsense,
@@ -129,7 +137,8 @@ def test_what_will_not_pass_ends_it_in_plain_words(behaviour: Behaviour, words: 
         stream(b"abc", kind="text/event-stream\r\nContent-Encoding: gzip"),
     ],
     ids=[
-        "no JSON", "deep", "error event", "busy event", "finish error", "half JSON", "empty", "no HTTP", "short 500",
+        "no JSON", "deep", "error event", "busy event", "finish error", "named error", "error line", "error object",
+        "error choice", "only an end", "no choice", "no choice in JSON", "half JSON", "empty", "no HTTP", "short 500",
         "short 400", "no gzip",
     ],
 )  # fmt: skip
@@ -166,14 +175,29 @@ def test_how_long_an_answer_may_be_grows_with_its_tokens(monkeypatch: pytest.Mon
     assert answer_to(good(*["word "] * 400)) == Answer("word " * 200, "length")
 
 
-@pytest.mark.parametrize("part", [event("word " * 20), b": nothing\n\n" * 100], ids=["text", "comments"])
-def test_an_answer_without_end_is_cut_and_the_connection_closed(part: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedmpt.llm.reply.MAX_BYTES", 200_000)
-    with FaultyLLM(endless(part)) as server:
+def test_an_answer_without_end_is_cut_and_the_connection_closed() -> None:
+    with FaultyLLM(endless(event("word " * 20))) as server:
         (answer,) = ask(service_at(server.url), REQUEST, max_chars=1000)
         assert server.left.wait(10)
-    assert answer.finish == "length"
-    assert len(answer.text) == (1000 if part.startswith(b"data") else 0)
+    assert answer == Answer("word " * 200, "length")
+
+
+@pytest.mark.parametrize("part", [b": nothing\n\n" * 100, b" " * 1000, b"x" * 1000], ids=["comments", "blank", "line"])
+def test_what_has_no_end_and_is_no_answer_is_cut_too(part: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedmpt.llm.reply.MAX_BYTES", 200_000)
+    with FaultyLLM(endless(part)) as server:
+        with pytest.raises((TransientError, InputError), match=r"no answer before it|does not answer as"):
+            ask(service_at(server.url), REQUEST)
+        assert server.left.wait(10)
+
+
+@pytest.mark.parametrize("code", [302, 401, 500])
+def test_an_error_without_end_is_read_in_part_only(code: int) -> None:
+    with FaultyLLM(endless(b"the engine died " * 500, code=code)) as server:
+        with pytest.raises((TransientError, InputError), match=r"the engine died|redirects") as caught:
+            ask(service_at(server.url), REQUEST, timeout_s=5)
+        assert server.left.wait(10)
+    assert len(str(caught.value)) < 800
 
 
 @pytest.mark.parametrize(

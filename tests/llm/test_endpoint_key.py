@@ -94,6 +94,9 @@ LEAKS: dict[str, Callable[[], Behaviour]] = {
     "401": lambda: error(401, f"Incorrect API key provided: {KEY}"),
     "429": lambda: error(429, f"key {KEY} is busy"),
     "400": lambda: error(400, f"key {KEY} asked wrongly"),
+    "cut page": lambda: whole(200, b"x" * 66 + KEY.encode(), Content_Type="text/html"),
+    "cut error": lambda: error(500, "x" * 286 + KEY),
+    "cut broken": lambda: stream(b"data: " + b"x" * 66 + KEY.encode() + b"\n\n"),
     "page": lambda: whole(200, f"<html>{KEY}</html>".encode(), Content_Type="text/html"),
     "event": lambda: stream(data({"error": {"message": f"failed for {KEY}"}})),
     "broken": lambda: stream(b"data: " + KEY.encode() + b"\n\n"),
@@ -126,7 +129,8 @@ def test_the_key_appears_in_no_message_log_or_repr(name: str, caplog: pytest.Log
 
         asyncio.run(talk())
     assert server.asked[0].headers["authorization"] == f"Bearer {KEY}"
-    assert KEY not in "\n".join(shown)
+    start = KEY[:8]
+    assert start not in "\n".join(shown)
     assert "HTTP" in caplog.text
-    assert KEY not in caplog.text
-    assert not any(KEY in str(record.__dict__) for record in caplog.records)
+    assert start not in caplog.text
+    assert not any(start in str(record.__dict__) for record in caplog.records)

@@ -96,6 +96,21 @@ def test_who_is_asked_to_wait_waits_with_all_requests(tmp_path: Path) -> None:
     assert all(at >= 100 for _, at in starts[2:])
 
 
+def test_who_waits_for_a_turn_already_is_held_back_too(tmp_path: Path) -> None:
+    time, starts = FakeTime(), []
+
+    def note(text: str) -> int:
+        starts.append((text, time.now))
+        return 3 if text == "a" else 0  # It is refused when the others wait already.
+
+    model = FakeModel({"a": [TransientError("slow down", retry_after=100.0), Answer("A")]}, turns=note)
+    limits = Limits(requests_per_minute=60, concurrency=3)
+    with Asker(model, cache=tmp_path, limits=limits, sleep=time.sleep, clock=time.clock) as asker:
+        assert asker.ask_all([question(text) for text in "abc"]) == ["A", "B", "C"]
+    assert starts[0] == ("a", 0)
+    assert sorted(at for _, at in starts[1:]) == [100, 101, 102]
+
+
 def test_after_the_last_retry_the_endpoint_and_the_last_error_are_named(tmp_path: Path) -> None:
     identity = {"provider": "p", "endpoint": "https://llm.example/v1", "model": "m"}
     model = FakeModel({"b": [TransientError("first"), TransientError("last words")]}, identity=identity)

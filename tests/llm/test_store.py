@@ -104,9 +104,9 @@ def spoil(path: Path, how: str) -> None:
         path.write_bytes(b"[" * 100_000)
     elif how == "list":
         path.write_text("[]")
-    elif how == "folder":
+    elif how.startswith("link"):
         path.unlink()
-        path.mkdir()
+        path.symlink_to("nothing" if how == "link to nothing" else path.name)
     else:
         where, name, new = {
             "format": (value, "format", 2),
@@ -128,7 +128,7 @@ def spoil(path: Path, how: str) -> None:
     "how",
     [
         "cut", "empty", "bytes", "deep", "list", "format", "other request", "other model", "other parameters",
-        "no answer", "no text", "finish", "finish list", "tokens", "bool",
+        "no answer", "no text", "finish", "finish list", "tokens", "bool", "link to nothing", "link to itself",
     ],
 )  # fmt: skip
 def test_a_spoilt_file_counts_as_not_there_and_is_overwritten(how: str, store: AnswerStore) -> None:
@@ -137,6 +137,13 @@ def test_a_spoilt_file_counts_as_not_there_and_is_overwritten(how: str, store: A
     assert store.load(ASKED) is None
     store.save(ASKED, Answer("again"))
     assert store.load(ASKED) == Answer("again")
+
+
+def test_a_folder_in_place_of_a_file_counts_as_not_there(store: AnswerStore) -> None:
+    store.path(ASKED).mkdir(parents=True)
+    assert store.load(ASKED) is None
+    with pytest.raises(OSError, match="directory"):
+        store.save(ASKED, Answer("text"))
 
 
 def test_the_later_of_two_answers_stays(store: AnswerStore) -> None:

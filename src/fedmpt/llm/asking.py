@@ -10,10 +10,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from fedmpt.llm.conversation import BadAnswerError, Question, Reply, RequestTooLongError, Talk, Unusable
+from fedmpt.llm.conversation import (
+    BadAnswerError,
+    Question,
+    Reply,
+    RequestTooLongError,
+    Talk,
+    Unusable,
+    words_on_awaited,
+)
 from fedmpt.llm.model import Answer, AnswerPendingError, LanguageModel, Request, TransientError
 from fedmpt.llm.pace import Pace, Sleep
 from fedmpt.llm.store import AnswerStore
+from fedmpt.llm.tasks import refuse_event_loop, run_all, stop
 from fedmpt.types import InputError
 
 __all__ = ["Asker", "BadAnswerError", "Limits", "Question", "RequestTooLongError", "Unusable", "Usage", "Watcher"]
@@ -105,7 +114,6 @@ class Asker:
         self._pace = Pace(limits.requests_per_minute, sleep=sleep, clock=clock)
         self._concurrency = max(1, min(limits.concurrency, model.max_concurrency))
         self._asked: set[str] = set()
-        self._used = 0
         self._runner: asyncio.Runner | None = None
         self._is_closed = False
 
@@ -126,11 +134,11 @@ class Asker:
         Raises:
             InputError: if the model refuses for good, cannot be reached, or somebody has to answer first. What was
                 answered is kept; the same call goes on from there.
+            OSError: if an answer cannot be kept.
             KeyboardInterrupt: on Ctrl-C, with connections closed and all answers so far kept.
         """
         assert not self._is_closed
-        if self._store is not None:
-            self._store.prepare()
+        refuse_event_loop()
         try:
             return self._run(self._rounds([Talk(question) for question in questions]))
         except KeyboardInterrupt:
@@ -139,12 +147,13 @@ class Asker:
 
     def remaining(self) -> int | None:
         """Requests that the budget still allows; None if there is none."""
-        return None if self.limits.max_requests is None else max(0, self.limits.max_requests - self._used)
+        return None if self.limits.max_requests is None else max(0, self.limits.max_requests - self.usage.asked)
 
     def close(self) -> None:
         """Give up what is under way and close the model's connections. Doing it again does nothing."""
         if self._is_closed:
             return
+        refuse_event_loop()
         self._is_closed = True
         try:
             self._run(self._let_go())
@@ -160,18 +169,20 @@ class Asker:
         return self._runner.run(work)
 
     async def _let_go(self) -> None:
-        await _stop([task for task in asyncio.all_tasks() if task is not asyncio.current_task()])
+        await stop([task for task in asyncio.all_tasks() if task is not asyncio.current_task()])
         await self.model.close()
 
     async def _rounds(self, talks: list[Talk[T]]) -> list[T | Unusable]:
         for round_index in range(self.limits.attempts):
             planned = self._affordable([talk for talk in talks if talk.is_open])
+            if self._store is not None and None in planned.values():
+                self._store.prepare()
             replies = await self._replies(planned, is_repair=round_index > 0)
             for talk in talks:
                 if talk.is_open:
                     talk.hear(replies[talk.request])
         if pending := {talk.pending for talk in talks if talk.pending}:
-            raise InputError(_who_is_awaited(sorted(pending)))
+            raise InputError(words_on_awaited(sorted(pending)))
         for talk in talks:
             self._conclude(talk)
         return [talk.conclusion for talk in talks]
@@ -179,14 +190,16 @@ class Asker:
     def _affordable(self, talks: Sequence[Talk[Any]]) -> dict[Request, Answer | None]:
         """The requests of a round, each once, with the answers that are kept; talks beyond the budget end here."""
         planned: dict[Request, Answer | None] = {}
+        left = self.remaining()
         for talk in talks:
             if talk.request in planned:
                 continue
             stored = self._stored(talk.request)
-            if stored is None and self.remaining() == 0:
-                talk.give_up(f"the budget of {self.limits.max_requests} requests is used up")
-                continue
-            self._used += stored is None
+            if stored is None and left is not None:
+                if left == 0:
+                    talk.give_up(f"the budget of {self.limits.max_requests} requests is used up")
+                    continue
+                left -= 1
             planned[talk.request] = stored
         return planned
 
@@ -204,7 +217,7 @@ class Asker:
             for request, stored in waiting:
                 replies[request] = await self._reply(request, stored, is_repair=is_repair)
 
-        await _all([work() for _ in range(self._concurrency)])
+        await run_all([work() for _ in range(self._concurrency)])
         return replies
 
     async def _reply(self, request: Request, stored: Answer | None, *, is_repair: bool) -> Reply:
@@ -255,41 +268,7 @@ class Asker:
             self._watcher.unusable(talk.question.request, talk.conclusion.reason)
 
 
-async def _all(work: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Wait for everything, or raise the first error, with the rest cancelled."""
-    tasks = [asyncio.create_task(one) for one in work]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        for task in tasks:
-            if task in done:
-                task.result()
-    finally:
-        await _stop(tasks)
-
-
-async def _stop(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()  # Looked at, or asyncio complains that nobody did.
-
-
 def _name(model: LanguageModel) -> str:
     return next(
         (model.identity[key] for key in ("endpoint", "model", "provider") if key in model.identity), "the model"
-    )
-
-
-def _who_is_awaited(paths: Sequence[Path]) -> str:
-    folders = ", ".join(sorted({str(path.parent) for path in paths}))
-    names = ", ".join(path.name for path in paths[:3])
-    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-    count = "1 answer is" if len(paths) == 1 else f"{len(paths)} answers are"
-    it = "it" if len(paths) == 1 else "them"
-    return (
-        f"{count} awaited in {folders}: {names}{more}; the prompts are beside {it}, in .prompt.txt; write {it} there, "
-        "then run the same command again"
     )

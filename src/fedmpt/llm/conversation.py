@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -97,3 +97,16 @@ def _repair(first: Request, asked: Request, answer: Answer, error: BadAnswerErro
     )
     label = f"{first.label}, repair {number}" if first.label else ""
     return replace(asked, messages=(*asked.messages, *turns), label=label)
+
+
+def words_on_awaited(paths: Sequence[Path]) -> str:
+    """What somebody who has to write answers into these files is told."""
+    folders = ", ".join(sorted({str(path.parent) for path in paths}))
+    names = ", ".join(path.name for path in paths[:3])
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    count = "1 answer is" if len(paths) == 1 else f"{len(paths)} answers are"
+    it = "it" if len(paths) == 1 else "them"
+    return (
+        f"{count} awaited in {folders}: {names}{more}; the prompts are beside {it}, in .prompt.txt; write {it} there, "
+        "then run the same command again"
+    )

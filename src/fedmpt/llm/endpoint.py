@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -22,6 +24,8 @@ MIN_MAX_CHARS, CHARS_PER_TOKEN = 100_000, 20
 """Where an answer is cut that goes on and on. A token is about four characters, so servers that heed ``max_tokens`` end
 long before.
 """
+MAX_ERROR_BYTES = 2**16
+"""Of what comes with a status that says there is no answer. The rest is not read."""
 MAX_CONCURRENCY = 64
 NO_KEY = "none"
 PORTS = {"http": 80, "https": 443}
@@ -45,7 +49,8 @@ class Endpoint:
             100,000 at least, unless given.
 
     Raises:
-        InputError: if the openai library is missing, or the proxy that the environment names is none.
+        InputError: if the openai library is missing, the address cannot be used, or what the environment says of
+            proxies and certificates cannot.
     """
 
     def __init__(
@@ -110,9 +115,10 @@ class Endpoint:
                 await self._send(parameters, reply)
         except TimeoutError:
             return TransientError(f"{self._service.address}: no whole answer in {self._timeout_s:g} s (--timeout)")
-        except openai.APIStatusError as error:
-            return self._refusals.of_status(error.status_code, error.body, error.response.headers)
-        except openai.APIConnectionError as error:
+        except (RefusedError, openai.APIConnectionError) as error:
+            refused = error.__cause__ or error  # Version 2 of the library wraps it.
+            if isinstance(refused, RefusedError):
+                return self._refusals.of_status(refused.status, refused.body, refused.headers)
             return self._refusals.of_connection(error)
         except StrangeReplyError as error:
             return self._refusals.of_strange(str(error))
@@ -120,6 +126,11 @@ class Endpoint:
             return self._refusals.of_event(error.body)
         except TransientError as error:
             return TransientError(f"{self._service.address}: {self._refusals.without_key(str(error))}")
+        except UnicodeEncodeError as error:
+            return InputError(
+                f"a request to {self._service.address} cannot be sent, a character in it has no code ({error.reason}); "
+                "look at the names of the classes, and at $OPENAI_CUSTOM_HEADERS"
+            )
         except Exception as error:
             if _is_of_network(error):
                 return self._refusals.of_connection(error)
@@ -157,16 +168,57 @@ class Endpoint:
         return messages
 
 
+class RefusedError(Exception):
+    """A status of 300 or more, with the start of what came with it. The text is the status alone: it may be logged."""
+
+    def __init__(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        super().__init__(str(status))
+        self.status = status
+        self.headers = headers
+        self.body: Any = body.decode("utf-8", "replace")
+        with suppress(ValueError, RecursionError):
+            self.body = json.loads(self.body)
+
+
 def _client(service: Service, timeout_s: float) -> openai.AsyncOpenAI:
     try:
         import openai
     except ImportError as error:
         raise InputError("a model at an endpoint needs the openai library: pip install 'fedmpt[llm]'") from error
+    try:
+        http_client = openai.DefaultAsyncHttpxClient(
+            follow_redirects=False,
+            event_hooks={"request": [_guard(service)], "response": [_refuse]},
+            # No proxy reaches this machine's own servers.
+            trust_env=not service.is_loopback_http,
+        )
+    except Exception as error:
+        # Only these say no more than they should; the words of others may hold the password of a proxy.
+        words = f": {error}" if isinstance(error, ImportError | OSError) else ""
+        raise InputError(
+            "what the environment says of proxies and certificates ($HTTPS_PROXY, $ALL_PROXY, $SSL_CERT_FILE and "
+            f"others) cannot be used{words}"
+        ) from None
+    try:
+        return openai.AsyncOpenAI(
+            base_url=service.address,
+            # The library never has the key: the guard adds it. Without any, it would take one from the environment.
+            api_key=NO_KEY,
+            timeout=openai.Timeout(None, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
+            max_retries=0,
+            http_client=http_client,
+        )
+    except Exception as error:
+        if _is_of_network(error):
+            raise InputError(f"{service.address} is no address: {error}") from None
+        raise
 
+
+def _guard(service: Service) -> Callable[[Any], Awaitable[None]]:
+    """The last word on what a request carries: httpx calls it for each, after everybody else."""
     own = _origin(service.address)
 
     async def guard(request: Any) -> None:
-        """The last word on what a request carries. httpx calls it for each, after everybody else."""
         if request.headers.get("Authorization") == f"Bearer {NO_KEY}":
             del request.headers["Authorization"]
         if not service.is_default:
@@ -175,25 +227,20 @@ def _client(service: Service, timeout_s: float) -> openai.AsyncOpenAI:
         if service.key and _origin(str(request.url)) == own:
             request.headers["Authorization"] = f"Bearer {service.key}"
 
-    try:
-        http_client = openai.DefaultAsyncHttpxClient(
-            follow_redirects=False,
-            event_hooks={"request": [guard]},
-            # No proxy reaches this machine's own servers.
-            trust_env=not service.is_loopback_http,
-        )
-    except (ValueError, ImportError) as error:
-        raise InputError(f"the proxy that the environment names (such as $HTTPS_PROXY) cannot be used: {error}") from (
-            None
-        )
-    return openai.AsyncOpenAI(
-        base_url=service.address,
-        # The library never has the key: the guard adds it. Without any, it would take one from the environment.
-        api_key=NO_KEY,
-        timeout=openai.Timeout(None, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
-        max_retries=0,
-        http_client=http_client,
-    )
+    return guard
+
+
+async def _refuse(response: Any) -> None:
+    """Before the openai library reads an error, to the end and be it ever so far."""
+    if response.status_code < 300:
+        return
+    body = b""
+    async with aclosing(response.aiter_bytes()) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) >= MAX_ERROR_BYTES:
+                break
+    raise RefusedError(response.status_code, body[:MAX_ERROR_BYTES], response.headers)
 
 
 def _origin(address: str) -> tuple[str, str | None, int | None]:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from fedmpt.llm.conversation import RequestTooLongError
 from fedmpt.llm.local_files import GIVE, hash_files, setting_files, weight_files
 from fedmpt.llm.model import Answer, Request
 from fedmpt.types import InputError
@@ -24,7 +27,8 @@ TOP_P, REPETITION_PENALTY = 0.9, 1.05
 """Of sampling. Small models loop without a penalty; from about 1.2 on it breaks JSON, whose signs must come again."""
 DATE = "01 Jan 2025"
 """Some chat templates write today's date into the prompt; here it is the same every day."""
-SAME_DATE = f"{{% macro strftime_now(format) %}}{DATE}{{% endmacro %}}"
+SAME_DATE = f"{{% macro strftime_now(format) %}}{DATE}{{% endmacro %}}{{{{ '' }}}}"
+"""Before a template. Without something behind the block, a line break at the template's start would be lost."""
 
 
 def open_local(path: Path, *, device: str = "") -> LocalModel:
@@ -69,7 +73,7 @@ class LocalModel:
         ``temperature`` 0 takes the likeliest token each time.
 
         Raises:
-            InputError: if the model cannot be loaded, or the conversation is longer than it can read.
+            InputError: if the model cannot be loaded, or (RequestTooLongError) reads no conversation that long.
         """
         import torch
 
@@ -93,8 +97,10 @@ def _generate(path: Path, tokenizer: Any, model: Any, request: Request) -> Answe
     prompt = _tokens(path, tokenizer, request).to(model.device)
     length = prompt.shape[1]
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or length + request.max_tokens
+    if length == 0:
+        raise InputError(f"{path}: its chat template makes nothing of the conversation; {GIVE}")
     if length >= context:
-        raise InputError(
+        raise RequestTooLongError(
             f"{path}: the conversation has {length} tokens and the model reads {context}; ask for fewer combinations "
             "in one request or fewer sentences of each, or take a model with a longer context"
         )
@@ -135,10 +141,11 @@ def _sampling(request: Request, max_new_tokens: int, ends: list[int]) -> Any:
 
 
 def _end_tokens(tokenizer: Any, model: Any) -> list[int]:
-    """Chat models may end a turn by another token than a text."""
+    """Chat models may end a turn by another token than a text. What is no token of the model is passed over."""
     ends = model.generation_config.eos_token_id
     listed = ends if isinstance(ends, list) else [ends]
-    return sorted({token for token in (*listed, tokenizer.eos_token_id) if token is not None})
+    known = range(model.get_input_embeddings().num_embeddings)
+    return sorted({token for token in (*listed, tokenizer.eos_token_id) if type(token) is int and token in known})
 
 
 def _tokens(path: Path, tokenizer: Any, request: Request) -> Any:
@@ -157,7 +164,7 @@ def _tokens(path: Path, tokenizer: Any, request: Request) -> Any:
             return tokenizer.apply_chat_template(messages, **options)["input_ids"]
         except TemplateError:  # Some templates know no system message.
             return tokenizer.apply_chat_template(_without_system(messages), **options)["input_ids"]
-    except (TemplateError, TypeError, ValueError) as error:
+    except Exception as error:  # A template is a program, and may fail as programs do.
         raise InputError(f"{path}: its chat template does not take the conversation ({error}); {GIVE}") from error
 
 
@@ -179,14 +186,16 @@ def _load(path: Path, device: str) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-    folder, gguf = (path, {}) if path.is_dir() else (path.parent, {"gguf_file": path.name})
-    options: Any = {"local_files_only": True, "trust_remote_code": False, **gguf}
+    options: Any = {"local_files_only": True, "trust_remote_code": False}
+    if not path.is_dir():
+        options["gguf_file"] = path.name
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng(devices=[]), _quiet(), _without_bar():
         try:
-            tokenizer: Any = AutoTokenizer.from_pretrained(folder, **options)
-            options |= {"use_safetensors": True, "dtype": "auto", "output_loading_info": True}
-            loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
+            with nullcontext(path) if path.is_dir() else _alone(path) as folder:
+                tokenizer: Any = AutoTokenizer.from_pretrained(folder, **options)
+                options |= {"use_safetensors": True, "dtype": "auto", "output_loading_info": True}
+                loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
             model, info = loaded[0].eval().to(device), loaded[1]
         except Exception as error:  # transformers raises whatever its parts raise on wrong files
             reason = (str(error).splitlines() or [""])[0][:300]
@@ -203,6 +212,18 @@ def _load(path: Path, device: str) -> tuple[Any, Any]:
     # What a model brings along for sampling would fill in whatever is left open.
     model.generation_config = GenerationConfig(eos_token_id=_end_tokens(tokenizer, model) or None)
     return tokenizer, model
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[Path]:
+    """A folder with nothing but this file: transformers takes a tokenizer.json beside it, of whatever, for its own."""
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        link = Path(folder, file.name)
+        try:
+            link.symlink_to(file.absolute())
+        except OSError:  # Windows lets few people do that.
+            os.link(file, link)
+        yield Path(folder)
 
 
 @contextmanager

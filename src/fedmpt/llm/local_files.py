@@ -19,6 +19,10 @@ GENERATES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 """How architectures of language models end; those of the last kind may be others, which shows in loading."""
 GIVE = "give a folder of a causal language model as Hugging Face stores it, with safetensors, or a .gguf file"
 
+IMPLEMENTATIONS = (None, "eager", "sdpa", "grouped_mm", "batched_mm")
+"""Of a model's layers, those that come with transformers. By other names it may load code from the network."""
+
+_FILE_OF_WEIGHTS = re.compile(r"[\w.-]+\.safetensors")
 _PART_OF_GGUF = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 
 
@@ -62,12 +66,16 @@ def _weights_of_folder(folder: Path) -> list[Path]:
         ggufs = sorted(folder.glob("*.gguf"))
         hint = f"give the file itself, {ggufs[0]}" if ggufs else GIVE
         raise InputError(f"{folder} holds no model: config.json is missing; {hint}")
-    _check_architecture(config)
+    _check_config(config)
+    if (adapter := folder / "adapter_config.json").exists():
+        raise InputError(f"{adapter}: weights that are an adapter's are not read; merge it with its model first")
     files = [folder / WEIGHTS]
     if not files[0].is_file() and (index := folder / WEIGHTS_INDEX).is_file():
         names = _settings(index).get("weight_map")
         if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
             raise InputError(f"{index}: weight_map is missing; copy the file again")
+        if strange := sorted(name for name in names.values() if not _FILE_OF_WEIGHTS.fullmatch(name)):
+            raise InputError(f"{index} names {strange[0]!r}, which is no file of weights in that folder; {GIVE}")
         files = [folder / name for name in sorted(set(names.values()))]
     for file in files:
         _check_safetensors(file)
@@ -81,12 +89,26 @@ def _settings(file: Path) -> dict[str, Any]:
     return content
 
 
-def _check_architecture(config: Path) -> None:
-    """Where it says what it is; where it does not, loading shows."""
-    architectures = _settings(config).get("architectures") or []
+def _check_config(config: Path) -> None:
+    """What it says the model is, if it does (if not, loading shows), and that it loads nothing from elsewhere."""
+    settings = _settings(config)
+    _refuse_other_sources(config, settings)
+    architectures = settings.get("architectures") or []
     names = [name for name in architectures if isinstance(name, str)] if isinstance(architectures, list) else []
     if names and not any(name.endswith(GENERATES) for name in names):
         raise InputError(f"{config} describes a {names[0]}, which writes no text; {GIVE}")
+
+
+def _refuse_other_sources(config: Path, settings: dict[str, Any]) -> None:
+    for name, value in settings.items():
+        is_known = name != "transformers_weights" and (not name.endswith("_implementation") or value in IMPLEMENTATIONS)
+        if not is_known and value is not None:
+            raise InputError(
+                f"{config}: {name} names {value!r}, weights or code that are not looked at here; delete that line, if "
+                f"the model is complete without, or {GIVE}"
+            )
+        if isinstance(value, dict):
+            _refuse_other_sources(config, value)
 
 
 def _check_safetensors(file: Path) -> None:

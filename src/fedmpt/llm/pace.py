@@ -31,16 +31,16 @@ class Pace:
         self._sleep = sleep
         self._clock = clock
         self._next = float("-inf")
+        self._queue = asyncio.Lock()
         # Of its own, so that nobody's random numbers depend on the weather of the network.
         self._random = random.Random()
 
     async def turn(self) -> None:
-        """Returns when the next request may go out."""
-        now = self._clock()
-        at = max(now, self._next)
-        self._next = at + self._interval_s
-        if at > now:
-            await self._sleep(at - now)
+        """Returns when the next request may go out; who comes first goes first."""
+        async with self._queue:
+            while (wait := self._next - self._clock()) > 0:  # It may have been put off in the meantime.
+                await self._sleep(wait)
+            self._next = self._clock() + self._interval_s
 
     def wait_s(self, failures: int, asked_s: float | None) -> float:
         """Seconds to wait after so many failures of one request, 1 or more.

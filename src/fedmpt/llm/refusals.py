@@ -22,6 +22,8 @@ OPTIONAL = ("max_tokens", "temperature", "seed", "stream_options", "stream")
 """Parameters that an endpoint may do without."""
 MAX_SAID = 300
 """Characters of a service's own words in a message."""
+MIN_KEY = 8
+"""Characters of a key that say something about it."""
 
 _UNSUPPORTED = re.compile(
     r"unsupported|not supported|n[o']t support|unrecogni[sz]ed|unknown|unexpected|not permitted|not allowed|forbidden|"
@@ -126,8 +128,11 @@ class Refusals:
         return repr(clean if len(clean) <= MAX_SAID else f"{clean[:MAX_SAID]}...")
 
     def without_key(self, text: str) -> str:
-        key = self._service.key
-        return text.replace(key, "[key]") if key and len(key) >= 8 else text
+        """The text without the key, and without the start of it that is left where a text was cut."""
+        key = self._service.key or ""
+        for length in range(len(key), MIN_KEY - 1, -1):
+            text = text.replace(key[:length], "[key]")
+        return text
 
     def _key_refused(self, status: int, said: str) -> str:
         if self._service.key:
@@ -148,7 +153,7 @@ def asked_wait_s(headers: Mapping[str, str]) -> float | None:
     try:
         moment = parsedate_to_datetime(text)
         return max(0.0, (moment - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):  # No date, or one without a time zone.
+    except (ValueError, TypeError, OverflowError):  # No date, one without a time zone, or of another age.
         return None
 
 

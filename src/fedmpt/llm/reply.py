@@ -20,6 +20,8 @@ SHOWN = 80
 CUT = ("length", "max_tokens", "model_length")
 BROKEN = ("error", "insufficient_system_resource")
 """Reasons to end by which services say that they failed."""
+BLANK = b"\xef\xbb\xbf \t\r\n"
+"""What may stand before a reply: white space, and the mark of UTF-8."""
 
 
 class StrangeReplyError(Exception):
@@ -51,6 +53,7 @@ class Reply:
         self._refusals: list[str] = []
         self._usage: Mapping[str, Any] = {}
         self._is_recognised = False
+        self._has_choice = False
 
     @property
     def is_complete(self) -> bool:
@@ -60,22 +63,23 @@ class Reply:
         """All of a body, or as much of it as there is room for.
 
         Raises:
-            TransientError: if it breaks off, or is damaged.
+            TransientError: if it breaks off, is damaged, or has an end and no answer.
             StrangeReplyError: if it is something else.
             ErrorEventError: if it is an error.
         """
         chunks = self._limited(chunks)
         start = b""
         async for chunk in chunks:
-            start += chunk
-            if start.strip():
+            if start := chunk.lstrip(BLANK):
                 break
-        if start.lstrip().startswith(b"{"):
+        if start.startswith(b"{"):
             await self._read_json(start, chunks)
         else:
             await self._read_events(start, chunks)
         if not self.is_complete:
             raise TransientError(f"the answer broke off after {self._num_chars} characters")
+        if not self._has_choice:
+            raise TransientError("an end came, and no answer before it")
 
     async def _limited(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         num_bytes = 0
@@ -106,17 +110,19 @@ class Reply:
                 break
         if events.strange and not self._is_recognised:
             raise StrangeReplyError(_start(events.strange))
+        if events.strange and self.finish is None:  # Some servers put errors there, and end as if all were well.
+            raise TransientError(f"the answer was interrupted by {_start(events.strange)}")
 
-    def _hear(self, events: Iterable[str]) -> None:
-        for data in events:
+    def _hear(self, events: Iterable[tuple[str, str]]) -> None:
+        for name, data in events:
             self.is_done = self.is_done or data.strip() == "[DONE]"
             if data.strip() and not self.is_done:
-                self._take(_parsed(data))
+                self._take(_parsed(data), is_error=name == "error")
 
-    def _take(self, event: Any) -> None:
+    def _take(self, event: Any, *, is_error: bool = False) -> None:
         if not isinstance(event, dict):
             raise StrangeReplyError(_start(json.dumps(event)))
-        if event.get("error") or event.get("object") == "error":
+        if is_error or event.get("error") or event.get("object") == "error":
             raise ErrorEventError(event)
         if isinstance(usage := event.get("usage"), dict):
             self._usage = usage
@@ -126,12 +132,16 @@ class Reply:
         if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
             raise StrangeReplyError(_start(json.dumps(event)))
         self._is_recognised = True
-        for choice in choices:
-            if not choice.get("index"):
+        for place, choice in enumerate(choices):
+            if choice.get("index", place) in (0, None):
                 self._take_choice(choice)
 
     def _take_choice(self, choice: Mapping[str, Any]) -> None:
-        part = choice.get("delta") or choice.get("message") or {}
+        if choice.get("error"):
+            raise ErrorEventError(choice)
+        self._has_choice = True
+        # Some services send both, and the message is then all that has been said so far.
+        part = choice.get("message" if choice.get("delta") is None else "delta") or {}
         if not isinstance(part, dict):
             raise StrangeReplyError(_start(json.dumps(choice)))
         text = _text(part.get("content"))
@@ -164,7 +174,7 @@ class Reply:
 
 
 class Events:
-    """Server-sent events as they arrive: `feed` gives the data of those that are complete.
+    """Server-sent events as they arrive: `feed` gives the name and the data of those that are complete.
 
     ``strange`` is the first line that no event stream has, empty while there is none.
     """
@@ -172,9 +182,10 @@ class Events:
     def __init__(self) -> None:
         self.strange = ""
         self._line: list[bytes] = []
+        self._name = ""
         self._data: list[str] = []
 
-    def feed(self, chunk: bytes) -> Iterator[str]:
+    def feed(self, chunk: bytes) -> Iterator[tuple[str, str]]:
         *ended, rest = chunk.split(b"\n")
         for part in ended:
             line = b"".join([*self._line, part]).removesuffix(b"\r")
@@ -182,15 +193,17 @@ class Events:
             yield from self._take(line.decode("utf-8", "replace"))
         self._line.append(rest)
 
-    def _take(self, line: str) -> Iterator[str]:
-        name, _, value = line.removeprefix("\ufeff").partition(":")
+    def _take(self, line: str) -> Iterator[tuple[str, str]]:
+        name, _, value = line.partition(":")
         if name == "data":
             self._data.append(value.removeprefix(" "))
+        elif name == "event":
+            self._name = value.strip()
         elif not line:
             if self._data:
-                yield "\n".join(self._data)
-            self._data = []
-        elif name not in ("", "event", "id", "retry"):
+                yield self._name, "\n".join(self._data)
+            self._name, self._data = "", []
+        elif name not in ("", "id", "retry"):
             self.strange = self.strange or line
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from fedmpt.files import read_json, write_atomically
@@ -30,13 +31,15 @@ class AnswerStore:
         self._identity = dict(identity)
 
     def prepare(self) -> None:
-        """Make the folder, so that nothing is asked, and paid for, that cannot be kept.
+        """Make the folder and write to it, so that nothing is asked, and paid for, that cannot be kept.
 
         Raises:
-            InputError: if it cannot be made.
+            InputError: if that fails.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=self.folder):
+                pass
         except OSError as error:
             reason = error.strerror or str(error)
             raise InputError(f"answers cannot be kept in {self.folder}: {reason}; choose another --cache") from error
@@ -54,11 +57,9 @@ class AnswerStore:
     def load(self, request: Request) -> Answer | None:
         """The answer that was kept, or None."""
         path = self.path(request)
-        if not path.is_file():
-            return None
         try:
-            stored = read_json(path)
-        except InputError:
+            stored = read_json(path) if path.is_file() else None
+        except (InputError, OSError):
             return None
         expected = {"format": FORMAT, **self._asked(request)}
         if not isinstance(stored, dict) or any(stored.get(name) != value for name, value in expected.items()):
@@ -66,7 +67,11 @@ class AnswerStore:
         return _answer(stored.get("answer"))
 
     def save(self, request: Request, answer: Answer) -> None:
-        """Keep an answer in place of what was there."""
+        """Keep an answer in place of what was there.
+
+        Raises:
+            OSError: if the disk is full, or something else than a file is there.
+        """
         value = {
             "format": FORMAT,
             **self._asked(request),
