@@ -89,6 +89,16 @@ def test_of_conditions_that_cost_the_same_the_least_used_goes() -> None:
     assert all(dropped.loss == pytest.approx(0, abs=1e-9) for dropped in found.dropped)
 
 
+def test_equal_conditions_are_too_many_even_without_tolerance() -> None:
+    parts = random_parts(num=2)
+    same = parts.predictions[:, :1].expand(-1, 2, -1).contiguous()
+    found = score_conditions(dataclasses.replace(parts, predictions=same), tolerance=0)
+    least_used = min((0, 1), key=lambda index: found.use.mean[index])
+    # Weighed by numbers that are not powers of two, the mAP differs in its last digit.
+    assert found.steps[-1].dropped == least_used
+    assert found.by_drop.kept == (1 - least_used,)
+
+
 def test_the_fewest_within_the_tolerance_are_suggested() -> None:
     # Each knows as little as the others, so that together they know more.
     parts = random_parts(least=0.3, most=0.3)

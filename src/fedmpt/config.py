@@ -177,7 +177,7 @@ class RunConfig:
                     "training": _construct(LocalTraining, rest["training"], source),
                     # Runs of before there was a choice have none stored; they took the mean.
                     "aggregation": _construct(Aggregation, rest.get("aggregation", {}), source),
-                    "method": _construct(method_class, method, source),
+                    "method": _construct(method_class, method_class.of_stored(method), source),
                 },
                 source,
             )

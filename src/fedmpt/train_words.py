@@ -20,7 +20,9 @@ def train_words(config: RunConfig) -> list[str]:
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
         else:
-            words += [f"--{flag}", *map(str, value if isinstance(value, tuple) else [value])]
+            # In one word with the flag, a text may begin with a hyphen. Several texts cannot, here and on the line.
+            given = [f"--{flag}", *map(str, value if isinstance(value, tuple) else [value])]
+            words += ["=".join(given)] if isinstance(value, str) and value.startswith("-") else given
     return words
 
 

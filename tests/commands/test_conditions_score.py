@@ -82,14 +82,16 @@ def test_training_images_are_the_default_and_a_sample_is_the_same_each_time(fini
     sample = scored(finished, "--json", "--images", 10)
     assert json.loads(sample.out)["num_images"] == 10
     assert any("a sample of 10 images" in note for note in json.loads(sample.out)["notes"])
+    assert any("was trained on these images" in note for note in found["notes"])
     assert scored(finished, "--json", "--images", 10).out == sample.out
     assert json.loads(scored(finished, "--json", "--images", 24).out)["use"] == found["use"]
 
 
 def test_the_picture_is_drawn(finished: Path, scored: Scored, tmp_path: Path) -> None:
-    outcome = scored(finished, "--plot", tmp_path / "scores.svg")
-    assert all(name in (tmp_path / "scores.svg").read_text() for name in GENERIC_CONDITIONS)
-    assert f"written to {tmp_path / 'scores.svg'}" in outcome.err
+    path = tmp_path / "new" / "scores.svg"
+    outcome = scored(finished, "--plot", path)
+    assert all(name in path.read_text() for name in GENERIC_CONDITIONS)
+    assert f"written to {path}" in outcome.err
 
 
 def test_the_suggested_command_trains_the_same_run_with_fewer_conditions(
@@ -217,5 +219,14 @@ def test_a_config_comes_back_from_its_words(method: str, start: str, tmp_path: P
         federation=dataclasses.replace(config.federation, rounds=3, participation=0.3, weighting="data"),
         aggregation=Aggregation(clip_norm=2.5),
     )
+    words = shlex.split(shlex.join([*train_words(config), "--out", str(tmp_path / "a")]))
+    assert _train_options(words).run == config
+
+
+@pytest.mark.parametrize("text", ["-a photo of", "--seed", "", ' it\'s a=b, "x" ', "-1", "None", "true"])
+def test_any_text_comes_back_from_its_words(text: str, tmp_path: Path) -> None:
+    config = preset("default", "fedmpt", data="voc:x")
+    method = dataclasses.replace(config.method, class_context_init=text)  # type: ignore[call-arg] # Of FedMPT.
+    config = dataclasses.replace(config, method=method, backbone=text or "x")
     words = shlex.split(shlex.join([*train_words(config), "--out", str(tmp_path / "a")]))
     assert _train_options(words).run == config

@@ -200,7 +200,7 @@ def test_surprise_of_triples_is_the_weakest_of_three_by_scipy() -> None:
     triples = torch.tensor(list(itertools.combinations(range(10), 3)))
     seen = torch.tensor([images_with([labels], classes) for classes in triples.tolist()])
     triples, seen = triples[seen >= 5], seen[seen >= 5]
-    ranking = module._rank_triples(count_labels(labels), triples, seen, top=1000)["surprising triple"]
+    ranking = module._rank_triples(count_labels(labels), triples, seen, [], top=1000)["surprising triple"]
     by_hand = {tuple(classes): weakest(labels, tuple(classes)) for classes in triples.tolist()}
     expected = sorted((key for key, value in by_hand.items() if value > SURPRISING), key=lambda key: -by_hand[key])
     assert ranking == expected
@@ -242,6 +242,31 @@ def test_noise_alone_makes_hardly_any_pair() -> None:
         assert len(of_kind(found, "single")) == 40
         numbers.append(len(found) - 40)
     assert np.mean(numbers) <= 1
+
+
+@pytest.mark.parametrize(("num_clients", "epsilon"), [(10, 4.0), (10, 16.0), (1, 1.0)])
+def test_noise_alone_makes_hardly_any_pair_or_triple_surprising(num_clients: int, epsilon: float) -> None:
+    random = np.random.default_rng(0)
+    labels = torch.from_numpy((random.random((20_000, 40)) < np.linspace(0.05, 0.2, 40)).astype(np.int8))
+    found = combinations_from_clients(labels.chunk(num_clients), budget=200, epsilon=epsilon, generator=random)
+    assert len(of_kind(found, "frequent pair")) > 50
+    # 780 pairs of independent classes, of which noise takes some for more.
+    assert len(of_kind(found, "surprising pair")) + len(of_kind(found, "surprising triple")) <= 2
+
+
+def test_what_is_surprising_enough_is_so_with_noise_too() -> None:
+    values = np.random.default_rng(0).random((20_000, 4)) < 0.1
+    values[:, 1] |= values[:, 0]
+    counts = count_labels(torch.from_numpy(values.astype(np.int8)))
+    noise = Noise(1.0)
+    for noises in ([], [(noise, noise.labels_change)]):
+        ranked = module._rank_pairs(counts, torch.tensor([[2, 3], [0, 1]]), noises, top=5)
+        assert ranked["surprising pair"] == [(0, 1)]
+
+
+def test_without_noise_the_cap_on_labels_means_nothing() -> None:
+    clients = [photos(300, 10)]
+    assert combinations_from_clients(clients, budget=60, max_labels=2) == combinations_from_clients(clients, budget=60)
 
 
 def test_with_little_noise_the_choice_is_almost_that_without() -> None:
@@ -299,7 +324,7 @@ def test_counts_that_were_sent_give_the_singles_and_pairs() -> None:
         ({"epsilon": -1.0}, r"epsilon is -0\.5; give a finite number"),
         ({"epsilon": math.nan}, r"epsilon is nan; give a finite number"),
         ({"epsilon": math.inf}, r"epsilon is inf; give a finite number"),
-        ({"epsilon": 1.0, "max_labels": 1}, "max_labels is 1; give at least 2"),
+        ({"epsilon": 1.0, "max_labels": 1}, "max_labels is 1; give 2 to 1000"),
     ],
 )
 def test_what_cannot_be_used_is_refused(changed: dict[str, float], message: str) -> None:

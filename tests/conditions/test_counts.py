@@ -14,6 +14,8 @@ from torch import Tensor
 
 from fedmpt.conditions import counts as module
 from fedmpt.conditions.counts import (
+    MIN_EPSILON,
+    MOST_LABELS,
     LabelCounts,
     Noise,
     association,
@@ -115,8 +117,23 @@ def test_an_epsilon_that_protects_nothing_or_everything_is_refused(epsilon: floa
 
 @pytest.mark.parametrize("max_labels", [1, 0, -3])
 def test_a_cap_that_leaves_no_pair_is_refused(max_labels: int) -> None:
-    with pytest.raises(InputError, match=rf"max_labels is {max_labels}; give at least 2"):
+    with pytest.raises(InputError, match=rf"max_labels is {max_labels}; give 2 to 1000"):
         Noise(1, max_labels)
+
+
+@pytest.mark.parametrize("max_labels", [1001, 10**7, 10**200, 10**400])
+def test_a_cap_whose_noise_no_number_holds_is_refused(max_labels: int) -> None:
+    """Noise of more than 2^63 images would be drawn as the same number each time: as none."""
+    with pytest.raises(InputError, match=r"max_labels is .*; give 2 to 1000"):
+        Noise(1e-6, max_labels)
+
+
+def test_the_most_noise_that_can_be_asked_for_can_be_drawn_and_has_a_margin() -> None:
+    noise = Noise(MIN_EPSILON, MOST_LABELS)
+    drawn = noise.draw(100, noise.labels_change)
+    assert len(set(drawn.tolist())) == 100
+    assert (np.abs(drawn) < 2**50).all()
+    assert 0 < noise_margin([(noise, noise.labels_change)] * 1000, 10**6) < 2**60
 
 
 def change(one: LabelCounts, other: LabelCounts) -> int:

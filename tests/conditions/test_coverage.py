@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from fedmpt.conditions.coverage import Shared, coverage, singular, spread, stem, words_of
+from fedmpt.conditions.coverage import Shared, coverage, spread
 from fedmpt.conditions.record import Condition, ConditionSet
 
 CONDITIONS = (
@@ -63,38 +61,6 @@ def test_examples_of_uncovered_sentences_are_few_and_from_all_over() -> None:
     found = coverage(described(*(f"Word{number}." for number in range(100))))
     assert found is not None
     assert found.uncovered == ("Word0.", "Word20.", "Word40.", "Word60.", "Word80.")
-
-
-@pytest.mark.parametrize(
-    ("plural", "word"),
-    [
-        *[("dogs", "dog"), ("boxes", "box"), ("benches", "bench"), ("glasses", "glass"), ("berries", "berry")],
-        *[("houses", "house"), ("buses", "bus"), ("people", "person"), ("leaves", "leaf"), ("bus", "bus")],
-        *[("grass", "grass"), ("tennis", "tennis"), ("gas", "gas"), ("ties", "tie"), ("pies", "pie")],
-    ],
-)
-def test_the_singular_of_a_word(plural: str, word: str) -> None:
-    assert singular(plural) == word
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        *[("stand", "standing"), ("sit", "sitting"), ("ride", "riding"), ("shade", "shaded"), ("light", "lighting")],
-        *[("park", "parked"), ("fall", "falling"), ("dress", "dressed"), ("stop", "stopped"), ("close", "closed")],
-    ],
-)
-def test_forms_of_a_word_have_one_stem(words: tuple[str, str]) -> None:
-    assert len(set(map(stem, words))) == 1
-
-
-@pytest.mark.parametrize("word", ["string", "wing", "red", "bed", "evening", "spring", "during", "thing"])
-def test_words_that_only_end_so_are_left_alone(word: str) -> None:
-    assert stem(word) == word
-
-
-def test_words_are_split_at_all_that_is_no_letter_or_digit() -> None:
-    assert words_of("A dog's close-up, 2 CAFÉS_a!") == ("a", "dog", "s", "close", "up", "2", "café", "a")
 
 
 def test_a_sample_is_spread_and_no_larger_than_the_list() -> None:

@@ -12,6 +12,7 @@ import pytest
 from fedmpt.conditions.loose_json import MAX_DEPTH, MAX_VALUES, Found, LooseJSONError, find_values
 from fedmpt.conditions.reading import (
     MAX_CHARACTERS,
+    MAX_LINE,
     NumberedReader,
     cleaned,
     listed_items,
@@ -99,6 +100,9 @@ def test_brackets_that_are_no_json_are_passed_over() -> None:
         ("[" + "1," * (MAX_VALUES + 1) + "1]", f"more than {MAX_VALUES} values"),
         ("[@" * (MAX_VALUES + 1), "values"),
         ("{" * (MAX_VALUES + 1), "values"),
+        ("['" * 190_000 + "', and so on", "too many brackets"),
+        ("[/*" * 130_000 + "*/ and so on", "too many brackets"),
+        ("[#" * 190_000 + "\nand so on", "too many brackets"),
     ],
 )
 def test_json_that_may_do_harm_is_refused(text: str, reason: str) -> None:
@@ -212,6 +216,12 @@ def test_what_one_answer_lacks_the_next_may_give() -> None:
 )
 def test_texts_are_cleaned_to_one_line(text: str, line: str) -> None:
     assert cleaned(text) == line
+
+
+def test_of_a_long_text_the_beginning_is_read() -> None:
+    """Marks that stand in the wrong order are put into the right one in a time that grows with their square."""
+    assert len(cleaned("a" + "\u0300\u0327" * 100_000)) <= MAX_LINE
+    assert len(cleaned("a" * 100_000)) == MAX_LINE
 
 
 def test_what_is_quoted_is_one_short_json_string() -> None:

@@ -10,6 +10,7 @@ from scripted import CLASSES, CONDITIONS, objects_in, sentences_for
 
 from fedmpt.conditions.naming import NameRules, normal_name, overlapping
 from fedmpt.conditions.options import CANDIDATE_TOKENS, GenerateOptions, tokens_of
+from fedmpt.conditions.reading import MAX_LINE
 from fedmpt.conditions.record import Condition, Described
 from fedmpt.conditions.summarise import (
     ConditionReader,
@@ -158,6 +159,22 @@ def test_what_is_good_stays_and_only_the_rest_is_asked_for() -> None:
         asking.read(answer({"name": "place"}, {"name": "light"}))
     assert [each.name for each in asking.read(answer({"name": "season"}))] == ["place", "light", "season"]
     assert list(asking.wrong) == ["places", "cat pose", "a:b ignore"]
+
+
+def test_no_more_are_kept_than_were_asked_for() -> None:
+    """Each is compared with all that are kept: of thousands, that takes minutes."""
+    asking = reader(2)
+    names = [f"{chr(97 + number % 26)}x {chr(97 + number // 26)}y" for number in range(600)]
+    assert len(asking.read(answer(*({"name": name} for name in names)))) == 2
+    assert len(asking.good) == 2
+
+
+@pytest.mark.parametrize("filling", ["*", " ", "-"])
+def test_long_texts_without_a_colon_are_cut(filling: str) -> None:
+    text = "a" + filling * 20_000 + "b: c"
+    (found,) = proposed_in(Answer(json.dumps([text])))
+    assert len(found.name) <= MAX_LINE
+    assert found.description in ("", "c")
 
 
 def test_a_part_may_propose_fewer() -> None:

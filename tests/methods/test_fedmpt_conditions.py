@@ -107,6 +107,22 @@ def test_configs_of_before_sets_have_no_hash_and_are_read() -> None:
     assert RunConfig.from_json(words, source="here") == preset("default", "fedmpt", "voc:x")
 
 
+def test_runs_of_before_there_was_a_choice_of_rates_go_on_with_the_rates_they_had() -> None:
+    words = preset("default", "fedmpt", "voc:x").to_json()
+    del words["method"]["scale_rates"]
+    assert RunConfig.from_json(words, source="here").method == FedMPTConfig(scale_rates=False)
+
+
+@pytest.mark.parametrize("name", ["generic", "day/night", "fog.json", "pose"])
+def test_the_only_name_of_a_run_of_before_sets_stays_a_name(name: str) -> None:
+    words = preset("default", "fedmpt", "voc:x").to_json()
+    words["method"]["conditions"] = [name]
+    del words["method"]["scale_rates"], words["method"]["conditions_hash"]
+    found = RunConfig.from_json(words, source="here").method.resolved()
+    assert isinstance(found, FedMPTConfig)
+    assert found.conditions == (name,)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_config_is_resolved_at_its_defaults(name: str) -> None:
     assert METHODS[name]().resolved() == METHODS[name]()

@@ -55,6 +55,24 @@ def test_a_condition_takes_the_same_step_whatever_the_number_of_others(backbone:
     torch.testing.assert_close(steps[1] * (1 if scale_rates else 3), steps[0], rtol=1e-3, atol=1e-9)
 
 
+def test_several_steps_with_momentum_and_gate_are_the_same_too(backbone: Backbone) -> None:
+    moved = []
+    for conditions in (("dog",), ("dog", "the pose", "a cat")):
+        method = build(replace(PLAIN, conditions=conditions, condition_prompts=False, gate=True), backbone)
+        with torch.no_grad():
+            method.adapter_down.fill_(0.02)
+            method.adapter_up.fill_(0.01)
+        optimizer = method.optimizer(learning_rate=0.1, momentum=0.9, weight_decay=0.0)
+        batch = whole(images(method, backbone))
+        for _ in range(5):
+            optimizer.zero_grad()
+            method.loss(batch).backward()
+            optimizer.step()
+        moved.append((method.adapter_up[0].detach() - 0.01, method.class_context.detach()))
+    assert moved[0][0].abs().max() > 1e-6
+    torch.testing.assert_close(moved[1], moved[0], rtol=1e-3, atol=1e-7)
+
+
 def test_paper_values_are_the_papers() -> None:
     paper = FedMPTConfig.paper()
     assert (paper.entropy, paper.patch_temperature, paper.rank) == (0.2, 4.0, 32)

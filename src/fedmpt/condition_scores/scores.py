@@ -23,8 +23,9 @@ By = Literal["drop", "gate"]
 NUM_RESAMPLES, SEED = 200, 0
 """Resamples of the images behind each interval, and their seed."""
 
-# An effective number of 3 that rounding made 3.0000001 is 3.
+# An effective number of 3 that rounding made 3.0000001 is 3. Equal conditions have mAPs that differ by 1e-14.
 _ROUNDING = 1e-4
+_POINTS_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,8 @@ def score_conditions(parts: ConditionParts, *, tolerance: float = 0.2, has_gate:
     full, use = mixtures.scores(everything), gate_use(parts.gate)
     steps = _eliminate(mixtures, use.mean)
     # The last that is near enough: mAP may rise and fall on the way down.
-    by_drop = [Suggestion(step.kept, step.mAP) for step in steps if step.mAP >= full.mAP - tolerance][-1]
+    least = full.mAP - tolerance - _POINTS_ROUNDING
+    by_drop = [Suggestion(step.kept, step.mAP) for step in steps if step.mAP >= least][-1]
     most_used = _most_used(use)
     return ConditionScores(
         parts=parts,
@@ -211,7 +213,8 @@ def _eliminate(mixtures: _Mixtures, use: Sequence[float]) -> tuple[Step, ...]:
     steps = [Step(kept, None, mixtures.scores(kept).mAP)]
     while len(kept) > 1:
         found = {index: mixtures.scores(_without(kept, index)).mAP for index in kept}
-        least = max(kept, key=lambda index: (found[index], -use[index]))
+        best = max(found.values()) - _POINTS_ROUNDING
+        least = min((index for index in kept if found[index] >= best), key=lambda index: use[index])
         kept = _without(kept, least)
         steps.append(Step(kept, least, found[least]))
     return tuple(steps)

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fedmpt.backbone.text_tower import TextTower
-from fedmpt.conditions.coverage import Coverage, coverage, words_of
+from fedmpt.conditions.coverage import Coverage, coverage
 from fedmpt.conditions.overlap import PHRASE, Overlap, classes_for, overlap
 from fedmpt.conditions.record import ConditionSet
+from fedmpt.conditions.words import runs_of, words_of
 from fedmpt.prompts import token_ids
 from fedmpt.types import Backbone, Tokenizer
 
@@ -96,9 +97,8 @@ def class_words(names: Sequence[str], class_names: Sequence[str]) -> dict[str, t
         by_words.setdefault(words_of(class_name), []).append(class_name)
     found = {}
     for name in names:
-        words = words_of(name)
-        parts = {words[i:j]: None for i in range(len(words)) for j in range(i + 1, len(words) + 1)}
-        if classes := tuple(class_name for part in parts for class_name in by_words.get(part, ())):
+        runs = dict.fromkeys(runs_of(words_of(name)))
+        if classes := tuple(class_name for run in runs for class_name in by_words.get(run, ())):
             found[name] = classes
     return found
 

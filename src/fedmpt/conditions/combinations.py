@@ -10,7 +10,8 @@ So they are taken from labels, or, without data, drawn evenly [ours]. At most ``
 
 A pair is surprising as `fedmpt.conditions.counts.association` has it. A triple is as surprising as the weakest of its
 three associations of two classes within the images of the third: then none of its pairs, through a class that they
-share, explains why all three occur together. From the chance of 1 in 1,000 on it counts as surprising at all.
+share, explains why all three occur together. From the chance of 1 in 1,000 on it counts as surprising at all. Counts
+with noise are taken for lower by what noise alone exceeds as rarely, or it would make pairs surprising.
 
 Equal ones are taken in the order of their class indices, so the order of clients and of images changes nothing.
 """
@@ -45,7 +46,8 @@ SHARES = {"frequent pair": 3, "surprising pair": 3, "frequent triple": 2, "surpr
 DRAWN_TRIPLES = 4
 """Tenths of the same that are triples where combinations are drawn; the rest are pairs."""
 SURPRISING = 10.83
-"""What G^2 of independent classes exceeds once in 1,000 times (chi-square, one degree of freedom)."""
+"""What G^2 of independent classes exceeds once in `ODDS` times (chi-square, one degree of freedom)."""
+ODDS = 1000
 MAX_TRIPLES = 20_000
 """Triples that clients are asked to count, those first whose rarest pair is the most frequent."""
 MAX_PAIRS = 200_000
@@ -53,6 +55,8 @@ MAX_PAIRS = 200_000
 
 Ranking = list[tuple[int, ...]]
 """Combinations, the best first."""
+Noises = Sequence[tuple[Noise, int]]
+"""What is in sums, as `noise_margin` takes it: the noise of each client that added some, and what one image changes."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ def combinations_from_clients(
 
     With ``epsilon``, half of it goes to each question, or all to the first if ``max_labels`` is 2 and so leaves no
     triples. Everything is then chosen by the noisy sums, and ``min_images`` must be exceeded by what noise alone would
-    reach about once among all sums.
+    reach about once among all sums. So about one pair and one triple that are rarer may be chosen: noise protects them.
 
     Args:
         clients: labels, one tensor a client.
@@ -101,18 +105,19 @@ def combinations_from_clients(
     _check_positive(budget=budget, min_images=min_images)
     if not clients:
         raise InputError("no clients, so no labels to take combinations from; give some, or draw them from the classes")
-    questions = 2 if max_labels > 2 else 1
+    questions = 2 if epsilon is None or max_labels > 2 else 1
     noise = None if epsilon is None else Noise(epsilon / questions, max_labels, generator)
     counts = sum_counts(count_labels(labels, noise=noise) for labels in clients)
-    noises = [noise] * len(clients) if noise else []
-    at_least = _least(min_images, [(each, each.labels_change) for each in noises], counts.pairs.numel() // 2)
+    noises = [(noise, noise.labels_change)] * len(clients) if noise else []
+    at_least = _least(min_images, noises, counts.pairs.numel() // 2)
     pairs = _frequent_pairs(counts, at_least)
-    rankings = _rank_pairs(counts, pairs, top=budget)
+    rankings = _rank_pairs(counts, pairs, noises, top=budget)
     triples = _candidate_triples(pairs)
     if len(triples) and questions == 2:
         seen = torch.stack([count_triples(labels, triples, noise=noise) for labels in clients]).sum(0)
-        often = seen >= _least(min_images, [(each, each.triples_change) for each in noises], len(triples))
-        rankings |= _rank_triples(counts, triples[often], seen[often], top=budget)
+        noises = [(noise, noise.triples_change)] * len(clients) if noise else []
+        often = seen >= _least(min_images, noises, len(triples))
+        rankings |= _rank_triples(counts, triples[often], seen[often], noises, top=budget)
     return _choose(counts, rankings, at_least, budget)
 
 
@@ -132,8 +137,10 @@ def combinations_from_counts(
     """
     _check_positive(budget=budget, min_images=min_images)
     counts = sum_counts(parts)
-    at_least = _least(min_images, [(each, each.labels_change) for each in noises], counts.pairs.numel() // 2)
-    return _choose(counts, _rank_pairs(counts, _frequent_pairs(counts, at_least), top=budget), at_least, budget)
+    changes = [(each, each.labels_change) for each in noises]
+    at_least = _least(min_images, changes, counts.pairs.numel() // 2)
+    rankings = _rank_pairs(counts, _frequent_pairs(counts, at_least), changes, top=budget)
+    return _choose(counts, rankings, at_least, budget)
 
 
 def combinations_from_classes(num_classes: int, *, budget: int, seed: int = 0) -> tuple[Combination, ...]:
@@ -183,9 +190,14 @@ def _half(budget: int) -> int:
     return (budget + 1) // 2
 
 
-def _least(min_images: int, noises: Sequence[tuple[Noise, int]], num_counts: int) -> int:
+def _least(min_images: int, noises: Noises, num_counts: int) -> int:
     """What a sum of counts has to reach."""
     return min_images + math.ceil(noise_margin(noises, num_counts))
+
+
+def _surely(sums: Int64[Tensor, "n"], noises: Noises) -> Int64[Tensor, "n"]:
+    """Sums without what may be noise: noise makes each too high once in `ODDS` times at most."""
+    return sums - math.ceil(noise_margin(noises, ODDS))
 
 
 def _frequent_pairs(counts: LabelCounts, at_least: int) -> Int64[Tensor, "n 2"]:
@@ -198,20 +210,20 @@ def _of_pairs(counts: LabelCounts, pairs: Int64[Tensor, "n 2"]) -> Int64[Tensor,
     return counts.pairs[pairs[:, 0], pairs[:, 1]]
 
 
-def _rank_pairs(counts: LabelCounts, pairs: Int64[Tensor, "n 2"], *, top: int) -> dict[str, Ranking]:
-    both, singles = _of_pairs(counts, pairs), counts.singles
+def _rank_pairs(counts: LabelCounts, pairs: Int64[Tensor, "n 2"], noises: Noises, *, top: int) -> dict[str, Ranking]:
+    both, singles = _surely(_of_pairs(counts, pairs), noises), counts.singles
     total = torch.full_like(both, counts.num_images)
     surprise = association(both, singles[pairs[:, 0]], singles[pairs[:, 1]], total)
     return {"frequent pair": _ranking(pairs[:top]), "surprising pair": _surprising(pairs, surprise, top)}
 
 
 def _rank_triples(
-    counts: LabelCounts, triples: Int64[Tensor, "n 3"], seen: Int64[Tensor, "n"], *, top: int
+    counts: LabelCounts, triples: Int64[Tensor, "n 3"], seen: Int64[Tensor, "n"], noises: Noises, *, top: int
 ) -> dict[str, Ranking]:
-    within = []
+    within, surely = [], _surely(seen, noises)
     for a, b, c in ((0, 1, 2), (0, 2, 1), (1, 2, 0)):  # a and b, in the images of c
         first, second = _of_pairs(counts, triples[:, [a, c]]), _of_pairs(counts, triples[:, [b, c]])
-        within.append(association(seen, first, second, counts.singles[triples[:, c]]))
+        within.append(association(surely, first, second, counts.singles[triples[:, c]]))
     by_number = torch.sort(seen, descending=True, stable=True).indices[:top]
     surprise = torch.stack(within).amin(0)
     return {"frequent triple": _ranking(triples[by_number]), "surprising triple": _surprising(triples, surprise, top)}

@@ -10,9 +10,11 @@ just this pair, which may be enough to point at a person. Only with secure aggre
 it see no more than sums.
 
 With `Noise`, each question is epsilon-differentially private at the level of images: for any one image of a client,
-whatever the client sends is at most exp(epsilon) times as likely as it would be without that image. This holds against
-everybody, the server first, and whatever they know otherwise. Two questions add up. It protects labels of one image:
+whatever the client sends is at most exp(epsilon) times as likely, and at least exp(-epsilon) times, as it would be
+without that image. This holds against everybody, the server first, and whatever they know otherwise. Two questions add
+up. It protects labels of one image:
 
+- other labels in its place count as two images, one gone and one added;
 - m images of the same person are protected together by m times epsilon only;
 - not that a client takes part, nor anything that it sends elsewhere: what is trained later needs protection of its own;
 - the pictures themselves never leave a client, so nothing is said of them here.
@@ -44,6 +46,8 @@ DENSE = 1 / 128
 """From this share of all pairs on, in the mean over images, multiplying matrices is faster than listing pairs."""
 MIN_EPSILON = 1e-6
 """With less, noise would be larger than any data set."""
+MOST_LABELS = 1000
+"""Of `Noise`. With many more, noise would be larger than any number that is counted with."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Noise:
 
     Attributes:
         epsilon: of this question; those of several questions add up.
-        max_labels: classes of an image that are counted at most, at least 2. More need more noise.
+        max_labels: classes of an image that are counted at most, 2 to 1,000. More need more noise.
         generator: for tests only: what somebody can draw again, they can take off again.
 
     Raises:
@@ -66,8 +70,9 @@ class Noise:
     def __post_init__(self) -> None:
         if not MIN_EPSILON <= self.epsilon < math.inf:  # True of NaN as well.
             raise InputError(f"epsilon is {self.epsilon}; give a finite number of at least {MIN_EPSILON}, such as 1")
-        if self.max_labels < 2:
-            raise InputError(f"max_labels is {self.max_labels}; give at least 2, as pairs of classes are counted")
+        if not 2 <= self.max_labels <= MOST_LABELS:
+            given = self.max_labels if self.max_labels < 2 else "too large"  # Of any number of digits.
+            raise InputError(f"max_labels is {given}; give 2 to {MOST_LABELS}, as pairs of classes are counted")
 
     @property
     def labels_change(self) -> int:

@@ -1,38 +1,22 @@
 """Which sentences speak of which condition, counted by words.
 
-A word of a sentence counts for a condition if it is one of its cues or a word of its name. Words are compared in lower
-case and without endings: plurals (boxes, berries), -ing and -ed (standing, shaded), and a final e. That is no grammar:
-"parked" and "park" become one. So a word that is some condition's cue as it stands, but for the plural, counts for the
-conditions that have it so, and endings are dropped from other words only. Cues of several words count as a phrase.
+A word of a sentence counts for a condition if it is one of its cues or a word of its name, by its stem
+(`fedmpt.conditions.words`). But a word that is some condition's cue as it stands, but for the plural, counts for the
+conditions that have it so. Cues of several words count as a phrase.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
 
 from fedmpt.conditions.record import ConditionSet, sentences_of
+from fedmpt.conditions.words import IDLE_WORDS, stem, words_of
 
 NUM_EXAMPLES = 5
 """Of sentences that no condition covers."""
-IDLE_WORDS = (
-    *("a", "an", "and", "as", "at", "by", "for", "from", "in", "is", "of", "on", "or", "the", "to", "with"),
-    *("image", "object", "photo", "picture", "scene", "thing", "type"),
-)
-"""Words of a name that say nothing of what it is about."""
-
-_WORD = re.compile(r"[^\W_]+")
-_IRREGULAR = dict(
-    pair.split(":")
-    for pair in (
-        *("buses:bus", "children:child", "feet:foot", "geese:goose", "knives:knife", "leaves:leaf", "men:man"),
-        *("mice:mouse", "people:person", "shelves:shelf", "teeth:tooth", "women:woman"),
-    )
-)
-_NO_VERBS = frozenset(("evening", "morning", "ceiling", "during", "anything", "everything", "nothing", "something"))
 
 
 @dataclass(frozen=True)
@@ -96,32 +80,6 @@ def spread(items: Sequence[str], num: int) -> tuple[str, ...]:
     """At most ``num`` items in their order, the same each time and from all over the list."""
     num = min(num, len(items))
     return tuple(items[index * len(items) // num] for index in range(num))
-
-
-def words_of(text: str) -> tuple[str, ...]:
-    """The words of a text in lower case, each in the singular."""
-    return tuple(singular(word) for word in _WORD.findall(text.casefold()))
-
-
-def singular(word: str) -> str:
-    """A lower-case word without the ending of its plural: berries, boxes, dogs. Short words are left as they are."""
-    if word in _IRREGULAR:
-        return _IRREGULAR[word]
-    if len(word) <= 3 or word.endswith(("ss", "us", "is")) or not word.endswith("s"):
-        return word
-    if word.endswith("ies") and len(word) > 4:
-        return word[:-3] + "y"
-    return word[:-2] if word.endswith(("ches", "shes", "sses", "xes")) else word[:-1]
-
-
-def stem(word: str) -> str:
-    """A singular word without -ing or -ed, if three letters with a vowel stay, and without a final e."""
-    for ending in ("ing", "ed"):
-        rest = word.removesuffix(ending)
-        if rest != word and len(rest) >= 3 and re.search("[aeiouy]", rest) and word not in _NO_VERBS:
-            is_doubled = rest[-1] == rest[-2] and rest[-1] not in "aeiouls"
-            return rest[:-1] if is_doubled else rest
-    return word[:-1] if word.endswith("e") and len(word) > 3 else word
 
 
 class _Cue(NamedTuple):

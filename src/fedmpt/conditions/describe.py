@@ -10,9 +10,9 @@ import json
 from collections.abc import Sequence
 from string import Template
 
-from fedmpt.conditions.coverage import stem, words_of
 from fedmpt.conditions.options import GenerateOptions, request
 from fedmpt.conditions.reading import NumberedReader, cleaned, form
+from fedmpt.conditions.words import stem, words_of
 from fedmpt.llm.asking import Question
 
 MIN_SENTENCE, MAX_SENTENCE = 3, 200

@@ -12,7 +12,6 @@ from pathlib import Path
 from string import Template
 
 from fedmpt.conditions.attributes import AttributeList
-from fedmpt.conditions.coverage import words_of
 from fedmpt.conditions.describe import SYSTEM, in_json
 from fedmpt.conditions.document import FORMAT, MAX_BYTES, is_text
 from fedmpt.conditions.naming import COMMON_WORDS
@@ -20,6 +19,7 @@ from fedmpt.conditions.options import AttributeOptions, request
 from fedmpt.conditions.pipeline import check_classes, provenance_of
 from fedmpt.conditions.reading import NumberedReader, cleaned, form
 from fedmpt.conditions.stages import MAX_REASON, REMEDY
+from fedmpt.conditions.words import runs_of, words_of
 from fedmpt.files import write_atomically
 from fedmpt.llm.asking import Asker, Question, Unusable
 from fedmpt.llm.model import Request
@@ -177,4 +177,4 @@ def _request(class_names: Sequence[str], options: AttributeOptions, *, label: st
 
 def _names_any(words: tuple[str, ...], names: frozenset[tuple[str, ...]]) -> bool:
     """Whether one of these names, given by their words, stands among the words."""
-    return any(words[start:end] in names for start in range(len(words)) for end in range(start + 1, len(words) + 1))
+    return any(run in names for run in runs_of(words))

@@ -16,6 +16,10 @@ MAX_DEPTH = 12
 MAX_VALUES = 20_000
 """In one text, those that were read in vain included. Answers need hundreds."""
 
+MAX_VAIN = 2_000_000
+"""Characters that were read in vain. A text that begins anew at every bracket would be read as often as it has some."""
+
+_OPENING = re.compile(r"[{\[]")
 _SPACE = re.compile(r"(?:\s+|//[^\n]*|#[^\n]*|/\*.*?(?:\*/|\Z))*+", re.DOTALL)
 _DOUBLE = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL)
 # An apostrophe ends a text only where the JSON could go on: 'the dog's bowl'.
@@ -56,30 +60,36 @@ def find_values(text: str) -> list[Found]:
     Raises:
         LooseJSONError: if there is too much of it, nested too deep, or an object has a key twice.
     """
-    found, position, reader = [], 0, _Reader(text)
-    while start := re.compile(r"[{\[]").search(text, position):
+    found, position, reader, in_vain = [], 0, _Reader(text), 0
+    while start := _OPENING.search(text, position):
         try:
             value, position = reader.read(start.start())
         except _MismatchError:
             position = start.end()
+            in_vain += reader.at - position
+            if in_vain > MAX_VAIN:
+                raise LooseJSONError("it has too many brackets that begin no JSON") from None
         else:
             found.append(Found(value, not reader.cut))
     return found
 
 
 class _Reader:
-    """Reads values of a text by recursive descent; ``cut`` says whether the last one ended with the text."""
+    """Reads values of a text by recursive descent.
+
+    ``cut`` says whether the last one ended with the text, ``at`` how far reading came.
+    """
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.cut = False
-        self._at = 0
+        self.at = 0
         self._values = 0
 
     def read(self, start: int) -> tuple[Any, int]:
         """The value that begins at ``start``, and where it ends."""
-        self._at, self.cut = start, False
-        return self._value(depth=1), self._at
+        self.at, self.cut = start, False
+        return self._value(depth=1), self.at
 
     def _value(self, depth: int) -> Any:
         self._values += 1
@@ -89,24 +99,24 @@ class _Reader:
             raise LooseJSONError(f"it is nested more than {MAX_DEPTH} deep")
         character = self._next()
         if character in ("{", "["):
-            self._at += 1
+            self.at += 1
             return self._object(depth) if character == "{" else self._list(depth)
         return self._scalar(character)
 
     def _scalar(self, character: str) -> Any:
         """A text, None for what says nothing, or `_CUT`."""
         if character in _QUOTED:
-            if match := _QUOTED[character].match(self.text, self._at):
-                self._at = match.end()
+            if match := _QUOTED[character].match(self.text, self.at):
+                self.at = match.end()
                 return _unescaped(match.group(1))
             return self._end()
-        if match := _NOTHING.match(self.text, self._at):
-            self._at = match.end()
+        if match := _NOTHING.match(self.text, self.at):
+            self.at = match.end()
             return None
-        if match := _NUMBER.match(self.text, self._at):
-            self._at = match.end()
-            return self._end() if self._at == len(self.text) else match.group()
-        if not character or (len(self.text) - self._at < len("false") and self.text[self._at :].isalpha()):
+        if match := _NUMBER.match(self.text, self.at):
+            self.at = match.end()
+            return self._end() if self.at == len(self.text) else match.group()
+        if not character or (len(self.text) - self.at < len("false") and self.text[self.at :].isalpha()):
             return self._end()
         raise _MismatchError
 
@@ -118,14 +128,14 @@ class _Reader:
                 items.append(item)
             if not self._goes_on("]"):
                 return items
-        self._at += 1
+        self.at += 1
         return items
 
     def _object(self, depth: int) -> dict[str, Any]:
         pairs: dict[str, Any] = {}
         while self._next() != "}":
-            if match := _ELLIPSIS.match(self.text, self._at):
-                self._at = match.end()
+            if match := _ELLIPSIS.match(self.text, self.at):
+                self.at = match.end()
                 if self._goes_on("}"):
                     continue
                 return pairs
@@ -134,7 +144,7 @@ class _Reader:
                 return pairs
             if self._next() not in (":", ""):
                 raise _MismatchError
-            self._at += 1
+            self.at += 1
             value = self._value(depth + 1)
             if key in pairs:
                 raise LooseJSONError(f"the key {key[:40]!r} stands twice in one object")
@@ -142,12 +152,12 @@ class _Reader:
                 pairs[key] = value
             if not self._goes_on("}"):
                 return pairs
-        self._at += 1
+        self.at += 1
         return pairs
 
     def _key(self) -> Any:
-        if match := _BARE_KEY.match(self.text, self._at):
-            self._at = match.end()
+        if match := _BARE_KEY.match(self.text, self.at):
+            self.at = match.end()
             return match.group()
         if self._next() not in ("", *_QUOTED):
             raise _MismatchError
@@ -159,7 +169,7 @@ class _Reader:
             return False
         character = self._next()
         if character == ",":
-            self._at += 1
+            self.at += 1
         elif character != closing:
             if character:
                 raise _MismatchError
@@ -176,13 +186,13 @@ class _Reader:
 
     def _next(self) -> str:
         """The next character that is no space or comment, empty at the end."""
-        match = _SPACE.match(self.text, self._at)
+        match = _SPACE.match(self.text, self.at)
         assert match
-        self._at = match.end()
-        return self.text[self._at : self._at + 1]
+        self.at = match.end()
+        return self.text[self.at : self.at + 1]
 
     def _end(self) -> object:
-        self.cut, self._at = True, len(self.text)
+        self.cut, self.at = True, len(self.text)
         return _CUT
 
 

@@ -6,8 +6,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from fedmpt.conditions.coverage import IDLE_WORDS, words_of
 from fedmpt.conditions.reading import cleaned, quoted
+from fedmpt.conditions.words import IDLE_WORDS, runs_of, words_of
 
 MAX_WORDS, MAX_NAME = 4, 40
 """Words and characters of a name."""
@@ -71,11 +71,9 @@ class NameRules:
     def class_in(self, name: str) -> str | None:
         """A class whose name, or whose own word, stands in this name."""
         words = words_of(name)
-        for start in range(len(words)):
-            for end in range(start + 1, len(words) + 1):
-                if (found := self._classes.get(words[start:end])) is not None:
-                    return found
-        return next((self._words[word] for word in words if word in self._words), None)
+        whole = (self._classes[run] for run in runs_of(words) if run in self._classes)
+        parts = (self._words[word] for word in words if word in self._words)
+        return next(whole, None) or next(parts, None)
 
 
 def overlapping(name: str, others: Sequence[str]) -> str | None:

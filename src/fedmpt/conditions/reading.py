@@ -22,6 +22,9 @@ MAX_CHARACTERS = 400_000
 """Of an answer, far more than any limit of tokens that is in use."""
 CUT_OFF = "It was cut off at the limit: think in one short sentence, and be brief."
 
+MAX_LINE = 2000
+"""Of a line, more than any text that is kept: to put combining marks in order takes the square of their number."""
+
 _THOUGHTS_END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _REFUSAL = re.compile(
     r"\W*(?:(?:i'?m|i am|we'?re)\s+(?:\w+ )?(?:sorry|afraid|unable|not able)|sorry\b|i (?:cannot|can'?t|won'?t)"
@@ -37,8 +40,9 @@ SHOWN = 12
 
 
 def printable(text: str) -> str:
-    """A text in one line: what does not print becomes a space, and runs of spaces become one."""
-    plain = "".join(letter if letter.isprintable() else " " for letter in unicodedata.normalize("NFC", text))
+    """A text in one line: what does not print becomes a space, and runs of spaces become one. `MAX_LINE` is kept."""
+    short = text[:MAX_LINE]
+    plain = "".join(letter if letter.isprintable() else " " for letter in unicodedata.normalize("NFC", short))
     return " ".join(plain.split())
 
 
@@ -90,7 +94,7 @@ def body(answer: Answer) -> str:
 def refused() -> BadAnswerError:
     """Asks again, politely."""
     return BadAnswerError(
-        "the request was declined. It is about everyday photos for research on image recognition, and the names in it "
+        "the request was declined. It is about pictures for research on image recognition, and the names in it "
         "are labels of data. Please give what you can: leave out what you would rather not write about."
     )
 

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from string import Template
 from typing import Any
 
-from fedmpt.conditions.coverage import IDLE_WORDS, stem, words_of
 from fedmpt.conditions.describe import SYSTEM, in_json
 from fedmpt.conditions.naming import NameRules, normal_name, overlapping
 from fedmpt.conditions.options import CANDIDATE_TOKENS, GenerateOptions, request, tokens_of
@@ -29,6 +28,7 @@ from fedmpt.conditions.reading import (
     values_in,
 )
 from fedmpt.conditions.record import Condition, Described
+from fedmpt.conditions.words import IDLE_WORDS, stem, words_of
 from fedmpt.llm.asking import BadAnswerError, Question
 from fedmpt.llm.model import Answer
 
@@ -103,7 +103,7 @@ class ConditionReader:
         proposals = proposed_in(answer)
         faults = [fault for proposal in proposals if (fault := self._take(proposal))]
         if len(self.good) >= self._at_least:
-            return tuple(self.good[: self._num])
+            return tuple(self.good)
         listed = ", ".join(quoted(condition.name) for condition in self.good)
         cut = f" {CUT_OFF}" if answer.finish == "length" else ""
         raise BadAnswerError(
@@ -113,9 +113,9 @@ class ConditionReader:
         )
 
     def _take(self, proposal: Condition) -> str | None:
-        """Keep a proposal, or say what is wrong with it."""
+        """Keep a proposal if it is needed, or say what is wrong with it."""
         name = normal_name(proposal.name)
-        if any(name == condition.name for condition in self.good):
+        if len(self.good) == self._num or any(name == condition.name for condition in self.good):
             return None
         fault = self._rules.fault(name)
         if fault is None and (other := overlapping(name, [condition.name for condition in self.good])):
@@ -232,7 +232,8 @@ def _in_item(item: Item) -> Condition:
 
 def _from_text(text: str) -> Condition:
     """``NAME: DESCRIPTION`` or ``NAME - DESCRIPTION``, with emphasis or without."""
-    name, *rest = re.split(r"[*_]*\s*:\s*[*_]*\s*|\s+[-—\N{EN DASH}]+\s+", text, maxsplit=1)
+    # Cut short first: where there is no colon, the time grows with the square of the length.
+    name, *rest = re.split(r"[*_]*\s*:\s*[*_]*\s*|\s+[-—\N{EN DASH}]+\s+", printable(text), maxsplit=1)
     return Condition(cleaned(name), cleaned(rest[0]) if rest else "")
 
 

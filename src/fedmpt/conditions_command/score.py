@@ -189,8 +189,9 @@ def _notes(options: ScoreOptions, run: RunConfig, method: FedMPTConfig, features
     ]
     if options.split == "test":
         notes.append("these are test images: do not choose by them and then report the test score of what was chosen")
-    if options.split == "train" and run.validation:
-        notes.append("the run held images out; --split validation scores on images it was not trained on")
+    if options.split == "train":
+        others = "--split validation has others" if run.validation else "train with --validation 0.2 to hold others out"
+        notes.append(f"the run was trained on these images, so what it knows of them by heart counts as use; {others}")
     if len(features) < len(features.split) - len(features.skipped):
         notes.append(f"a sample of {len(features):,} images, the same ones each time")
     if not method.condition_prompts:
@@ -234,10 +235,12 @@ def _write(options: ScoreOptions, scores: ConditionScores, report: Mapping[str, 
     from fedmpt.condition_scores.plot import plot_condition_scores
     from fedmpt.files import write_json
 
+    paths = [path for path in (options.out, options.plot) if path is not None]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
     if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(options.out, report)
     if options.plot is not None:
         plot_condition_scores(scores, options.plot)
-    for path in filter(None, (options.out, options.plot)):
+    for path in paths:
         console.print(f"written to {path}", markup=False)

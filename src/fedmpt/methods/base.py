@@ -47,6 +47,15 @@ class MethodConfig(ABC):
         """
         return self
 
+    @classmethod
+    def of_stored(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Options as a run stored them, with those that it had no choice of as it had them.
+
+        Only needed where an option that came later has a default that is not what runs of before did. ``options`` are
+        not checked yet.
+        """
+        return options
+
     @abstractmethod
     def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> Method:
         """The method's module, initialised by ``generator``, on the text tower's device."""

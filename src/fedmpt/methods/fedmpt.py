@@ -7,9 +7,9 @@ weighs the conditions' predictions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -74,7 +74,7 @@ class FedMPTConfig(MethodConfig):
 
     scale_rates: bool = True
     """Rates of what each condition has of its own, tokens and adapters, are for five conditions and grow with their
-    number: the mean over N conditions passes each one N-th of the gradient."""
+    number: the mean over N conditions passes each one N-th of the gradient. --weight-decay and --proximal grow too."""
     context_rate: float = 1.0
     """Factor on the learning rate for the prompts' tokens."""
     adapter_rate: float = 50.0
@@ -102,6 +102,15 @@ class FedMPTConfig(MethodConfig):
         """
         names, digest = resolved_names(self.conditions, given_hash=self.conditions_hash)
         return replace(self, conditions=names, conditions_hash=digest)
+
+    @classmethod
+    def of_stored(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Runs of before there was a choice had one rate for any number of conditions, and took no name for a set."""
+        before: dict[str, Any] = {"scale_rates": False}
+        match options:
+            case {"conditions": [str(name)]}:
+                before["conditions_hash"] = names_hash([name])  # Names of the given hash are taken as they stand.
+        return {**before, **options}
 
     @classmethod
     def paper(cls) -> FedMPTConfig:
