@@ -22,7 +22,7 @@ ALIKE = 0.95
 """Names more similar than this share of the pairs of classes are too close."""
 NO_DIFFERENCE = 0.01
 """Another condition that moves prompts by less than this share of what another class does is not told apart."""
-MIN_SHARE, MIN_COVERED = 0.02, 0.8
+MIN_SHARE, MIN_COVERED = 0.02, 0.4
 """Of sentences: that each condition should occur in, and that any should occur in."""
 MAX_JACCARD, TIMES_CHANCE = 0.5, 2
 """Two conditions may have so much in common, or so many times what two have that are strewn over the sentences."""
