@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from fedmpt.conditions.document import TEXT, is_text, shortened
 from fedmpt.files import read_json
@@ -16,6 +17,8 @@ MAX_BYTES = 8 * 2**20
 def read_class_list(path: Path) -> tuple[str, ...]:
     """Names in the order of the file; blank lines, and lines that begin with ``#``, are passed over.
 
+    A file that begins with ``[``, or whose name ends in ``.json``, is a JSON list.
+
     Raises:
         InputError: if there is no such file, it is huge or no text, has fewer than two names, one twice, or one that
             cannot stand in a prompt.
@@ -24,7 +27,7 @@ def read_class_list(path: Path) -> tuple[str, ...]:
         raise InputError(f"{path} is no file; give one with a class name a line, or a JSON list of names")
     if (size := path.stat().st_size) > MAX_BYTES:
         raise InputError(f"{path} has {size} bytes, more than {MAX_BYTES}; expected a short list of class names")
-    found = _from_json(path) if path.suffix == ".json" else _from_lines(path)
+    found = _from_json(path) if _is_json(path) else _from_lines(path)
     check_names([name for _, name in found], places=[place for place, _ in found])
     return tuple(name for _, name in found)
 
@@ -42,7 +45,18 @@ def check_names(names: Sequence[object], *, places: Sequence[str]) -> None:
         raise InputError(f"{places[0] if places else 'class list'}: at least two classes are needed, got {len(names)}")
 
 
-def _from_json(path: Path) -> list[tuple[str, str]]:
+def _is_json(path: Path) -> bool:
+    if path.suffix.lower() == ".json":
+        return True
+    try:
+        with path.open("rb") as file:
+            start = file.read(1000)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    return start.lstrip().startswith(b"[")
+
+
+def _from_json(path: Path) -> list[tuple[str, Any]]:
     value = read_json(path)
     if not isinstance(value, list):
         raise InputError(f'{path}: {shortened(value)} is no list; write ["cat", "dog"]')

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from fedmpt.conditions.class_list import check_names
 from fedmpt.conditions.counts import LabelCounts, Noise
@@ -30,8 +32,8 @@ EXAMPLE = (
 )
 MAX_BYTES = 64 * 2**20
 """Noise fills all pairs: enough for some 2,500 classes with it, and for any list without."""
-MAX_COUNT = 2**53
-"""JSON readers that take numbers for floats still have these exactly."""
+MAX_COUNT = 2**40
+"""So that sums over millions of sites are right; JSON readers that take numbers for floats have these exactly too."""
 KEYS = ("classes", "num_images", "singles", "pairs", "epsilon", "max_labels")
 
 
@@ -49,10 +51,10 @@ def write_counts(path: Path, site: SiteCounts) -> None:
     """Write a file that `read_counts` reads as the same counts.
 
     Raises:
-        InputError: if the name is no text, or the file would be too large to be read.
+        InputError: if the name or a class is no text, or the file would be too large to be read.
     """
-    if not is_text(site.name):
-        raise InputError(f"--name is {shortened(site.name)}; expected {TEXT}")
+    check_site_name(site.name)
+    check_names(site.class_names, places=[f"class {number}" for number in range(len(site.class_names))])
     counts, noise = site.counts, site.noise
     places = torch.triu(counts.pairs, diagonal=1).nonzero()
     images = counts.pairs[places[:, 0], places[:, 1]]
@@ -74,6 +76,12 @@ def write_counts(path: Path, site: SiteCounts) -> None:
     write_atomically(path, text + b"\n")
 
 
+def check_site_name(name: str) -> None:
+    """Raises InputError for a name that is no line of text."""
+    if not is_text(name):
+        raise InputError(f"--name is {shortened(name)}; expected {TEXT}")
+
+
 def read_counts(path: Path) -> SiteCounts:
     """The counts of one site.
 
@@ -88,13 +96,16 @@ def read_counts(path: Path) -> SiteCounts:
     if not isinstance(class_names, list):
         raise InputError(f"{path}: classes are {shortened(class_names)}; expected a list of names")
     check_names(class_names, places=[f"{path}, class {number}" for number in range(len(class_names))])
+    noise = _noise(path, content)
     singles = _counts(path, "singles", content["singles"], len(class_names))
     counts = LabelCounts(
         _count(path, "num_images", content["num_images"]),
         torch.tensor(singles, dtype=torch.int64),
         _pairs(path, content["pairs"], len(class_names)),
     )
-    return SiteCounts(document.name, tuple(class_names), counts, _noise(path, content))
+    if noise is None:
+        _check_exact(path, counts)
+    return SiteCounts(document.name, tuple(class_names), counts, noise)
 
 
 def check_alike(sites: Sequence[SiteCounts], paths: Sequence[Path]) -> None:
@@ -108,24 +119,39 @@ def check_alike(sites: Sequence[SiteCounts], paths: Sequence[Path]) -> None:
             raise InputError(f"{path} and {paths[0]} count different classes: {what}; count the same list at all sites")
 
 
-def _pairs(path: Path, value: Any, num_classes: int) -> torch.Tensor:
-    pairs = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+def _pairs(path: Path, value: Any, num_classes: int) -> Int64[Tensor, "C C"]:
     if not isinstance(value, list):
         raise InputError(f"{path}: pairs are {shortened(value)}; expected [[class, class, images], ...]")
-    seen: set[tuple[int, int]] = set()
+    pairs = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    if not value:
+        return pairs
     for number, entry in enumerate(value):
-        where = f"pair {number}"
-        first, second, images = _counts(path, where, entry, 3)
+        first, second, _ = _counts(path, f"pair {number}", entry, 3)
         if not 0 <= first < second < num_classes:
             raise InputError(
-                f"{path}: {where} is {shortened(entry)}; expected two places in the list of {num_classes} classes, "
-                "the smaller first, and a number of images"
+                f"{path}: pair {number} is {shortened(entry)}; expected two places in the list of {num_classes} "
+                "classes, the smaller first, and a number of images"
             )
-        if (first, second) in seen:
-            raise InputError(f"{path}: {where}, of classes {first} and {second}, is given twice; keep one")
-        seen.add((first, second))
-        pairs[first, second] = pairs[second, first] = images
+    low, high, images = torch.tensor(value, dtype=torch.int64).unbind(1)
+    places, times = (low * num_classes + high).unique(return_counts=True)
+    if len(repeated := places[times > 1]):
+        classes = divmod(int(repeated[0]), num_classes)
+        raise InputError(f"{path}: the pair of classes {classes[0]} and {classes[1]} is given twice; keep one")
+    pairs[low, high] = pairs[high, low] = images
     return pairs
+
+
+def _check_exact(path: Path, counts: LabelCounts) -> None:
+    """Raises InputError for numbers that no images have; with noise there may be such."""
+    singles, pairs = counts.singles, counts.pairs
+    at_most = torch.minimum(singles[:, None], singles)
+    if counts.num_images < 0 or (singles < 0).any() or (pairs < 0).any():
+        raise InputError(f"{path}: a number of images is negative, and there is no noise; count again at the site")
+    if (singles > counts.num_images).any() or (pairs > at_most).any():
+        raise InputError(
+            f"{path}: a class or a pair is in more images than there are, or than show its classes; count again at "
+            "the site"
+        )
 
 
 def _noise(path: Path, content: dict[str, Any]) -> Noise | None:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from string import Template
 
+from fedmpt.conditions.example import DESCRIBED, DESCRIBED_THOUGHT, after_example, wants_example
 from fedmpt.conditions.options import GenerateOptions, request
 from fedmpt.conditions.reading import NumberedReader, cleaned, form
 from fedmpt.conditions.words import stem, words_of
@@ -31,7 +32,7 @@ First think about each line, in a few words: where and when is such a photo take
 Then write $sentences short sentences for each line. Each describes another photo in which all things of the line are \
 seen, and says what one sees in it. They differ in what they tell and in how they begin. Call the things by the names \
 in the list, in the singular or plural. Write fewer where there are fewer such photos, and give an empty list where \
-there would be none; toys, drawings and jokes do not count.
+there would be none, jokes aside.
 
 Answer with one JSON object that has your thoughts in "thinking" and a list of sentences for every number:
 $form""")
@@ -61,12 +62,22 @@ def describe_question(
 
     Class names must have been checked to be lines of text.
     """
-    lines = [f"{number}. {in_json(classes)}" for number, classes in enumerate(combinations, start=1)]
-    user = USER.substitute(
-        combinations="\n".join(lines), sentences=options.sentences, form=form(range(1, len(combinations) + 1))
-    )
     reader = SentenceReader(combinations, options.sentences)
-    return Question(request(SYSTEM, user, options, label=label), reader.read), reader
+    asked = request(SYSTEM, _user(combinations, options), options, label=label)
+    if wants_example(options):
+        asked = after_example(asked, _user([DESCRIBED.classes], options), example_answer(options))
+    return Question(asked, reader.read), reader
+
+
+def example_answer(options: GenerateOptions) -> str:
+    """What a model might answer for the combination of the example."""
+    return in_json({"thinking": DESCRIBED_THOUGHT, "1": DESCRIBED.sentences[: options.sentences]})
+
+
+def _user(combinations: Sequence[Sequence[str]], options: GenerateOptions) -> str:
+    lines = [f"{number}. {in_json(classes)}" for number, classes in enumerate(combinations, start=1)]
+    numbers = range(1, len(combinations) + 1)
+    return USER.substitute(combinations="\n".join(lines), sentences=options.sentences, form=form(numbers))
 
 
 def clean_sentences(texts: Sequence[str], classes: Sequence[str], *, must_mention: bool) -> tuple[str, ...]:

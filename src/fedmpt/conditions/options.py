@@ -30,8 +30,8 @@ class GenerateOptions:
     sentences: int = 4
     """Sentences for each combination of classes, 1 to 20."""
     per_request: int = 8
-    """Combinations in one request, 1 to 50; small models do better with few. Fewer are taken where their sentences do
-    not fit into --max-tokens."""
+    """Combinations in one request, 1 to 50; small models do better with few, and with 1 are shown an example first.
+    Fewer are taken where their sentences do not fit into --max-tokens."""
     pictures: str = ""
     """What kind of pictures it is about, such as "aerial images" or "chest X-rays"; photos of any kind unless given."""
     temperature: float = 0.7

@@ -15,6 +15,7 @@ from fedmpt import __version__
 from fedmpt.conditions import describe, summarise
 from fedmpt.conditions.combinations import Combination
 from fedmpt.conditions.document import TEXT, is_text, shortened
+from fedmpt.conditions.example import wants_example
 from fedmpt.conditions.naming import NameRules
 from fedmpt.conditions.options import GenerateOptions
 from fedmpt.conditions.planning import Plan, fitting_combinations, plan
@@ -85,7 +86,7 @@ def generate(
     ]
     provenance = {
         **provenance_of(asker, asdict(options), date=date, method=METHOD, class_names=class_names),
-        "prompts": _prompts(),
+        "prompts": _prompts(options),
         "combinations": {"from": combinations_from, "chosen": chosen},
         "sentences": [{"classes": list(each.classes), "sentences": list(each.sentences)} for each in described],
         "left_out": notes.left_out,
@@ -123,8 +124,8 @@ def _named(class_names: Sequence[str], combinations: Sequence[Combination]) -> l
     return [tuple(class_names[index] for index in combination.classes) for combination in combinations]
 
 
-def _prompts() -> dict[str, dict[str, str]]:
-    return {
+def _prompts(options: GenerateOptions) -> dict[str, dict[str, str]]:
+    prompts = {
         "describe": {"system": describe.SYSTEM, "user": describe.USER.template},
         "summarise": {
             "system": describe.SYSTEM,
@@ -132,3 +133,7 @@ def _prompts() -> dict[str, dict[str, str]]:
             "merge": summarise.MERGE.template,
         },
     }
+    if wants_example(options):
+        prompts["describe"]["example"] = describe.example_answer(options)
+        prompts["summarise"]["example"] = summarise.example_answer()
+    return prompts

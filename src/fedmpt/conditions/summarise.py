@@ -12,6 +12,14 @@ from string import Template
 from typing import Any
 
 from fedmpt.conditions.describe import SYSTEM, in_json
+from fedmpt.conditions.example import (
+    MEALS,
+    MEALS_CONDITIONS,
+    MEALS_THOUGHT,
+    NAMES,
+    after_example,
+    wants_example,
+)
 from fedmpt.conditions.naming import NameRules, normal_name, overlapping
 from fedmpt.conditions.options import CANDIDATE_TOKENS, GenerateOptions, request, tokens_of
 from fedmpt.conditions.reading import (
@@ -30,8 +38,10 @@ from fedmpt.conditions.reading import (
 from fedmpt.conditions.record import Condition, Described
 from fedmpt.conditions.words import IDLE_WORDS, stem, words_of
 from fedmpt.llm.asking import BadAnswerError, Question
-from fedmpt.llm.model import Answer
+from fedmpt.llm.model import Answer, Request
 
+ASKED_FOR = frozenset(("abstract", "universal", "separate"))
+"""What conditions are to be, in the request. A model that repeats it has them in a list, as if they were names."""
 MAX_CUES, MAX_CUE, MAX_DESCRIPTION = 40, 30, 300
 """Cues of a condition; characters of one; characters of a description."""
 FORM = '{"thinking": "...", "conditions": [{"name": "...", "description": "...", "cues": ["...", "..."]}, ...]}'
@@ -92,6 +102,7 @@ class ConditionReader:
         self.good: list[Condition] = []
         self.wrong: dict[str, str] = {}
         self._num, self._at_least = options.num, at_least
+        self._told = ASKED_FOR | NAMES if wants_example(options) else ASKED_FOR
         self._rules, self._vocabulary = rules, vocabulary
 
     def read(self, answer: Answer) -> tuple[Condition, ...]:
@@ -117,7 +128,7 @@ class ConditionReader:
         name = normal_name(proposal.name)
         if len(self.good) == self._num or any(name == condition.name for condition in self.good):
             return None
-        fault = self._rules.fault(name)
+        fault = "it stands in the request" if name in self._told else self._rules.fault(name)
         if fault is None and (other := overlapping(name, [condition.name for condition in self.good])):
             fault = f"it is about the same as {quoted(other)}"
         if fault is not None:
@@ -139,9 +150,9 @@ def summarise_question(
     described: Sequence[Described], options: GenerateOptions, reader: ConditionReader, *, label: str
 ) -> Question[tuple[Condition, ...]]:
     """The question for conditions from sentences."""
-    lines = "\n".join(sentence_line(each) for each in described)
-    user = USER.substitute(lines=lines, num=options.num)
-    return Question(request(SYSTEM, user, options, label=label), reader.read)
+    lines = "\n".join(map(sentence_line, described))
+    examples = "\n".join(map(sentence_line, MEALS))
+    return Question(_request(USER, lines, examples, options, label=label), reader.read)
 
 
 def merge_question(
@@ -149,8 +160,21 @@ def merge_question(
 ) -> Question[tuple[Condition, ...]]:
     """The question for conditions from proposals, each with the number of its readers."""
     lines = "\n".join(candidate_line(condition, readers) for condition, readers in candidates.items())
-    user = MERGE.substitute(lines=lines, num=options.num)
-    return Question(request(SYSTEM, user, options, label=label), reader.read)
+    examples = "\n".join(candidate_line(condition, 2) for condition in MEALS_CONDITIONS)
+    return Question(_request(MERGE, lines, examples, options, label=label), reader.read)
+
+
+def example_answer() -> str:
+    """What a model might answer for the sentences, and for the proposals, of the example."""
+    conditions = [{"name": each.name, "description": each.description, "cues": each.cues} for each in MEALS_CONDITIONS]
+    return in_json({"thinking": MEALS_THOUGHT, "conditions": conditions})
+
+
+def _request(template: Template, lines: str, examples: str, options: GenerateOptions, *, label: str) -> Request:
+    asked = request(SYSTEM, template.substitute(lines=lines, num=options.num), options, label=label)
+    if not wants_example(options):
+        return asked
+    return after_example(asked, template.substitute(lines=examples, num=len(MEALS_CONDITIONS)), example_answer())
 
 
 def sentence_line(described: Described) -> str:

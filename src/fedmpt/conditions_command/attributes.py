@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -47,37 +47,63 @@ class AttributesCommand:
 
 def attributes(words: list[str]) -> None:
     options = tyro.cli(AttributesCommand, args=words, prog=PROG, config=(tyro.conf.OmitArgPrefixes,))
+    from fedmpt.conditions_command.asking import saying_how_to_go_on
+
+    _check(options)
+    with saying_how_to_go_on([*PROG.split(), *words], is_fresh=options.model.fresh):
+        _generate(options, Console(stderr=True, highlight=False, soft_wrap=True))
+
+
+def _check(options: AttributesCommand) -> None:
+    """What can be said before any work."""
+    from fedmpt.conditions.document import TEXT, is_text, shortened
+    from fedmpt.conditions_command.names import check_one
     from fedmpt.records import check_writable
+    from fedmpt.types import InputError
 
     options.texts.check()
+    check_one(options.classes, options.data)
     check_writable(options.out, kind="file")
-    try:
-        _generate(options, Console(stderr=True, highlight=False, soft_wrap=True))
-    except KeyboardInterrupt as stop:
-        again = shlex.join([*PROG.split(), *words])
-        raise KeyboardInterrupt(f"; answers that came are kept, go on with: {again}") from stop
+    if not is_text(_name(options)):
+        raise InputError(f"--name is {shortened(_name(options))}; expected {TEXT}")
+    if options.classes is not None and options.out.resolve() == options.classes.resolve():
+        raise InputError(f"--out {options.out} is a file that is read; give another one")
+
+
+def _name(options: AttributesCommand) -> str:
+    return options.out.stem if options.name is None else options.name
 
 
 def _generate(options: AttributesCommand, console: Console) -> None:
     from fedmpt.conditions.describe_classes import generate_attributes, write_attributes
-    from fedmpt.conditions_command.asking import open_asker
+    from fedmpt.conditions_command.asking import asker_of, open_chosen
     from fedmpt.conditions_command.names import class_names_of
-    from fedmpt.conditions_command.progress import TerminalAsking, print_usage
+    from fedmpt.conditions_command.progress import TerminalAsking, counted, print_usage
 
+    # Opened first, as a wrong key is found sooner than data are loaded; how much is needed shows then.
+    model, limits = open_chosen(options.model, max_requests=options.max_requests)
     class_names = class_names_of(options.classes, options.data, cache=options.cache or default_cache())
     num_requests = -(-len(class_names) // options.texts.batch)
     most = 2 * num_requests + 4 if options.max_requests is None else options.max_requests
-    console.print(f"{len(class_names)} classes in {num_requests} requests, at most {most} with repairs", markup=False)
-    with TerminalAsking(console, total=num_requests) as watcher:
-        asker = open_asker(options.model, max_requests=most, cache=options.cache, watcher=watcher)
-        with asker:
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    console.print(
+        f"{len(class_names)} classes in {counted(num_requests, 'request')}, at most {most} with repairs", markup=False
+    )
+    watcher = TerminalAsking(console, total=num_requests)
+    asker = asker_of(model, replace(limits, max_requests=most), cache=options.cache, watcher=watcher)
+    try:
+        with watcher, asker:
             found = generate_attributes(
                 class_names,
                 asker,
                 options.texts,
-                name=options.name or options.out.stem,
+                name=_name(options),
                 date=datetime.now(UTC).date().isoformat(),
             )
-    print_usage(asker.usage, console)
+    finally:
+        print_usage(asker.usage, console)
     write_attributes(options.out, found)
-    console.print(f"{len(class_names)} classes written to {options.out}", markup=False)
+    console.print(f"{class_names[0]}: {'; '.join(found.attributes[class_names[0]])}", markup=False)
+    console.print(f"this and {len(class_names) - 1} more written to {options.out}", markup=False)
+    file = shlex.quote(str(options.out))
+    console.print(f"train with it: fedmpt train --method fedmvp --attributes {file}", markup=False)

@@ -18,6 +18,8 @@ from fedmpt.llm.load import LLMOptions
 if TYPE_CHECKING:
     from fedmpt.conditions.record import ConditionSet
     from fedmpt.conditions_command.source import Source
+    from fedmpt.llm.asking import Limits
+    from fedmpt.llm.model import LanguageModel
 
 PROG = "fedmpt conditions generate"
 
@@ -48,13 +50,13 @@ class GenerateCommand:
     data: str | None = None
     """Data set, NAME:PATH, as in fedmpt train: combinations come from the labels of its training images."""
     counts: tuple[Path, ...] = ()
-    """Files that fedmpt conditions count wrote, one of each site."""
+    """Files that fedmpt conditions count wrote, one of each site; pairs, but no triples, come from them."""
     name: str | None = None
     """Name of the set; the name of the --out file unless given."""
     budget: int = 400
     """Combinations of classes to describe at most: single ones, frequent and surprising pairs and triples."""
     max_requests: int = 100
-    """Answers to ask for at most, repairs included."""
+    """Answers to ask for at most, repairs included. Combinations that would need more are left out."""
     min_images: int = 5
     """Pairs and triples in fewer images than this are not sent: they might point at single people. Only with --data or
     --counts."""
@@ -62,68 +64,114 @@ class GenerateCommand:
     """Have each client of --data add noise to its counts, for differential privacy of its images; smaller is more
     private. Without it, whoever adds up the counts sees them exactly."""
     dry_run: bool = False
-    """Say what would be asked, with the first request in full, and ask nothing."""
+    """Say what would be asked, with the first request in full, and ask nothing; needs no --llm."""
     cache: Path | None = None
     """Folder for answers and data; $FEDMPT_CACHE or a folder of the user's cache unless given."""
-    model: Annotated[LLMOptions, tyro.conf.arg(name="")]
+    # Not required: a dry run does without.
+    model: Annotated[LLMOptions, tyro.conf.arg(name="")] = field(default_factory=lambda: LLMOptions(llm=""))
     texts: Annotated[GenerateOptions, tyro.conf.arg(name="")] = field(default_factory=GenerateOptions)
 
 
 def generate(words: list[str]) -> None:
     options = tyro.cli(GenerateCommand, args=words, prog=PROG, config=(tyro.conf.OmitArgPrefixes,))
+    from fedmpt.conditions_command.asking import open_chosen, saying_how_to_go_on
+
+    _check(options)
+    if options.dry_run:
+        _print_plan(_source(options), options)
+        return
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    with saying_how_to_go_on([*PROG.split(), *words], is_fresh=options.model.fresh):
+        model, limits = open_chosen(options.model, max_requests=options.max_requests)
+        source = _source(options)
+        # Now, so that no answer is paid for that leads to nothing.
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        _write(_found(source, options, model, limits, console), options, console)
+
+
+def _check(options: GenerateCommand) -> None:
+    """What can be said before any work."""
+    from fedmpt.conditions.document import TEXT, is_text, shortened
     from fedmpt.conditions.pipeline import fitting_combinations
-    from fedmpt.conditions_command.source import find_source
+    from fedmpt.conditions_command.source import check_source
     from fedmpt.records import check_writable
+    from fedmpt.types import InputError
 
     options.texts.check()
-    check_writable(options.out, kind="file")
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    budget = min(options.budget, fitting_combinations(options.max_requests, options.texts))
-    source = find_source(
+    fitting_combinations(options.max_requests, options.texts)
+    check_source(
         classes=options.classes,
         data=options.data,
         counts=options.counts,
-        budget=budget,
+        budget=options.budget,
+        min_images=options.min_images,
+        epsilon=options.epsilon,
+    )
+    check_writable(options.out, kind="file")
+    if not is_text(_name(options)):
+        raise InputError(f"--name is {shortened(_name(options))}; expected {TEXT}")
+    inputs = [path.resolve() for path in (options.classes, *options.counts) if path is not None]
+    if options.out.resolve() in inputs:
+        raise InputError(f"--out {options.out} is a file that is read; give another one")
+
+
+def _name(options: GenerateCommand) -> str:
+    return options.out.stem if options.name is None else options.name
+
+
+def _source(options: GenerateCommand) -> Source:
+    from fedmpt.conditions.pipeline import fitting_combinations
+    from fedmpt.conditions_command.source import find_source
+
+    return find_source(
+        classes=options.classes,
+        data=options.data,
+        counts=options.counts,
+        budget=min(options.budget, fitting_combinations(options.max_requests, options.texts)),
         min_images=options.min_images,
         epsilon=options.epsilon,
         seed=options.texts.seed,
         cache=options.cache or default_cache(),
     )
-    if options.dry_run:
-        _print_plan(source, options)
-        return
-    try:
-        _write(_found(source, options, console), options, console)
-    except KeyboardInterrupt as stop:
-        again = shlex.join([*PROG.split(), *words])
-        raise KeyboardInterrupt(f"; answers that came are kept, go on with: {again}") from stop
 
 
-def _found(source: Source, options: GenerateCommand, console: Console) -> ConditionSet:
+def _found(
+    source: Source, options: GenerateCommand, model: LanguageModel, limits: Limits, console: Console
+) -> ConditionSet:
     from fedmpt.conditions.pipeline import generate as find
     from fedmpt.conditions.pipeline import plan
-    from fedmpt.conditions_command.asking import open_asker
+    from fedmpt.conditions_command.asking import asker_of
     from fedmpt.conditions_command.progress import TerminalAsking, print_usage
 
     planned = plan(len(source.combinations), options.texts, options.max_requests)
-    console.print(f"{len(source.class_names)} classes; combinations: {source.in_words}", markup=False)
-    for note in source.notes:
-        console.print(f"note: {note}", markup=False)
-    console.print(f"plan: {planned.words}", markup=False)
-    with TerminalAsking(console, total=planned.total) as watcher:
-        asker = open_asker(options.model, max_requests=options.max_requests, cache=options.cache, watcher=watcher)
-        with asker:
-            found = find(
+    for line in _introduction(source, options):
+        console.print(line, markup=False)
+    watcher = TerminalAsking(console, total=planned.total)
+    asker = asker_of(model, limits, cache=options.cache, watcher=watcher)
+    try:
+        with watcher, asker:
+            return find(
                 source.class_names,
                 source.combinations,
                 asker,
                 options.texts,
-                name=options.name or options.out.stem,
+                name=_name(options),
                 combinations_from=source.where,
                 date=datetime.now(UTC).date().isoformat(),
             )
-    print_usage(asker.usage, console)
-    return found
+    finally:
+        print_usage(asker.usage, console)
+
+
+def _introduction(source: Source, options: GenerateCommand) -> list[str]:
+    from fedmpt.conditions.pipeline import plan
+
+    planned = plan(len(source.combinations), options.texts, options.max_requests)
+    return [
+        f"{len(source.class_names)} classes; combinations: {source.in_words}",
+        *(f"note: {note}" for note in source.notes),
+        f"plan: {planned.words}",
+    ]
 
 
 def _write(found: ConditionSet, options: GenerateCommand, console: Console) -> None:
@@ -133,22 +181,20 @@ def _write(found: ConditionSet, options: GenerateCommand, console: Console) -> N
 
     write_conditions(options.out, found)
     print_conditions(found)
-    for note in found.provenance.get("left_out", []):
-        console.print(f"left out: {note}", markup=False)
+    for note in found.provenance["left_out"]:
+        console.print(f"left out: {note['number']} {note['what']} to {note['stage']}: {note['why']}", markup=False)
     for problem in check_conditions(found, class_names=found.provenance["classes"]).problems:
         console.print(f"look at this: {problem}", markup=False)
-    console.print(
-        f"written to {options.out}; how a model's text tower sees them: fedmpt conditions check", markup=False
-    )
+    file = shlex.quote(str(options.out))
+    console.print(f"written to {options.out}", markup=False)
+    console.print(f"train with it: fedmpt train --conditions {file}", markup=False)
+    console.print(f"what a text tower makes of it: fedmpt conditions check {file} --backbone MODEL", markup=False)
 
 
 def _print_plan(source: Source, options: GenerateCommand) -> None:
-    from fedmpt.conditions.pipeline import plan, prompts_preview
+    from fedmpt.conditions.pipeline import prompts_preview
 
-    planned = plan(len(source.combinations), options.texts, options.max_requests)
-    print(f"{len(source.class_names)} classes; combinations: {source.in_words}")
-    for note in source.notes:
-        print(f"note: {note}")
-    print(f"plan: {planned.words}\n\nthe first request:")
+    print(*_introduction(source, options), sep="\n")
+    print("\nnothing was asked; the first request would be:")
     for message in prompts_preview(source.class_names, source.combinations, options.texts):
         print(f"\n--- {message.role}\n{message.content}")

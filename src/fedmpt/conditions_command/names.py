@@ -14,10 +14,17 @@ def class_names_of(classes: Path | None, data: str | None, *, cache: Path) -> tu
     Raises:
         InputError: unless it is just one, or if that is wrong.
     """
-    if classes is not None and data is None:
+    check_one(classes, data)
+    if classes is not None:
         return read_class_list(classes)
-    if data is not None and classes is None:
-        from fedmpt.data import load_data
+    assert data is not None
+    from fedmpt.data import load_data
 
-        return load_data(data, cache=cache, progress=True).class_names
-    raise InputError("give one of --classes FILE and --data NAME:FOLDER")
+    return load_data(data, cache=cache, progress=True).class_names
+
+
+def check_one(classes: Path | None, data: str | None) -> None:
+    """Raises InputError unless one of the two is given."""
+    if (classes is None) == (data is None):
+        given = "none" if classes is None else "both"
+        raise InputError(f"give one of --classes FILE and --data NAME:PATH; got {given}")

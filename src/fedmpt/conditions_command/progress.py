@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fedmpt.llm.asking import Usage
 from fedmpt.llm.model import Request
@@ -14,15 +14,17 @@ from fedmpt.llm.model import Request
 class TerminalAsking:
     """Answers that came, out of the ``total`` that are planned, on the given console. Use as a context manager.
 
-    Where nobody watches, only what went wrong is printed.
+    Repairs come on top of the plan. Where nobody watches, only what went wrong is printed.
     """
 
     def __init__(self, console: Console, *, total: int) -> None:
         self._console = console
         self._bar = Progress(
-            TextColumn("{task.fields[label]}"),
-            BarColumn(),
+            TextColumn("{task.fields[label]}", markup=False),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("gone,"),
             TimeRemainingColumn(),
             TextColumn("left"),
             console=console,
@@ -30,6 +32,10 @@ class TerminalAsking:
             disable=not console.is_terminal,
         )
         self._task = self._bar.add_task("asking", total=total, label="asking")
+        self._total = total
+        self._answered = 0
+        self._told: dict[str, float] = {}
+        """Reasons to wait that were printed, with the seconds."""
 
     def __enter__(self) -> TerminalAsking:
         self._bar.start()
@@ -41,13 +47,19 @@ class TerminalAsking:
         self._bar.stop()
 
     def answered(self, request: Request, *, cached: bool) -> None:
-        self._bar.update(self._task, advance=1, label=f"{request.label or 'asking'}{' (kept)' if cached else ''}")
+        self._answered += 1
+        self._total = max(self._total + (", repair " in request.label), self._answered)
+        label = f"{request.label or 'asking'}{' (kept)' if cached else ''}"
+        self._bar.update(self._task, completed=self._answered, total=self._total, label=label)
 
     def waiting(self, request: Request, reason: str, seconds: float) -> None:
-        self._print(f"{request.label}: {reason}; trying again in {seconds:.0f} s")
+        # Requests that are under way together fail together: once is enough, until the wait gets longer.
+        if seconds > 1.4 * self._told.get(reason, 0.0):
+            self._told[reason] = seconds
+            self._print(f"{request.label}: {reason}; trying again in {seconds:.0f} s")
 
     def unusable(self, request: Request, reason: str) -> None:
-        self._print(f"{request.label}: left out: {reason}")
+        self._print(f"{request.label}: {reason}")
 
     def _print(self, line: str) -> None:
         # What a server says is shown as it is: never as markup of ours.
@@ -55,6 +67,14 @@ class TerminalAsking:
 
 
 def print_usage(usage: Usage, console: Console) -> None:
-    tokens = f", {usage.prompt_tokens:,} + {usage.answer_tokens:,} tokens" if usage.answer_tokens else ""
-    kept = f"; {usage.cached:,} answers were kept from before" if usage.cached else ""
-    console.print(f"asked {usage.asked:,} times{tokens}{kept}", markup=False)
+    """What asking took; nothing where nothing came."""
+    if not usage.asked and not usage.cached:
+        return
+    tokens = f" ({usage.prompt_tokens:,} tokens read, {usage.answer_tokens:,} written)" if usage.answer_tokens else ""
+    kept = f"; {usage.cached:,} kept from before" if usage.cached else ""
+    console.print(f"asked for {counted(usage.asked, 'answer')}{tokens}{kept}", markup=False)
+
+
+def counted(number: int, what: str) -> str:
+    """``"1 answer"``, ``"2,000 answers"``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedmpt.conditions.record import ConditionSet, find_conditions, shipped_conditions
+from fedmpt.conditions.record import ConditionSet, find_conditions, sentences_of, shipped_conditions
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ def _list(sets: list[ConditionSet], *, as_json: bool) -> None:
         table.add_row(found.name, Text(", ".join(found.names)))
     console = Console(highlight=False)
     console.print(table)
-    console.print("train with one: fedmpt train --conditions NAME; where it came from: fedmpt conditions show NAME")
+    console.print("train with one: fedmpt train --conditions NAME")
+    console.print("where it came from: fedmpt conditions show NAME")
 
 
 def print_conditions(found: ConditionSet) -> None:
@@ -82,4 +83,13 @@ def print_conditions(found: ConditionSet) -> None:
         model = found.provenance["model"]
         said = ", ".join(f"{key} {value}" for key, value in model.items()) if isinstance(model, dict) else model
         console.print(f"model: {said}", markup=False)
+    if sentences := [text for described in sentences_of(found) for text in described.sentences]:
+        console.print(f"sentences: {len(sentences):,}{_origin(found)}", markup=False)
     console.print(f"hash: {found.content_hash}")
+
+
+def _origin(found: ConditionSet) -> str:
+    """Where the combinations of classes come from, as far as the record says."""
+    combinations = found.provenance.get("combinations")
+    where = combinations.get("from") if isinstance(combinations, dict) else None
+    return f", about combinations of classes from {where}" if isinstance(where, str) else ""
