@@ -80,6 +80,7 @@ def test_an_unknown_command_is_refused_with_those_that_there_are(run: Command) -
         ([*AT, "--data", "voc:none", "--out", "classes.txt/c.json"], "--out classes.txt/c.json: "),
         ([*AT, "--classes", "classes.txt", "--out", "./classes.txt"], "--out classes.txt is a file that is read"),
         ([*AT, "--counts", "classes.txt", "--out", "classes.txt"], "--out classes.txt is a file that is read"),
+        ([*AT, "--data", "voc:none", "--out", "mine"], "--out mine must end in .json"),
         ([*AT, "--data", "voc:none", "--concurrency", "0"], "--concurrency must be 1 or more, got 0"),
         ([*AT, "--data", "voc:none", "--timeout", "0"], "--timeout must be above 0"),
         (["--data", "voc:none"], "--llm is missing: give a model's name at an endpoint, a .gguf file"),

@@ -59,7 +59,7 @@ def test_a_longer_conversation_is_shown_whole_and_in_order(tmp_path: Path) -> No
     text = prompts(tmp_path)[0].read_text()
     places = [text.index(message.content) for message in (SYSTEM, USER, *later)]
     assert places == sorted(places)
-    assert text.index("--- Your answer so far ---\nOne sentence.") < text.index("--- Request ---\nTwo were asked for.")
+    assert text.index("--- Earlier answer ---\nOne sentence.") < text.index("--- Request ---\nTwo were asked for.")
 
 
 def test_an_answer_is_found_whatever_the_label_is_later(tmp_path: Path) -> None:

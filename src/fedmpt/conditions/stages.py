@@ -19,7 +19,7 @@ from fedmpt.types import InputError
 
 REMEDY = (
     "the answers are kept where --cache says, so the same command ends the same; take another model or other options, "
-    "or ask anew with --fresh"
+    "or ask anew, with another --seed or --fresh"
 )
 MAX_REASON = 400
 """Characters of a reason in messages and records: it may quote the model."""
@@ -162,8 +162,8 @@ class _Summary:
         wrong = "; ".join(f"{quoted(name)}: {fault}" for name, fault in list(reader.wrong.items())[:10])
         raise InputError(
             f"the model gave {len(reader.good)} of {self.options.num} usable conditions. Usable: {good}. Not usable: "
-            f"{wrong or 'none'}. Why it ended: {outcome.reason[:MAX_REASON]}. What to do: {REMEDY}, or ask for fewer "
-            f"conditions with a smaller --num"
+            f"{wrong or 'none'}. Why it ended: {outcome.reason[:MAX_REASON].rstrip('.')}. What to do: {REMEDY}; or ask "
+            "for fewer conditions with a smaller --num"
         )
 
 

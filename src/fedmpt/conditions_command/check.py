@@ -61,7 +61,7 @@ def check(words: list[str]) -> None:
         backbone = load_backbone(options.backbone)
     findings = check_conditions(found, class_names=class_names, backbone=backbone)
     if options.json:
-        print(json.dumps(findings.to_json(), indent=2, ensure_ascii=False))
+        print(json.dumps(findings.to_json(), indent=2))
     else:
         _print(found, findings)
 

@@ -40,7 +40,8 @@ class GenerateCommand:
 
     fedmpt conditions generate --classes classes.txt --llm model.gguf --per-request 1 --budget 40 --out c.json
 
-    fedmpt conditions generate --classes classes.txt --llm exchange:prompts --per-request 40 --out c.json
+    fedmpt conditions generate --classes classes.txt --llm exchange:prompts --out c.json --per-request 40
+    --max-tokens 8192 --context-tokens 65536
     """
 
     out: Path
@@ -113,6 +114,8 @@ def _check(options: GenerateCommand) -> None:
     inputs = [path.resolve() for path in (options.classes, *options.counts) if path is not None]
     if options.out.resolve() in inputs:
         raise InputError(f"--out {options.out} is a file that is read; give another one")
+    if options.out.suffix.lower() != ".json":
+        raise InputError(f"--out {options.out} must end in .json: --conditions takes any other word for a condition")
 
 
 def _name(options: GenerateCommand) -> str:

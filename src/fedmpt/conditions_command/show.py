@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fedmpt.conditions.reading import printable
 from fedmpt.conditions.record import ConditionSet, find_conditions, sentences_of, shipped_conditions
 
 
@@ -39,7 +40,7 @@ def show(words: list[str]) -> None:
         return
     found = find_conditions(options.conditions)
     if options.json:
-        print(json.dumps({**_facts(found), "provenance": found.provenance}, indent=2, ensure_ascii=False))
+        print(json.dumps({**_facts(found), "provenance": found.provenance}, indent=2))
     else:
         print_conditions(found)
 
@@ -53,7 +54,7 @@ def _facts(found: ConditionSet) -> dict[str, object]:
 
 def _list(sets: list[ConditionSet], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps([_facts(found) for found in sets], indent=2, ensure_ascii=False))
+        print(json.dumps([_facts(found) for found in sets], indent=2))
         return
     table = Table(title="shipped sets of conditions", title_justify="left")
     table.add_column("name", style="bold", no_wrap=True)
@@ -78,11 +79,11 @@ def print_conditions(found: ConditionSet) -> None:
     console.print(table)
     for key in ("method", "date"):
         if key in found.provenance:
-            console.print(f"{key}: {found.provenance[key]}", markup=False)
+            console.print(f"{key}: {printable(str(found.provenance[key]))}", markup=False)
     if "model" in found.provenance:
         model = found.provenance["model"]
         said = ", ".join(f"{key} {value}" for key, value in model.items()) if isinstance(model, dict) else model
-        console.print(f"model: {said}", markup=False)
+        console.print(f"model: {printable(str(said))}", markup=False)
     if sentences := [text for described in sentences_of(found) for text in described.sentences]:
         console.print(f"sentences: {len(sentences):,}{_origin(found)}", markup=False)
     console.print(f"hash: {found.content_hash}")
@@ -92,4 +93,4 @@ def _origin(found: ConditionSet) -> str:
     """Where the combinations of classes come from, as far as the record says."""
     combinations = found.provenance.get("combinations")
     where = combinations.get("from") if isinstance(combinations, dict) else None
-    return f", about combinations of classes from {where}" if isinstance(where, str) else ""
+    return f", about combinations of classes from {printable(where)}" if isinstance(where, str) else ""

@@ -116,7 +116,7 @@ def _prompt(request: Request, answer: str) -> str:
 
 
 def _turn(message: Message) -> str:
-    heading = {"system": "Instructions", "user": "Request", "assistant": "Your answer so far"}[message.role]
+    heading = {"system": "Instructions", "user": "Request", "assistant": "Earlier answer"}[message.role]
     return f"--- {heading} ---\n{message.content}"
 
 
