@@ -133,6 +133,23 @@ def test_the_rule_sees_every_kind_of_import(module: str, code: str, expected: li
     assert all(name in message for name, message in zip(expected, found, strict=True))
 
 
+INSIDE_CONDITIONS = {"": set(), "labels": {""}, "checks": {""}, "pipeline": {"", "labels"}}
+"""Which parts of ``fedmpt.conditions`` each part may import; "" are the modules at its top."""
+
+
+@pytest.mark.parametrize("module", [module for module in modules() if module.startswith("fedmpt.conditions")])
+def test_imports_within_conditions_go_one_way(module: str) -> None:
+    def inside(name: str) -> str:
+        part = [*name.split("."), ""][2]
+        return part if part in INSIDE_CONDITIONS else ""
+
+    path = modules()[module]
+    imported = imported_modules(ast.parse(path.read_text()), module, is_package=path.name == "__init__.py")
+    found = {inside(name) for name in imported if name.startswith("fedmpt.conditions.")}
+    if module.split(".")[1] == "conditions":
+        assert found <= INSIDE_CONDITIONS[inside(module)] | {inside(module)}
+
+
 def test_importing_the_package_loads_no_heavy_library() -> None:
     # Seconds differ between machines; what makes an import slow does not.
     code = "import sys, fedmpt; print(sorted({name.split('.')[0] for name in sys.modules}))"

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedmpt.conditions.combinations import Combination
-from fedmpt.conditions.pipeline import GenerateOptions, generate
+from fedmpt.conditions.labels.combinations import Combination
+from fedmpt.conditions.pipeline.generate import GenerateOptions, generate
 from fedmpt.conditions.record import ConditionSet
 from fedmpt.llm.asking import Asker, Limits
 from fedmpt.llm.model import Answer, Request

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from fedmpt.backbone import load_backbone
 from fedmpt.backbone.text_tower import PromptEmbeddings, TextTower
-from fedmpt.conditions import overlap as overlap_module
 from fedmpt.conditions.attributes import FOLDER, read_attributes
-from fedmpt.conditions.checks import NUM_CONTEXT, Findings, check_conditions, class_words, prompt_lengths
-from fedmpt.conditions.overlap import MAX_CLASSES, MIN_CLASSES, Overlap, Pair, classes_for, overlap
+from fedmpt.conditions.checks import overlap as overlap_module
+from fedmpt.conditions.checks.findings import NUM_CONTEXT, Findings, check_conditions, class_words, prompt_lengths
+from fedmpt.conditions.checks.overlap import MAX_CLASSES, MIN_CLASSES, Overlap, Pair, classes_for, overlap
 from fedmpt.conditions.record import Condition, ConditionSet, find_conditions
 from fedmpt.methods.fedmpt import FedMPTConfig
 from fedmpt.types import Backbone, InputError
@@ -194,7 +194,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, backbone: Backbone, *percentiles: fl
         for number, (pair, percentile) in enumerate(zip(combinations("abc", 2), percentiles, strict=True))
     ]
     numbers = Overlap(tuple(pairs), 12, 0.5, 0.6, difference)
-    monkeypatch.setattr("fedmpt.conditions.checks.overlap", lambda names, **how: numbers)
+    monkeypatch.setattr("fedmpt.conditions.checks.findings.overlap", lambda names, **how: numbers)
     return "\n".join(check_conditions(conditions(*"abc"), backbone=backbone).problems)
 
 

@@ -13,8 +13,8 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from fedmpt.conditions import combinations as module
-from fedmpt.conditions.combinations import (
+from fedmpt.conditions.labels import combinations as module
+from fedmpt.conditions.labels.combinations import (
     SURPRISING,
     Combination,
     combinations_from_classes,
@@ -23,7 +23,7 @@ from fedmpt.conditions.combinations import (
     coverage,
     in_words,
 )
-from fedmpt.conditions.counts import LabelCounts, Noise, count_labels
+from fedmpt.conditions.labels.counts import LabelCounts, Noise, count_labels
 from fedmpt.types import InputError
 
 SIZES = {"single": 1, "frequent pair": 2, "surprising pair": 2, "frequent triple": 3, "surprising triple": 3}

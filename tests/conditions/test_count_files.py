@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from fedmpt.conditions import count_files
-from fedmpt.conditions.count_files import EXAMPLE, SiteCounts, check_alike, read_counts, write_counts
-from fedmpt.conditions.counts import LabelCounts, Noise, count_labels
+from fedmpt.conditions.labels import count_files
+from fedmpt.conditions.labels.count_files import EXAMPLE, SiteCounts, check_alike, read_counts, write_counts
+from fedmpt.conditions.labels.counts import LabelCounts, Noise, count_labels
 from fedmpt.types import InputError
 
 CLASSES = ("cat", "dog", "dining table")

@@ -12,8 +12,8 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from fedmpt.conditions import counts as module
-from fedmpt.conditions.counts import (
+from fedmpt.conditions.labels import counts as module
+from fedmpt.conditions.labels.counts import (
     MIN_EPSILON,
     MOST_LABELS,
     LabelCounts,

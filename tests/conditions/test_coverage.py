@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedmpt.conditions.coverage import Shared, coverage, spread
+from fedmpt.conditions.checks.coverage import Shared, coverage, spread
 from fedmpt.conditions.record import Condition, ConditionSet
 
 CONDITIONS = (

@@ -7,9 +7,9 @@ import json
 import pytest
 from scripted import careless, chatty, fenced, numbered_in, sentences_for, small
 
-from fedmpt.conditions.describe import SYSTEM, clean_sentences, describe_question, mentions
-from fedmpt.conditions.options import GenerateOptions
-from fedmpt.conditions.summarise import MERGE, USER
+from fedmpt.conditions.pipeline.describe import SYSTEM, clean_sentences, describe_question, mentions
+from fedmpt.conditions.pipeline.options import GenerateOptions
+from fedmpt.conditions.pipeline.summarise import MERGE, USER
 from fedmpt.conditions.words import words_of
 from fedmpt.llm.asking import BadAnswerError
 from fedmpt.llm.model import Answer, Request

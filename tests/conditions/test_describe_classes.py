@@ -22,7 +22,12 @@ from scripted import (
 )
 
 from fedmpt.conditions.attributes import FOLDER, AttributeList, find_attributes, read_attributes, shipped_attributes
-from fedmpt.conditions.describe_classes import AttributeOptions, generate_attributes, is_attribute, write_attributes
+from fedmpt.conditions.pipeline.describe_classes import (
+    AttributeOptions,
+    generate_attributes,
+    is_attribute,
+    write_attributes,
+)
 from fedmpt.llm.asking import Asker, Limits
 from fedmpt.llm.model import Request
 from fedmpt.types import InputError

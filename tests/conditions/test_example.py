@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from scripted import CLASSES, COMBINATIONS, OPTIONS, ScriptedModel, good, made, sentences_for, stage_of
 
-from fedmpt.conditions.describe import describe_question, example_answer
-from fedmpt.conditions.example import DESCRIBED, MEALS, MEALS_CONDITIONS
-from fedmpt.conditions.naming import NameRules, overlapping
-from fedmpt.conditions.options import OVERHEAD_TOKENS, GenerateOptions, tokens_of
+from fedmpt.conditions.pipeline.describe import describe_question, example_answer
+from fedmpt.conditions.pipeline.example import DESCRIBED, MEALS, MEALS_CONDITIONS
+from fedmpt.conditions.pipeline.naming import NameRules, overlapping
+from fedmpt.conditions.pipeline.options import OVERHEAD_TOKENS, GenerateOptions, tokens_of
+from fedmpt.conditions.pipeline.summarise import ConditionReader, Vocabulary, merge_question, summarise_question
 from fedmpt.conditions.record import Condition, Described
-from fedmpt.conditions.summarise import ConditionReader, Vocabulary, merge_question, summarise_question
 from fedmpt.conditions.words import words_of
 from fedmpt.llm.asking import BadAnswerError, Question
 from fedmpt.llm.model import Answer, Request

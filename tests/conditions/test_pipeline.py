@@ -34,8 +34,8 @@ from scripted import (
     stage_of,
 )
 
-from fedmpt.conditions.naming import NameRules
-from fedmpt.conditions.pipeline import prompts_preview
+from fedmpt.conditions.pipeline.generate import prompts_preview
+from fedmpt.conditions.pipeline.naming import NameRules
 from fedmpt.conditions.record import ConditionSet, Described, read_conditions, sentences_of, write_conditions
 from fedmpt.llm.model import Answer, Request
 from fedmpt.types import InputError

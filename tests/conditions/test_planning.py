@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from scripted import NAMES, OPTIONS, ScriptedModel, asked_in, good, made, many, objects_in, refusing, stage_of
 
-from fedmpt.conditions.pipeline import GenerateOptions, fitting_combinations, plan
-from fedmpt.conditions.planning import into_parts
+from fedmpt.conditions.pipeline.generate import GenerateOptions, fitting_combinations, plan
+from fedmpt.conditions.pipeline.planning import into_parts
 from fedmpt.conditions.record import Described, sentences_of
 from fedmpt.llm.model import Request
 from fedmpt.types import InputError

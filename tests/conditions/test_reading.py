@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from fedmpt.conditions.loose_json import MAX_DEPTH, MAX_VALUES, Found, LooseJSONError, find_values
-from fedmpt.conditions.reading import (
+from fedmpt.conditions.pipeline.loose_json import MAX_DEPTH, MAX_VALUES, Found, LooseJSONError, find_values
+from fedmpt.conditions.pipeline.reading import (
     MAX_CHARACTERS,
     MAX_LINE,
     NumberedReader,

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 from scripted import CLASSES, CONDITIONS, objects_in, sentences_for
 
-from fedmpt.conditions.naming import NameRules, normal_name, overlapping
-from fedmpt.conditions.options import CANDIDATE_TOKENS, GenerateOptions, tokens_of
-from fedmpt.conditions.reading import MAX_LINE
-from fedmpt.conditions.record import Condition, Described
-from fedmpt.conditions.summarise import (
+from fedmpt.conditions.pipeline.naming import NameRules, normal_name, overlapping
+from fedmpt.conditions.pipeline.options import CANDIDATE_TOKENS, GenerateOptions, tokens_of
+from fedmpt.conditions.pipeline.reading import MAX_LINE
+from fedmpt.conditions.pipeline.summarise import (
     ConditionReader,
     Vocabulary,
     candidate_line,
@@ -21,6 +20,7 @@ from fedmpt.conditions.summarise import (
     sentence_line,
     summarise_question,
 )
+from fedmpt.conditions.record import Condition, Described
 from fedmpt.llm.asking import BadAnswerError
 from fedmpt.llm.model import Answer
 

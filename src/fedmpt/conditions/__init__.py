@@ -1,1 +1,5 @@
-"""What is said about classes in words: texts in JSON files, shipped or a user's own."""
+"""What is said about classes in words: conditions of FedMPT, attributes of FedMVP, in files that are shipped or one's own.
+
+Here are the files and words; ``labels`` chooses what is described, ``pipeline`` has a language model describe and
+summarise it, ``checks`` looks at the result.
+"""

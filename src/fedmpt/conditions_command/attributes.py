@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 
 from fedmpt.cache import default_cache
-from fedmpt.conditions.options import AttributeOptions
+from fedmpt.conditions.pipeline.options import AttributeOptions
 from fedmpt.llm.load import LLMOptions
 
 PROG = "fedmpt conditions attributes"
@@ -75,7 +75,7 @@ def _name(options: AttributesCommand) -> str:
 
 
 def _generate(options: AttributesCommand, console: Console) -> None:
-    from fedmpt.conditions.describe_classes import generate_attributes, write_attributes
+    from fedmpt.conditions.pipeline.describe_classes import generate_attributes, write_attributes
     from fedmpt.conditions_command.asking import asker_of, open_chosen
     from fedmpt.conditions_command.names import class_names_of
     from fedmpt.conditions_command.progress import TerminalAsking, counted, print_usage

@@ -15,7 +15,7 @@ from rich.text import Text
 from fedmpt.cache import default_cache
 
 if TYPE_CHECKING:
-    from fedmpt.conditions.checks import Findings
+    from fedmpt.conditions.checks.findings import Findings
     from fedmpt.conditions.record import ConditionSet
 
 
@@ -49,7 +49,7 @@ class CheckOptions:
 
 def check(words: list[str]) -> None:
     options = tyro.cli(CheckOptions, args=words, prog="fedmpt conditions check")
-    from fedmpt.conditions.checks import check_conditions
+    from fedmpt.conditions.checks.findings import check_conditions
     from fedmpt.conditions.record import find_conditions
 
     found = find_conditions(options.conditions)

@@ -49,8 +49,8 @@ class CountOptions:
 
 def count(words: list[str]) -> None:
     options = tyro.cli(CountOptions, args=words, prog="fedmpt conditions count")
-    from fedmpt.conditions.count_files import SiteCounts, check_site_name, write_counts
-    from fedmpt.conditions.counts import Noise, count_labels
+    from fedmpt.conditions.labels.count_files import SiteCounts, check_site_name, write_counts
+    from fedmpt.conditions.labels.counts import Noise, count_labels
     from fedmpt.data import load_data
     from fedmpt.records import check_writable
     from fedmpt.types import InputError

@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 
 from fedmpt.cache import default_cache
-from fedmpt.conditions.options import GenerateOptions
+from fedmpt.conditions.pipeline.options import GenerateOptions
 from fedmpt.llm.load import LLMOptions
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def generate(words: list[str]) -> None:
 def _check(options: GenerateCommand) -> None:
     """What can be said before any work."""
     from fedmpt.conditions.document import TEXT, is_text, shortened
-    from fedmpt.conditions.pipeline import fitting_combinations
+    from fedmpt.conditions.pipeline.generate import fitting_combinations
     from fedmpt.conditions_command.source import check_source
     from fedmpt.records import check_writable
     from fedmpt.types import InputError
@@ -123,7 +123,7 @@ def _name(options: GenerateCommand) -> str:
 
 
 def _source(options: GenerateCommand) -> Source:
-    from fedmpt.conditions.pipeline import fitting_combinations
+    from fedmpt.conditions.pipeline.generate import fitting_combinations
     from fedmpt.conditions_command.source import find_source
 
     return find_source(
@@ -141,8 +141,8 @@ def _source(options: GenerateCommand) -> Source:
 def _found(
     source: Source, options: GenerateCommand, model: LanguageModel, limits: Limits, console: Console
 ) -> ConditionSet:
-    from fedmpt.conditions.pipeline import generate as find
-    from fedmpt.conditions.pipeline import plan
+    from fedmpt.conditions.pipeline.generate import generate as find
+    from fedmpt.conditions.pipeline.generate import plan
     from fedmpt.conditions_command.asking import asker_of
     from fedmpt.conditions_command.progress import TerminalAsking, print_usage
 
@@ -167,7 +167,7 @@ def _found(
 
 
 def _introduction(source: Source, options: GenerateCommand) -> list[str]:
-    from fedmpt.conditions.pipeline import plan
+    from fedmpt.conditions.pipeline.generate import plan
 
     planned = plan(len(source.combinations), options.texts, options.max_requests)
     return [
@@ -178,7 +178,7 @@ def _introduction(source: Source, options: GenerateCommand) -> list[str]:
 
 
 def _write(found: ConditionSet, options: GenerateCommand, console: Console) -> None:
-    from fedmpt.conditions.checks import check_conditions
+    from fedmpt.conditions.checks.findings import check_conditions
     from fedmpt.conditions.record import write_conditions
     from fedmpt.conditions_command.show import print_conditions
 
@@ -195,7 +195,7 @@ def _write(found: ConditionSet, options: GenerateCommand, console: Console) -> N
 
 
 def _print_plan(source: Source, options: GenerateCommand) -> None:
-    from fedmpt.conditions.pipeline import prompts_preview
+    from fedmpt.conditions.pipeline.generate import prompts_preview
 
     print(*_introduction(source, options), sep="\n")
     print("\nnothing was asked; the first request would be:")

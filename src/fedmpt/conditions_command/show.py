@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedmpt.conditions.reading import printable
+from fedmpt.conditions.pipeline.reading import printable
 from fedmpt.conditions.record import ConditionSet, find_conditions, sentences_of, shipped_conditions
 
 

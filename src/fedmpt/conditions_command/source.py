@@ -10,15 +10,15 @@ from jaxtyping import Int8
 from torch import Tensor
 
 from fedmpt.conditions.class_list import read_class_list
-from fedmpt.conditions.combinations import (
+from fedmpt.conditions.labels.combinations import (
     Combination,
     combinations_from_classes,
     combinations_from_clients,
     combinations_from_counts,
     in_words,
 )
-from fedmpt.conditions.count_files import check_alike, read_counts
-from fedmpt.conditions.counts import Noise
+from fedmpt.conditions.labels.count_files import check_alike, read_counts
+from fedmpt.conditions.labels.counts import Noise
 from fedmpt.data import load_data
 from fedmpt.data.partition import partition_split
 from fedmpt.types import ImageData, InputError

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from fedmpt.conditions.reading import cleaned, quoted
+from fedmpt.conditions.pipeline.reading import cleaned, quoted
 from fedmpt.conditions.words import IDLE_WORDS, runs_of, words_of
 
 MAX_WORDS, MAX_NAME = 4, 40

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fedmpt.backbone.text_tower import TextTower
-from fedmpt.conditions.coverage import Coverage, coverage
-from fedmpt.conditions.overlap import PHRASE, Overlap, classes_for, overlap
+from fedmpt.conditions.checks.coverage import Coverage, coverage
+from fedmpt.conditions.checks.overlap import PHRASE, Overlap, classes_for, overlap
 from fedmpt.conditions.record import ConditionSet
 from fedmpt.conditions.words import runs_of, words_of
 from fedmpt.prompts import token_ids

@@ -12,15 +12,15 @@ from dataclasses import asdict
 from typing import Any
 
 from fedmpt import __version__
-from fedmpt.conditions import describe, summarise
-from fedmpt.conditions.combinations import Combination
 from fedmpt.conditions.document import TEXT, is_text, shortened
-from fedmpt.conditions.example import wants_example
-from fedmpt.conditions.naming import NameRules
-from fedmpt.conditions.options import GenerateOptions
-from fedmpt.conditions.planning import Plan, fitting_combinations, plan
+from fedmpt.conditions.labels.combinations import Combination
+from fedmpt.conditions.pipeline import describe, summarise
+from fedmpt.conditions.pipeline.example import wants_example
+from fedmpt.conditions.pipeline.naming import NameRules
+from fedmpt.conditions.pipeline.options import GenerateOptions
+from fedmpt.conditions.pipeline.planning import Plan, fitting_combinations, plan
+from fedmpt.conditions.pipeline.stages import Notes, describe_stage, summarise_stage
 from fedmpt.conditions.record import ConditionSet
-from fedmpt.conditions.stages import Notes, describe_stage, summarise_stage
 from fedmpt.llm.asking import Asker
 from fedmpt.llm.model import Message
 from fedmpt.types import InputError

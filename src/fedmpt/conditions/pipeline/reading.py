@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedmpt.conditions.loose_json import Found, LooseJSONError, find_values
+from fedmpt.conditions.pipeline.loose_json import Found, LooseJSONError, find_values
 from fedmpt.llm.asking import BadAnswerError
 from fedmpt.llm.model import Answer
 

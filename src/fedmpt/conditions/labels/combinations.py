@@ -8,7 +8,7 @@ So they are taken from labels, or, without data, drawn evenly [ours]. At most ``
    surprising; what rounding down leaves goes to the first. What one kind cannot use goes on to the next and, at the
    end, round once more; what then is left goes to singles that did not fit.
 
-A pair is surprising as `fedmpt.conditions.counts.association` has it. A triple is as surprising as the weakest of its
+A pair is surprising as `labels.counts.association` has it. A triple is as surprising as the weakest of its
 three associations of two classes within the images of the third: then none of its pairs, through a class that they
 share, explains why all three occur together. From the chance of 1 in 1,000 on it counts as surprising at all. Counts
 with noise are taken for lower by what noise alone exceeds as rarely, or it would make pairs surprising.
@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Float64, Int8, Int64
 from torch import Tensor
 
-from fedmpt.conditions.counts import (
+from fedmpt.conditions.labels.counts import (
     LabelCounts,
     Noise,
     association,
@@ -82,8 +82,8 @@ def combinations_from_clients(
 ) -> tuple[Combination, ...]:
     """Combinations that occur in the labels of ``clients``, singles first, then pairs, then triples.
 
-    Clients answer two questions with counts (`fedmpt.conditions.counts`, which says what the server sees); their labels
-    stay with them. Pairs and triples in fewer than ``min_images`` images of all clients together are never chosen: they
+    Clients answer two questions with counts (`labels.counts`, which says what the server sees); their labels stay
+    with them. Pairs and triples in fewer than ``min_images`` images of all clients together are never chosen: they
     might point at single people. Classes are: that a class is in the list says nothing of who has images of it. Where
     not all singles fit, those that are chosen have at least ``min_images`` too.
 

@@ -10,9 +10,9 @@ import json
 from collections.abc import Sequence
 from string import Template
 
-from fedmpt.conditions.example import DESCRIBED, DESCRIBED_THOUGHT, after_example, wants_example
-from fedmpt.conditions.options import GenerateOptions, request
-from fedmpt.conditions.reading import NumberedReader, cleaned, form
+from fedmpt.conditions.pipeline.example import DESCRIBED, DESCRIBED_THOUGHT, after_example, wants_example
+from fedmpt.conditions.pipeline.options import GenerateOptions, request
+from fedmpt.conditions.pipeline.reading import NumberedReader, cleaned, form
 from fedmpt.conditions.words import stem, words_of
 from fedmpt.llm.asking import Question
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from string import Template
 from typing import Any
 
-from fedmpt.conditions.describe import SYSTEM, in_json
-from fedmpt.conditions.example import (
+from fedmpt.conditions.pipeline.describe import SYSTEM, in_json
+from fedmpt.conditions.pipeline.example import (
     MEALS,
     MEALS_CONDITIONS,
     MEALS_THOUGHT,
@@ -20,9 +20,9 @@ from fedmpt.conditions.example import (
     after_example,
     wants_example,
 )
-from fedmpt.conditions.naming import NameRules, normal_name, overlapping
-from fedmpt.conditions.options import CANDIDATE_TOKENS, GenerateOptions, request, tokens_of
-from fedmpt.conditions.reading import (
+from fedmpt.conditions.pipeline.naming import NameRules, normal_name, overlapping
+from fedmpt.conditions.pipeline.options import CANDIDATE_TOKENS, GenerateOptions, request, tokens_of
+from fedmpt.conditions.pipeline.reading import (
     CUT_OFF,
     Item,
     body,

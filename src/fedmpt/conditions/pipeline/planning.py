@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedmpt.conditions.options import CANDIDATE_TOKENS, SENTENCE_TOKENS, GenerateOptions, tokens_of
+from fedmpt.conditions.pipeline.options import CANDIDATE_TOKENS, SENTENCE_TOKENS, GenerateOptions, tokens_of
+from fedmpt.conditions.pipeline.summarise import sentence_line
 from fedmpt.conditions.record import Described
-from fedmpt.conditions.summarise import sentence_line
 from fedmpt.types import InputError
 
 LABEL_TOKENS = 24

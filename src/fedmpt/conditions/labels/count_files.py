@@ -20,8 +20,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from fedmpt.conditions.class_list import check_names
-from fedmpt.conditions.counts import LabelCounts, Noise
 from fedmpt.conditions.document import FORMAT, TEXT, is_text, read_document, shortened
+from fedmpt.conditions.labels.counts import LabelCounts, Noise
 from fedmpt.files import write_atomically
 from fedmpt.types import InputError
 

@@ -1,6 +1,6 @@
 """How often classes occur alone and together: counted at each client, added up at the server, with noise if asked for.
 
-What a client sends, in two questions (`fedmpt.conditions.combinations` asks them):
+What a client sends, in two questions (`fedmpt.conditions.labels.combinations` asks them):
 
 1. `count_labels`: its number of images, and of images with each class and with each pair of classes;
 2. `count_triples`: its number of images with each of the triples that the server names.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fedmpt.conditions.options import GenerateOptions
+from fedmpt.conditions.pipeline.options import GenerateOptions
 from fedmpt.conditions.record import Condition, Described
 from fedmpt.llm.model import Message, Request
 
@@ -22,13 +22,13 @@ DESCRIBED = Described(
         "Two children hide a key under a door.",
     ),
 )
-"""For `fedmpt.conditions.describe`."""
+"""For `fedmpt.conditions.pipeline.describe`."""
 DESCRIBED_THOUGHT = "A key opens a door, or hangs beside it."
 MEALS = (
     Described(("rice", "fish"), ("Raw fish lies on cold rice.", "A spicy stew of fish is eaten with rice.")),
     Described(("egg",), ("A fried egg is served for breakfast.", "A boiled egg is in a packed lunch.")),
 )
-"""For `fedmpt.conditions.summarise`, with what is made of them."""
+"""For `fedmpt.conditions.pipeline.summarise`, with what is made of them."""
 MEALS_THOUGHT = "Food is cooked in some way, and eaten at some meal."
 MEALS_CONDITIONS = (
     Condition("way of cooking", "How the food was made.", ("raw", "stew", "fried", "boiled")),

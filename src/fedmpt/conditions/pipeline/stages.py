@@ -6,13 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fedmpt.conditions.describe import describe_question
-from fedmpt.conditions.naming import NameRules
-from fedmpt.conditions.options import GenerateOptions
-from fedmpt.conditions.planning import Plan, candidates_per_merge, into_parts
-from fedmpt.conditions.reading import quoted
+from fedmpt.conditions.pipeline.describe import describe_question
+from fedmpt.conditions.pipeline.naming import NameRules
+from fedmpt.conditions.pipeline.options import GenerateOptions
+from fedmpt.conditions.pipeline.planning import Plan, candidates_per_merge, into_parts
+from fedmpt.conditions.pipeline.reading import quoted
+from fedmpt.conditions.pipeline.summarise import (
+    MAX_CUES,
+    ConditionReader,
+    Vocabulary,
+    merge_question,
+    summarise_question,
+)
 from fedmpt.conditions.record import Condition, Described
-from fedmpt.conditions.summarise import MAX_CUES, ConditionReader, Vocabulary, merge_question, summarise_question
 from fedmpt.conditions.words import words_of
 from fedmpt.llm.asking import Asker, Question, Unusable
 from fedmpt.types import InputError

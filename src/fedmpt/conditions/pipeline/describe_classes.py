@@ -12,13 +12,13 @@ from pathlib import Path
 from string import Template
 
 from fedmpt.conditions.attributes import AttributeList
-from fedmpt.conditions.describe import SYSTEM, in_json
 from fedmpt.conditions.document import FORMAT, MAX_BYTES, is_text
-from fedmpt.conditions.naming import COMMON_WORDS
-from fedmpt.conditions.options import AttributeOptions, request
-from fedmpt.conditions.pipeline import check_classes, provenance_of
-from fedmpt.conditions.reading import NumberedReader, cleaned, form
-from fedmpt.conditions.stages import MAX_REASON, REMEDY
+from fedmpt.conditions.pipeline.describe import SYSTEM, in_json
+from fedmpt.conditions.pipeline.generate import check_classes, provenance_of
+from fedmpt.conditions.pipeline.naming import COMMON_WORDS
+from fedmpt.conditions.pipeline.options import AttributeOptions, request
+from fedmpt.conditions.pipeline.reading import NumberedReader, cleaned, form
+from fedmpt.conditions.pipeline.stages import MAX_REASON, REMEDY
 from fedmpt.conditions.words import runs_of, words_of
 from fedmpt.files import write_atomically
 from fedmpt.llm.asking import Asker, Question, Unusable

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedmpt.backbone.text_tower import TextTower
-from fedmpt.conditions.coverage import spread
+from fedmpt.conditions.checks.coverage import spread
 from fedmpt.prompts import hand_written_features
 from fedmpt.types import Backbone
 

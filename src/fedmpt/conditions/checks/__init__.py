@@ -1,0 +1,1 @@
+"""What can be said of conditions without a language model."""

@@ -1,0 +1,1 @@
+"""Which combinations of labels are described: counted at the clients, added up, chosen."""
