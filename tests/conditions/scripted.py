@@ -46,6 +46,7 @@ class ScriptedModel:
 
     max_concurrency = 4
     keeps_answers = False
+    ignored: tuple[str, ...] = ()
 
     def __init__(self, rule: Rule | Sequence[str | Answer], *, name: str = "rules") -> None:
         self.identity: Mapping[str, str] = {"provider": "scripted", "model": name}

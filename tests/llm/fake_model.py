@@ -24,6 +24,7 @@ class FakeModel:
     reactions: Mapping[str, Sequence[Reaction]] = field(default_factory=dict)
     max_concurrency: int = 8
     keeps_answers: bool = False
+    ignored: tuple[str, ...] = ()
     identity: Mapping[str, str] = field(default_factory=lambda: {"provider": "fake", "model": "one"})
     turns: Callable[[str], int] = lambda text: 0
     asked: list[Request] = field(default_factory=list)

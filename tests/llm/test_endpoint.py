@@ -136,7 +136,7 @@ def test_what_an_endpoint_does_not_support_is_left_out_from_then_on(name: str) -
             for _ in range(2):
                 assert (await endpoint.ask(REQUEST)).text == "fine"
             await endpoint.close()
-            return endpoint.left_out
+            return endpoint.ignored
 
         left_out = asyncio.run(talk())
     first, second, third = (dict(asked.body) for asked in server.asked)

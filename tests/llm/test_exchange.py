@@ -211,6 +211,7 @@ def test_all_prompts_can_be_written_at_once(tmp_path: Path) -> None:
         return await asyncio.gather(*(exchange.ask(each) for each in requests), return_exceptions=True)
 
     assert exchange.max_concurrency >= 20
+    assert "temperature" in exchange.ignored
     found = asyncio.run(ask_all())
     assert {type(each) for each in found} == {AnswerPendingError}
     assert len(prompts(tmp_path)) == 20

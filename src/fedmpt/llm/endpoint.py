@@ -36,7 +36,7 @@ PLAIN_HEADERS = ("host", "accept", "accept-encoding", "connection", "content-len
 class Endpoint:
     """A model at an OpenAI-compatible endpoint, asked by streamed chat completions.
 
-    A parameter that the endpoint does not support (``seed``, say) is left out from then on, see ``left_out``, and
+    A parameter that the endpoint does not support (``seed``, say) is left out from then on, see `ignored`, and
     ``max_tokens`` becomes ``max_completion_tokens`` where that is wanted. Thoughts of reasoning models are no part of
     an answer. No redirect is followed, and the key is sent to the service's own address only; other settings that the
     openai library takes from the environment reach the default service alone.
@@ -72,7 +72,7 @@ class Endpoint:
         self._client = _client(service, timeout_s)
 
     @property
-    def left_out(self) -> tuple[str, ...]:
+    def ignored(self) -> tuple[str, ...]:
         """Parameters that requests had and the endpoint did not take."""
         return tuple(name for name in ("temperature", "seed") if name in self._unsupported)
 

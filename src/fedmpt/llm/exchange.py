@@ -42,6 +42,7 @@ class Exchange:
     max_concurrency = 64
     """Nothing waits here, so all prompts are written before anybody is asked to answer."""
     keeps_answers = True
+    ignored: tuple[str, ...] = ("max_tokens", "temperature", "seed")
 
     def __init__(self, folder: Path) -> None:
         """Neither makes nor needs the folder yet.

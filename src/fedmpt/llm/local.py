@@ -60,6 +60,7 @@ class LocalModel:
 
     max_concurrency = 1
     keeps_answers = False
+    ignored: tuple[str, ...] = ()
 
     def __init__(self, path: Path, identity: Mapping[str, str], device: str = "") -> None:
         self.path = path

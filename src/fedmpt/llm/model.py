@@ -64,12 +64,16 @@ class LanguageModel(Protocol):
 
     ``identity`` is what tells it from others, as records and keys of the cache have it: provider, model, and the
     endpoint's address or the hash of the weights. Never a key or a password. One that ``keeps_answers`` has them at
-    hand itself, where a person may change them, so no copies of them are kept.
+    hand itself, where a person may change them, so no copies of them are kept. ``ignored`` are parameters of requests
+    that, as far as is known by now, have no effect on it.
     """
 
     identity: Mapping[str, str]
     max_concurrency: int
     keeps_answers: bool
+
+    @property
+    def ignored(self) -> tuple[str, ...]: ...
 
     async def ask(self, request: Request) -> Answer:
         """The model's next turn.

@@ -105,7 +105,7 @@ def provenance_of(
         "method": method,
         "parameters": {**parameters, "max_requests": asker.limits.max_requests},
         "classes": list(class_names),
-        "usage": asdict(asker.usage),
+        "usage": {**asdict(asker.usage), "ignored_parameters": list(asker.model.ignored)},
     }
 
 
