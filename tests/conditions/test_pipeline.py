@@ -74,13 +74,13 @@ def test_the_record_says_how_it_came_about_and_is_written_and_read_back(tmp_path
     assert told["model"] == {"provider": "scripted", "model": "tiny"}
     assert told["parameters"]["max_requests"] == 20
     assert told["parameters"]["num"] == 5
-    assert told["usage"]["ignored_parameters"] == []
     assert told["classes"] == list(CLASSES)
     assert told["combinations"]["from"] == "a test"
     assert told["combinations"]["chosen"][8] == {"classes": ["car", "person"], "why": "surprising pair"}
     assert told["left_out"] == []
     assert told["usage"] == {
         "asked": 5, "cached": 0, "retried": 0, "unusable": 0, "prompt_tokens": 50, "answer_tokens": 25,
+        "ignored_parameters": [],
     }  # fmt: skip
     system, user = model.requests[0].messages
     assert told["prompts"]["describe"]["system"] == system.content
