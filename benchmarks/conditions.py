@@ -2,11 +2,13 @@
 
     python benchmarks/conditions.py scenes --out runs/conditions-scenes
     python benchmarks/conditions.py photos --data voc:VOCdevkit --backbone backbone.py:load --out runs/conditions-photos
+    python benchmarks/conditions.py photos --sweep --data ... --backbone ... --out runs/conditions-number
 
 Every row has every seed; all else is the same: the demo's settings on scenes, where labels are tied in training
 (`spurious=0.9`) and scored on natural and on reversed pictures, and the defaults on photos. "Random words" are drawn
 from a list of nouns that name no factor of a picture, three draws. Runs that are complete in --out are not repeated, so
-several processes may share the work by --rows. With --table, only what is complete is gathered.
+several processes may share the work by --rows. With --table, only what is complete is gathered. --sweep trains with
+other numbers of conditions, and a single one at other rates, and scores on held-out training images.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import Any
 
 from comparison import with_method
 from rich.console import Console
-from run import interval
+from run import interval, score_at, slug
 
 from fedmpt.cache import default_cache
 from fedmpt.config import RunConfig, preset
@@ -43,6 +45,9 @@ NOUNS = (
     *("senate", "isotope", "ledger", "rhyme", "census", "enzyme", "proverb", "tariff", "syllable", "quarantine"),
 )
 NUM_DRAWS = 3
+MORE = ("time of day", "season", "viewpoint", "crowding", "company")
+"""Beside the paper's five, where a sweep needs more."""
+NUMBERS, ADAPTER_RATES, HELD_OUT = (1, 2, 3, 5, 10), (15.0, 150.0), 0.25
 
 COLUMNS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "scenes": {
@@ -96,6 +101,17 @@ def rows(bed: Bed) -> dict[str, RunConfig]:
     )
 
 
+def sweep(bed: Bed) -> dict[str, RunConfig]:
+    """Other numbers of conditions, and other rates for a single one."""
+    start, names = replace(bed.start, validation=HELD_OUT), (*GENERIC_CONDITIONS, *MORE)
+    numbers = {f"N = {num}": with_method(start, conditions=names[:num]) for num in NUMBERS}
+    rates = {
+        f"N = 1, adapter rate {rate:g}": with_method(start, conditions=("background",), adapter_rate=rate)
+        for rate in ADAPTER_RATES
+    }
+    return numbers | rates
+
+
 def open_bed(options: argparse.Namespace) -> Bed:
     if options.bed == "scenes":
         trial = Trial(options.rounds, 0, 0.9, num_train=2000, num_test=options.num_test)
@@ -118,11 +134,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--cache", type=Path, default=default_cache())
+    parser.add_argument("--sweep", action="store_true", help="other numbers of conditions, on held-out images")
     parser.add_argument("--table", action="store_true", help="gather what is complete; train nothing")
     options = parser.parse_args()
     try:
         bed = open_bed(options)
-        chosen = {name: config for name, config in rows(bed).items() if options.rows is None or name in options.rows}
+        table = sweep(bed) if options.sweep else rows(bed)
+        chosen = {name: config for name, config in table.items() if options.rows is None or name in options.rows}
         found = {name: scores for name, config in chosen.items() if (scores := measure(name, config, bed, options))}
     except InputError as error:
         sys.exit(f"{parser.prog}: {error}")
@@ -133,13 +151,13 @@ def main() -> None:
 
 def measure(name: str, config: RunConfig, bed: Bed, options: argparse.Namespace) -> dict[str, list[float]]:
     """Scores of all seeds, by column; none where ``options.table`` and a run is missing."""
-    folder = options.out / "".join(letter if letter.isalnum() else "-" for letter in name)
+    folder = options.out / slug(name)
     places = {seed: folder / f"seed{seed}" for seed in options.seeds}
     if options.table and not all(map(is_finished, places.values())):
         return {}
     results = [run(replace(config, seed=seed), bed, out=out, cache=options.cache) for seed, out in places.items()]
     columns = COLUMNS[bed.name]
-    scores = {column: [_at(result, path) for result in results] for column, path in columns.items()}
+    scores = {column: [score_at(result, path) for result in results] for column, path in columns.items()}
     line = "  ".join(f"{column} {statistics.mean(values):.2f}" for column, values in scores.items())
     print(f"{name}: {line}", file=sys.stderr, flush=True)
     return scores
@@ -160,12 +178,6 @@ def markdown(found: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
         cells = [f"{statistics.mean(values):.1f} ± {interval(list(values)):.1f}" for values in scores.values()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _at(words: Any, path: tuple[str, ...]) -> float:
-    for key in path:
-        words = words[key]
-    return float(words)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from comparison import with_method
 from rich.console import Console
-from run import interval
+from run import interval, slug
 
 from fedmpt.backbone.shapes import shapes_of
 from fedmpt.backbone.views import TowerTokens
@@ -106,7 +106,7 @@ def choose_rate(name: str, config: RunConfig, bed: Bed) -> dict[str, float]:
         for factor in factors:
             federation = replace(config.federation, learning_rate=own * factor)
             run = replace(config, federation=federation, validation=HELD_OUT, seed=0)
-            scores[factor] = _score(run, bed.options.out / _folder(name) / f"rate-{own * factor:.3g}", bed)
+            scores[factor] = _score(run, bed.options.out / slug(name) / f"rate-{own * factor:.3g}", bed)
         best = max(scores, key=lambda factor: scores[factor])
         further = {min(scores): best / 3, max(scores): best * 3}.get(best)
         factors = [further] if further and 1 / FURTHEST <= further * 1.001 and further <= FURTHEST * 1.001 else []
@@ -131,7 +131,7 @@ def _score(config: RunConfig, out: Path, bed: Bed) -> float:
 
 def measure(name: str, config: RunConfig, bed: Bed) -> None:
     """Choose the rate, then train and score every seed."""
-    out = bed.options.out / _folder(name)
+    out = bed.options.out / slug(name)
     rates = choose_rate(name, config, bed) if _trains(config) else {}
     if rates:
         best = float(next(iter(rates)))
@@ -180,14 +180,10 @@ def _at(words: Any, path: tuple[str, ...]) -> float | None:
     return None if words is None else float(words)
 
 
-def _folder(name: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in name)
-
-
 def gather(names: list[str], bed: Bed) -> dict[str, Any]:
     found = {}
     for name in names:
-        path = bed.options.out / _folder(name) / "row.json"
+        path = bed.options.out / slug(name) / "row.json"
         if path.is_file():
             found[name] = read_json(path)
     return found

@@ -13,6 +13,7 @@ import importlib
 import math
 import statistics
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def main() -> None:
 
 def measure(name: str, config: RunConfig, options: argparse.Namespace) -> dict[str, Any]:
     """Scores of all seeds, by column, and the facts that seeds share."""
-    folder = options.out / "".join(letter if letter.isalnum() else "-" for letter in name)
+    folder = options.out / slug(name)
     common = replace(
         config, backbone=options.backbone, t=options.t, federation=replace(config.federation, rounds=options.rounds)
     )
@@ -79,6 +80,18 @@ def measure(name: str, config: RunConfig, options: argparse.Namespace) -> dict[s
         if part in results[0]
     }
     return {"scores": scores, "params": results[0]["params"], "seconds": [r["time"]["rounds_s"] for r in results]}
+
+
+def slug(name: str) -> str:
+    """The folder of a row."""
+    return "".join(letter if letter.isalnum() else "-" for letter in name)
+
+
+def score_at(results: Any, path: Sequence[str]) -> float:
+    """A score in nested results."""
+    for key in path:
+        results = results[key]
+    return float(results)
 
 
 def interval(values: list[float]) -> float:

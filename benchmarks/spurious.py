@@ -18,7 +18,7 @@ from typing import Any
 
 from comparison import with_method
 from rich.console import Console
-from run import markdown
+from run import markdown, score_at, slug
 
 from fedmpt.cache import default_cache
 from fedmpt.config import RunConfig
@@ -115,23 +115,17 @@ def main() -> None:
 
 def measure(name: str, config: RunConfig, trial: Trial, options: argparse.Namespace) -> dict[str, Any]:
     """Scores of all seeds, by column."""
-    folder = options.out / "".join(letter if letter.isalnum() else "-" for letter in name)
+    folder = options.out / slug(name)
     outcomes = []
     with TerminalWatcher(Console(stderr=True, quiet=True)) as watcher:
         for seed in options.seeds:
             run = replace(config, seed=seed)
             out = folder / f"seed{seed}"
             outcomes.append(run_trial(trial, run, out=out, cache=options.cache, watcher=watcher, every_round=False))
-    scores = {column: [_at(vars(outcome), path) for outcome in outcomes] for column, path in COLUMNS.items()}
+    scores = {column: [score_at(vars(outcome), path) for outcome in outcomes] for column, path in COLUMNS.items()}
     line = "  ".join(f"{column} {statistics.mean(values):.2f}" for column, values in scores.items())
     print(f"{name}: {line}", file=sys.stderr, flush=True)
     return {"scores": scores, "params": outcomes[0].results["params"]}
-
-
-def _at(words: Any, path: tuple[str, ...]) -> float:
-    for key in path:
-        words = words[key]
-    return float(words)
 
 
 if __name__ == "__main__":
