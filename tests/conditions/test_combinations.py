@@ -374,6 +374,6 @@ def test_all_combinations_are_drawn_where_the_budget_holds_them() -> None:
 def test_coverage_counts_classes_and_words_say_the_rest() -> None:
     found = [Combination((0,), "single"), Combination((0, 4), "frequent pair"), Combination((1, 4), "frequent pair")]
     assert coverage(found, 6) == 3
-    assert in_words(found, 6) == "1 single, 2 frequent pair; 3 of 6 classes"
-    assert in_words([], 6) == "none; 0 of 6 classes"
+    assert in_words(found, 6) == "1 single, 2 frequent pairs, in which 3 of 6 classes are"
+    assert in_words([], 6) == "none, in which 0 of 6 classes are"
     assert coverage([], 6) == 0

@@ -174,10 +174,10 @@ def coverage(combinations: Iterable[Combination], num_classes: int) -> int:
 
 
 def in_words(combinations: Sequence[Combination], num_classes: int) -> str:
-    """What was chosen: "20 single, 9 frequent pair, 3 surprising pair; 20 of 20 classes"."""
+    """What was chosen: "20 singles, 9 frequent pairs, 1 surprising pair, in which 20 of 20 classes are"."""
     kinds = Counter(combination.why for combination in combinations)
-    numbers = ", ".join(f"{number} {why}" for why, number in kinds.items())
-    return f"{numbers or 'none'}; {coverage(combinations, num_classes)} of {num_classes} classes"
+    numbers = ", ".join(f"{number} {why}{'' if number == 1 else 's'}" for why, number in kinds.items())
+    return f"{numbers or 'none'}, in which {coverage(combinations, num_classes)} of {num_classes} classes are"
 
 
 def _check_positive(**values: int) -> None:
