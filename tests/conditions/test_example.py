@@ -9,13 +9,14 @@ import pytest
 from scripted import CLASSES, COMBINATIONS, OPTIONS, ScriptedModel, good, made, sentences_for, stage_of
 
 from fedmpt.conditions.pipeline.describe import describe_question, example_answer
-from fedmpt.conditions.pipeline.example import DESCRIBED, MEALS, MEALS_CONDITIONS
+from fedmpt.conditions.pipeline.describe_classes import generate_attributes
+from fedmpt.conditions.pipeline.example import DESCRIBED, LOOKS, MEALS, MEALS_CONDITIONS
 from fedmpt.conditions.pipeline.naming import NameRules, overlapping
-from fedmpt.conditions.pipeline.options import OVERHEAD_TOKENS, GenerateOptions, tokens_of
+from fedmpt.conditions.pipeline.options import OVERHEAD_TOKENS, AttributeOptions, GenerateOptions, tokens_of
 from fedmpt.conditions.pipeline.summarise import ConditionReader, Vocabulary, merge_question, summarise_question
 from fedmpt.conditions.record import Condition, Described
 from fedmpt.conditions.words import words_of
-from fedmpt.llm.asking import BadAnswerError, Question
+from fedmpt.llm.asking import Asker, BadAnswerError, Limits, Question
 from fedmpt.llm.model import Answer, Request
 
 SMALL, LARGE = GenerateOptions(num=2, per_request=1), GenerateOptions(num=2, per_request=2)
@@ -65,6 +66,25 @@ def test_the_conditions_in_it_are_ones_that_its_own_question_takes() -> None:
     answer = questions(SMALL)["summarise"].request.messages[2]
     assert own.read(Answer(answer.content)) == MEALS_CONDITIONS
     assert overlapping(MEALS_CONDITIONS[0].name, [MEALS_CONDITIONS[1].name]) is None
+
+
+@pytest.mark.parametrize("num", [1, 4])
+def test_the_attributes_in_it_are_ones_that_its_own_question_takes(num: int, tmp_path: Path) -> None:
+    options = AttributeOptions(num=num, per_request=1)
+    name, attributes = LOOKS
+    model = ScriptedModel(lambda request: request.messages[2].content)
+    with Asker(model, cache=tmp_path, limits=Limits()) as asker:
+        found = generate_attributes([name, "kettle"], asker, options, name="test", date="2026-11-26")
+    assert found.attributes == {name: attributes[:num], "kettle": attributes[:num]}
+    assert [message.role for message in model.requests[0].messages] == ["system", "user", "assistant", "user"]
+    assert found.provenance["prompts"]["attributes"]["example"] == model.requests[0].messages[2].content
+
+
+def test_attributes_of_several_classes_at_once_come_without(tmp_path: Path) -> None:
+    model = ScriptedModel(lambda request: json.dumps({"1": LOOKS[1], "2": LOOKS[1]}))
+    with Asker(model, cache=tmp_path, limits=Limits()) as asker:
+        generate_attributes(["pan", "kettle"], asker, AttributeOptions(per_request=2), name="test", date="2026-11-26")
+    assert [message.role for message in model.requests[0].messages] == ["system", "user"]
 
 
 @pytest.mark.parametrize("stage", ["describe", "summarise", "merge"])

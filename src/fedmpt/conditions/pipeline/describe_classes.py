@@ -14,6 +14,7 @@ from string import Template
 from fedmpt.conditions.attributes import AttributeList
 from fedmpt.conditions.document import FORMAT, MAX_BYTES, is_text
 from fedmpt.conditions.pipeline.describe import SYSTEM, in_json
+from fedmpt.conditions.pipeline.example import LOOKS, LOOKS_THOUGHT, after_example, wants_example
 from fedmpt.conditions.pipeline.generate import check_classes, provenance_of
 from fedmpt.conditions.pipeline.naming import COMMON_WORDS
 from fedmpt.conditions.pipeline.options import AttributeOptions, request
@@ -115,7 +116,8 @@ def generate_attributes(
         for number, each in enumerate(batch, start=1)
     }
     provenance = provenance_of(asker, asdict(options), date=date, method=METHOD, class_names=class_names)
-    prompts = {"attributes": {"system": SYSTEM, "user": USER.template}}
+    example = {"example": example_answer(options)} if wants_example(options) else {}
+    prompts = {"attributes": {"system": SYSTEM, "user": USER.template, **example}}
     return AttributeList(name, {**provenance, "prompts": prompts}, attributes)
 
 
@@ -170,9 +172,18 @@ def _check_complete(
 
 
 def _request(class_names: Sequence[str], options: AttributeOptions, *, label: str) -> Request:
+    asked = request(SYSTEM, _user(class_names, options), options, label=label)
+    return after_example(asked, _user(LOOKS[:1], options), example_answer(options)) if wants_example(options) else asked
+
+
+def example_answer(options: AttributeOptions) -> str:
+    """What a model might answer for the class of the example."""
+    return in_json({"thinking": LOOKS_THOUGHT, "1": LOOKS[1][: options.num]})
+
+
+def _user(class_names: Sequence[str], options: AttributeOptions) -> str:
     lines = [f"{number}. {in_json(name)}" for number, name in enumerate(class_names, start=1)]
-    user = USER.substitute(classes="\n".join(lines), num=options.num, form=form(range(1, len(class_names) + 1)))
-    return request(SYSTEM, user, options, label=label)
+    return USER.substitute(classes="\n".join(lines), num=options.num, form=form(range(1, len(class_names) + 1)))
 
 
 def _names_any(words: tuple[str, ...], names: frozenset[tuple[str, ...]]) -> bool:

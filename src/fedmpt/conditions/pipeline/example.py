@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fedmpt.conditions.pipeline.options import GenerateOptions
+from fedmpt.conditions.pipeline.options import Options
 from fedmpt.conditions.record import Condition, Described
 from fedmpt.llm.model import Message, Request
 
@@ -34,10 +34,16 @@ MEALS_CONDITIONS = (
     Condition("way of cooking", "How the food was made.", ("raw", "stew", "fried", "boiled")),
     Condition("meal", "When it is eaten.", ("breakfast", "lunch")),
 )
+LOOKS = (
+    "teapot",
+    ("curved spout on one side", "lid with a small knob", "handle opposite the spout", "glazed round belly"),
+)
+"""For `fedmpt.conditions.pipeline.describe_classes`."""
+LOOKS_THOUGHT = "One knows it by its spout, its lid and its handle."
 NAMES = frozenset(condition.name for condition in MEALS_CONDITIONS)
 
 
-def wants_example(options: GenerateOptions) -> bool:
+def wants_example(options: Options) -> bool:
     """Whether the options are those for small models."""
     return options.per_request == 1
 

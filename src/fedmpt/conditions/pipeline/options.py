@@ -76,8 +76,8 @@ class AttributeOptions:
     num: int = 4
     """Attributes of each class, 1 to 16."""
     per_request: int = 10
-    """Classes in one request, 1 to 50; small models do better with few. Fewer are taken where their attributes do not
-    fit into --max-tokens."""
+    """Classes in one request, 1 to 50; small models do better with few, and with 1 are shown an example first. Fewer
+    are taken where their attributes do not fit into --max-tokens."""
     pictures: str = ""
     """What kind of pictures it is about, such as "aerial images" or "chest X-rays"; photos of any kind unless given."""
     temperature: float = 0.7
