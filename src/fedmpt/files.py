@@ -48,6 +48,22 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: JSON that cannot be read ({error})") from error
 
 
+def check_safetensors(path: Path) -> None:
+    """Header and length only: a torn download is found before anything is read.
+
+    Raises:
+        InputError: if the file is broken or cut off.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        size = path.stat().st_size
+        raise InputError(f"{path} is broken or cut off at {size} bytes ({error}); copy it again") from error
+
+
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
     """Hold a folder for this process; the hold ends with the process, however that ends.

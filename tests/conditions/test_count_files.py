@@ -160,7 +160,7 @@ def test_what_could_not_be_read_back_is_not_written(tmp_path: Path, changed: dic
 
 def test_a_file_too_large_to_be_read_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(count_files, "MAX_BYTES", 100)
-    with pytest.raises(InputError, match=r"counts of 3 classes take \d+ bytes, more than 100; leave --epsilon out"):
+    with pytest.raises(InputError, match=r"would have \d+ bytes, more than 100; leave --epsilon out"):
         write_counts(tmp_path / "site.json", site())
     assert list(tmp_path.iterdir()) == []
 

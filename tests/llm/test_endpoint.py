@@ -228,9 +228,10 @@ def test_a_server_on_this_machine_is_reached_past_any_proxy(monkeypatch: pytest.
 
 
 def test_an_endpoint_can_be_closed_twice() -> None:
-    async def close() -> None:
+    async def close() -> bool:
         endpoint = Endpoint("some-model", service_at("http://127.0.0.1:9/v1"))
         await endpoint.close()
         await endpoint.close()
+        return endpoint._client.is_closed()
 
-    asyncio.run(close())
+    assert asyncio.run(close())

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from fedmpt.backbone.image_tower import ClipBackbone
+from fedmpt.files import check_safetensors
 from fedmpt.types import InputError
 
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -131,7 +132,7 @@ def _check_files(folder: Path, weights: Path) -> None:
             f"{CONVERT.format(folder, folder)}"
         )
     for file in _weight_files(weights):
-        _check_safetensors(file)
+        _check_weights(file)
 
 
 def _weight_files(weights: Path) -> list[Path]:
@@ -144,18 +145,10 @@ def _weight_files(weights: Path) -> list[Path]:
     return [weights / name for name in sorted(set(names.values()))]
 
 
-def _check_safetensors(file: Path) -> None:
-    """Header and length only; a torn download is found before anything is read."""
-    from safetensors import SafetensorError, safe_open
-
+def _check_weights(file: Path) -> None:
     if not file.is_file():
         raise InputError(f"{file} is missing, {WEIGHTS_INDEX} names it; copy it there")
-    try:
-        with safe_open(file, framework="pt"):
-            pass
-    except (SafetensorError, OSError) as error:
-        size = file.stat().st_size
-        raise InputError(f"{file} is broken or cut off at {size} bytes ({error}); copy it again") from error
+    check_safetensors(file)
 
 
 def _read_json(file: Path) -> dict[str, Any]:

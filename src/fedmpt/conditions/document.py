@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedmpt.files import read_json
+from fedmpt.files import read_json, write_atomically
 from fedmpt.types import InputError
 
 FORMAT = 1
@@ -65,6 +65,39 @@ def read_document(
             f"{path}: provenance is {shortened(provenance)}; expected an object that says who made the texts, when, how"
         )
     return Document(name, provenance, value[kind], {key: value[key] for key in optional if key in value})
+
+
+def write_document(
+    path: Path,
+    kind: str,
+    content: Mapping[str, Any],
+    *,
+    remedy: str,
+    indent: int | None = 2,
+    max_bytes: int = MAX_BYTES,
+) -> None:
+    """Write a document of ``kind`` with these keys beside its head; its folder is made. All is written or nothing.
+
+    Letters stay as they are, for people; half a surrogate pair becomes the escape that JSON has for it.
+
+    Raises:
+        InputError: if it holds what JSON does not, would be too large to be read (``remedy`` says what to do then), or
+            cannot be written.
+    """
+    try:
+        text = json.dumps(
+            {"format": FORMAT, "kind": kind, **content}, indent=indent, allow_nan=False, ensure_ascii=False
+        )
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: provenance cannot be written as JSON ({error})") from error
+    whole = (text + "\n").encode(errors="backslashreplace")
+    if len(whole) > max_bytes:
+        raise InputError(f"{path} would have {len(whole)} bytes, more than {max_bytes}; {remedy}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, whole)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}; choose another place") from error
 
 
 def is_text(value: Any, *, longest: int = MAX_TEXT) -> bool:

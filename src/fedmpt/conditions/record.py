@@ -18,8 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fedmpt.conditions.document import FORMAT, MAX_TEXT, TEXT, Document, is_text, read_document, shortened
-from fedmpt.files import write_atomically
+from fedmpt.conditions.document import MAX_TEXT, TEXT, Document, is_text, read_document, shortened, write_document
 from fedmpt.types import InputError
 
 FOLDER = Path(__file__).resolve().parents[1] / "assets" / "conditions"
@@ -160,28 +159,13 @@ def write_conditions(path: Path, conditions: ConditionSet) -> None:
         raise InputError(f"{path}: name is {shortened(conditions.name)}; expected {TEXT}")
     _checked(str(path), Document(conditions.name, conditions.provenance, listed))
     sentences_of(conditions)
-    value = {
-        "format": FORMAT,
-        "kind": "conditions",
+    content = {
         "name": conditions.name,
         "hash": conditions.content_hash,
         "conditions": listed,
         "provenance": conditions.provenance,
     }
-    try:
-        text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: provenance cannot be written as JSON ({error})") from error
-    content = (text + "\n").encode(
-        errors="backslashreplace"
-    )  # Half a surrogate pair becomes the escape JSON has for it.
-    if len(content) > MAX_BYTES:
-        raise InputError(f"{path} would have {len(content)} bytes, more than {MAX_BYTES}; give it fewer sentences")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}; choose another place") from error
+    write_document(path, "conditions", content, remedy="give it fewer sentences", max_bytes=MAX_BYTES)
 
 
 def sentences_of(conditions: ConditionSet) -> tuple[Described, ...]:

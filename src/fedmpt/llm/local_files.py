@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from fedmpt.files import read_json
+from fedmpt.files import check_safetensors, read_json
 from fedmpt.types import InputError
 
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -78,7 +78,7 @@ def _weights_of_folder(folder: Path) -> list[Path]:
             raise InputError(f"{index} names {strange[0]!r}, which is no file of weights in that folder; {GIVE}")
         files = [folder / name for name in sorted(set(names.values()))]
     for file in files:
-        _check_safetensors(file)
+        _check_weights(file)
     return files
 
 
@@ -111,10 +111,7 @@ def _refuse_other_sources(config: Path, settings: dict[str, Any]) -> None:
             _refuse_other_sources(config, value)
 
 
-def _check_safetensors(file: Path) -> None:
-    """Header and length only; a torn download is found before anything is read."""
-    from safetensors import SafetensorError, safe_open
-
+def _check_weights(file: Path) -> None:
     if not file.is_file():
         pickled = sorted(found.name for pattern in PICKLED for found in file.parent.glob(pattern))
         if pickled:
@@ -123,12 +120,7 @@ def _check_safetensors(file: Path) -> None:
                 "if you trust who made it, with transformers' save_pretrained, or take a model with safetensors"
             )
         raise InputError(f"{file} is missing; copy all files of the model there (hf download ID --local-dir FOLDER)")
-    try:
-        with safe_open(file, framework="pt"):
-            pass
-    except (SafetensorError, OSError) as error:
-        size = file.stat().st_size
-        raise InputError(f"{file} is broken or cut off at {size} bytes ({error}); copy it again") from error
+    check_safetensors(file)
 
 
 def _check_gguf(file: Path) -> None:

@@ -9,7 +9,6 @@ Triples are not counted here: which to count would take another exchange of file
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +19,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from fedmpt.conditions.class_list import check_names
-from fedmpt.conditions.document import FORMAT, TEXT, is_text, read_document, shortened
+from fedmpt.conditions.document import TEXT, is_text, read_document, shortened, write_document
 from fedmpt.conditions.labels.counts import LabelCounts, Noise
-from fedmpt.files import write_atomically
 from fedmpt.types import InputError
 
 KIND = "label-counts"
@@ -66,14 +64,8 @@ def write_counts(path: Path, site: SiteCounts) -> None:
         "epsilon": None if noise is None else noise.epsilon,
         "max_labels": None if noise is None else noise.max_labels,
     }
-    value = {"format": FORMAT, "kind": KIND, "name": site.name, KIND: content}
-    text = json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
-    if len(text) > MAX_BYTES:
-        raise InputError(
-            f"{path}: counts of {len(site.class_names)} classes take {len(text)} bytes, more than {MAX_BYTES}; "
-            "leave --epsilon out, or count fewer classes"
-        )
-    write_atomically(path, text + b"\n")
+    remedy = f"leave --epsilon out, or count fewer than {len(site.class_names)} classes"
+    write_document(path, KIND, {"name": site.name, KIND: content}, remedy=remedy, indent=None, max_bytes=MAX_BYTES)
 
 
 def check_site_name(name: str) -> None:

@@ -5,14 +5,13 @@ The same rules hold as for conditions: names travel as JSON strings, answers are
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from string import Template
 
 from fedmpt.conditions.attributes import AttributeList
-from fedmpt.conditions.document import FORMAT, MAX_BYTES, is_text
+from fedmpt.conditions.document import is_text, write_document
 from fedmpt.conditions.pipeline.describe import SYSTEM, in_json
 from fedmpt.conditions.pipeline.example import LOOKS, LOOKS_THOUGHT, after_example, wants_example
 from fedmpt.conditions.pipeline.generate import check_classes, provenance_of
@@ -21,7 +20,6 @@ from fedmpt.conditions.pipeline.options import AttributeOptions, request
 from fedmpt.conditions.pipeline.reading import NumberedReader, cleaned, form
 from fedmpt.conditions.pipeline.stages import MAX_REASON, REMEDY
 from fedmpt.conditions.words import runs_of, words_of
-from fedmpt.files import write_atomically
 from fedmpt.llm.asking import Asker, Question, Unusable
 from fedmpt.llm.model import Request
 from fedmpt.types import InputError
@@ -127,23 +125,12 @@ def write_attributes(path: Path, attributes: AttributeList) -> None:
     Raises:
         InputError: if it would be too large to be read, or cannot be written.
     """
-    value = {
-        "format": FORMAT,
-        "kind": "attributes",
+    content = {
         "name": attributes.where if is_text(attributes.where) else path.stem,
         "provenance": attributes.provenance,
         "attributes": {name: list(texts) for name, texts in attributes.attributes.items()},
     }
-    content = (json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode(
-        errors="backslashreplace"
-    )
-    if len(content) > MAX_BYTES:
-        raise InputError(f"{path} would have {len(content)} bytes, more than {MAX_BYTES}; take fewer attributes")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}; choose another place") from error
+    write_document(path, "attributes", content, remedy="take fewer attributes")
 
 
 def _check_budget(num_requests: int, num_classes: int, asker: Asker) -> None:
