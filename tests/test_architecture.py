@@ -18,6 +18,7 @@ RANKS = {
     "state": 0.5,
     "files": 0.5,
     "plotting": 1,
+    "model_folder": 0.7,
     "cache": 0.5,
     "backbone": 1,
     "prompts": 2,

@@ -198,6 +198,32 @@ def test_weights_in_several_files(folder: Path, tiny_clip_folder: Path) -> None:
     assert "model-00002-of-00002.safetensors is missing" in error_of(folder)
 
 
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "../whole.safetensors", "/whole.safetensors", ""])
+def test_an_index_that_names_other_files_is_refused(folder: Path, name: str) -> None:
+    """A pickle, or what lies elsewhere, even where that holds the right weights."""
+    whole = folder.parent / "whole.safetensors"
+    shutil.move(folder / "model.safetensors", whole)
+    if name == "pytorch_model.bin":
+        shutil.copy(whole, folder / name)
+    shards = dict.fromkeys(load_file(whole), name.replace("/whole", f"{folder.parent}/whole", name.startswith("/")))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": shards}))
+    assert "which is no safetensors file in that folder" in error_of(folder)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"transformers_weights": "other.safetensors"}, {"vision_config": {"_attn_implementation": "somebody/kernels"}}],
+)
+def test_a_config_that_loads_from_elsewhere_is_refused(folder: Path, changed: dict[str, object]) -> None:
+    edit_json(folder / "config.json", **changed)
+    assert "weights or code that are not looked at here" in error_of(folder)
+
+
+def test_an_adapter_that_would_be_put_on_is_refused(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "elsewhere"}')
+    assert "merge it with its model first" in error_of(folder)
+
+
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16])
 def test_float32_whatever_the_checkpoint_holds(folder: Path, stored: torch.dtype) -> None:
     edit_weights(folder, lambda weights: weights.update({key: value.to(stored) for key, value in weights.items()}))

@@ -80,7 +80,7 @@ def test_an_index_that_names_other_files_is_refused(copied: Path, name: str) -> 
     name_weights(copied, name)
     for place in (copied / "pytorch_model.bin", copied.parent / "whole.safetensors"):
         shutil.copy(copied / "whole.safetensors", place)
-    with pytest.raises(InputError, match=r"index\.json names '.*', which is no file of weights in that folder"):
+    with pytest.raises(InputError, match=r"index\.json names '.*', which is no safetensors file in that folder"):
         open_local(copied)
 
 

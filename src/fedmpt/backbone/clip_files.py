@@ -5,7 +5,6 @@ Weights are read from safetensors only: unpickling a ``pytorch_model.bin`` runs 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +15,9 @@ from PIL import Image
 
 from fedmpt.backbone.image_tower import ClipBackbone
 from fedmpt.files import check_safetensors
+from fedmpt.model_folder import PICKLED, WEIGHTS, WEIGHTS_INDEX, check_own, settings_in, weights_in
 from fedmpt.types import InputError
 
-WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
-PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
 PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 
@@ -131,18 +129,9 @@ def _check_files(folder: Path, weights: Path) -> None:
             f"{folder}: weights only as {pickled[0]}, a pickle, which is never opened here; "
             f"{CONVERT.format(folder, folder)}"
         )
-    for file in _weight_files(weights):
+    check_own(folder)
+    for file in weights_in(weights):
         _check_weights(file)
-
-
-def _weight_files(weights: Path) -> list[Path]:
-    if (weights / WEIGHTS).is_file():
-        return [weights / WEIGHTS]
-    index = _read_json(weights / WEIGHTS_INDEX)
-    names = index.get("weight_map")
-    if not isinstance(names, dict) or not names:
-        raise InputError(f"{weights / WEIGHTS_INDEX}: no weight_map; copy the file again")
-    return [weights / name for name in sorted(set(names.values()))]
 
 
 def _check_weights(file: Path) -> None:
@@ -151,18 +140,8 @@ def _check_weights(file: Path) -> None:
     check_safetensors(file)
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read as JSON ({error}); copy it again") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file} holds a {type(content).__name__}, not settings by name; copy it again")
-    return content
-
-
 def _check_model_type(config: Path) -> None:
-    kind = _read_json(config).get("model_type")
+    kind = settings_in(config).get("model_type")
     if kind != "clip":
         raise InputError(
             f"{config}: model_type is {kind!r}, not 'clip' with both towers; "
@@ -217,7 +196,7 @@ def _load_processor(folder: Path) -> Any:
     from transformers import CLIPImageProcessorPil  # the one that needs no torchvision
 
     file = _preprocessor_file(folder)
-    settings: Any = _read_json(file)
+    settings: Any = settings_in(file)
     if file.name == PROCESSOR:
         settings = settings.get("image_processor")
     try:
