@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fedmpt.config import RunConfig, preset
+from fedmpt.runs.config import RunConfig, preset
 
 
 def rows(data: str) -> dict[str, RunConfig]:

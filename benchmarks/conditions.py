@@ -26,13 +26,12 @@ from comparison import with_method
 from rich.console import Console
 from run import interval, score_at, slug
 
-from fedmpt.cache import default_cache
-from fedmpt.config import RunConfig, preset
-from fedmpt.demo.trials import Trial, run_trial
-from fedmpt.files import write_json
+from fedmpt.cli.progress import TerminalWatcher
+from fedmpt.files import default_cache, write_json
 from fedmpt.methods.fedmpt import GENERIC_CONDITIONS
-from fedmpt.progress import TerminalWatcher
-from fedmpt.run import is_finished, train
+from fedmpt.report.demo.trials import Trial, run_trial
+from fedmpt.runs.config import RunConfig, preset
+from fedmpt.runs.run import is_finished, train
 from fedmpt.types import InputError
 
 TRUE_FACTORS = ("layout", "pose", "background", "lighting", "weather", "scale", "style")

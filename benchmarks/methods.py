@@ -30,14 +30,13 @@ from run import interval, slug
 
 from fedmpt.backbone.shapes import shapes_of
 from fedmpt.backbone.views import TowerTokens
-from fedmpt.cache import default_cache
-from fedmpt.config import RunConfig, preset
-from fedmpt.data.voc import CLASS_NAMES
-from fedmpt.demo.trials import CHOSEN, Trial, run_trial
-from fedmpt.files import read_json, write_json
+from fedmpt.cli.progress import TerminalWatcher
+from fedmpt.data.datasets.voc import CLASS_NAMES
+from fedmpt.files import default_cache, read_json, write_json
 from fedmpt.methods import METHODS
-from fedmpt.progress import TerminalWatcher
-from fedmpt.run import is_finished, train
+from fedmpt.report.demo.trials import CHOSEN, Trial, run_trial
+from fedmpt.runs.config import RunConfig, preset
+from fedmpt.runs.run import is_finished, train
 from fedmpt.types import InputError
 
 FACTORS = (1 / 3, 1.0, 3.0)

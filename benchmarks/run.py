@@ -21,11 +21,10 @@ from typing import Any
 from rich.console import Console
 from scipy.stats import t as student
 
-from fedmpt.commands import default_cache
-from fedmpt.config import RunConfig
-from fedmpt.files import write_json
-from fedmpt.progress import TerminalWatcher
-from fedmpt.run import train
+from fedmpt.cli.progress import TerminalWatcher
+from fedmpt.files import default_cache, write_json
+from fedmpt.runs.config import RunConfig
+from fedmpt.runs.run import train
 from fedmpt.types import InputError
 
 COLUMNS = {

@@ -20,11 +20,10 @@ from comparison import with_method
 from rich.console import Console
 from run import markdown, score_at, slug
 
-from fedmpt.cache import default_cache
-from fedmpt.config import RunConfig
-from fedmpt.demo.trials import Trial, run_trial
-from fedmpt.files import write_json
-from fedmpt.progress import TerminalWatcher
+from fedmpt.cli.progress import TerminalWatcher
+from fedmpt.files import default_cache, write_json
+from fedmpt.report.demo.trials import Trial, run_trial
+from fedmpt.runs.config import RunConfig
 from fedmpt.types import InputError
 
 COLUMNS = {

@@ -12,14 +12,14 @@ import tempfile
 from pathlib import Path
 
 from fedmpt.backbone import load_backbone
-from fedmpt.data.feature_store import open_features
+from fedmpt.data.datasets.voc import load_voc
+from fedmpt.data.features.store import open_features
 from fedmpt.data.partition import partition
-from fedmpt.data.voc import load_voc
+from fedmpt.evaluation.metrics import multilabel_scores
+from fedmpt.evaluation.scoring import probabilities
 from fedmpt.federated.aggregate import aggregate
 from fedmpt.federated.client import LocalTraining, local_update
-from fedmpt.federated.evaluate import probabilities
 from fedmpt.methods.fedmpt import FedMPTConfig
-from fedmpt.metrics import multilabel_scores
 from fedmpt.seeding import generator
 from fedmpt.state import get_state, num_parameters, set_state
 

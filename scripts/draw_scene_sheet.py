@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from fedmpt.data.scenes import PARTNERS, Scene, SceneOptions, render, sample_scene
-from fedmpt.data.scenes.scene import SIDE_PX
+from fedmpt.data.datasets.scenes import PARTNERS, Scene, SceneOptions, render, sample_scene
+from fedmpt.data.datasets.scenes.scene import SIDE_PX
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "scenes.png"
 NUM_COLUMNS = 8

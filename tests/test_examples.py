@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tiny_voc import write_tiny_voc
 
-from fedmpt.demo.trials import Trial
+from fedmpt.report.demo.trials import Trial
 
 PROJECT = Path(__file__).resolve().parents[1]
 

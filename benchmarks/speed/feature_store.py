@@ -38,9 +38,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from fedmpt.data.feature_files import StoreFacts, publish, read_store, size_text
-from fedmpt.data.feature_store import FeatureSet
-from fedmpt.data.feature_writer import StoreWriter
+from fedmpt.data.features.files import StoreFacts, publish, read_store, size_text
+from fedmpt.data.features.store import FeatureSet
+from fedmpt.data.features.writer import StoreWriter
 from fedmpt.types import Split
 
 ROWS, NUM_PATCHES, WIDTH, NUM_CLASSES = 82_783, 196, 512, 80

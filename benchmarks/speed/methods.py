@@ -28,9 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from methods import add_bed_options, check_bed_options, make_bed, needs_tower, rows
 
-from fedmpt.config import RunConfig
 from fedmpt.files import write_json
-from fedmpt.run import Prepared, prepare
+from fedmpt.runs.config import RunConfig
+from fedmpt.runs.run import Prepared, prepare
 
 BATCH_SIZE, WARM_UP = 32, 3
 FLOOR = "zero-shot, csra"

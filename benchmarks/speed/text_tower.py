@@ -29,14 +29,14 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 # The plain computation serves the tests first.
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "support"))
 
 from plain_prompts import encode_plainly
 
 from fedmpt.backbone.text_tower import PromptEmbeddings
-from fedmpt.config import DTYPES
-from fedmpt.data.voc import CLASS_NAMES
+from fedmpt.data.datasets.voc import CLASS_NAMES
 from fedmpt.methods.fedmpt import FedMPT, FedMPTConfig
+from fedmpt.runs.config import DTYPES
 from fedmpt.types import Backbone, Batch
 
 BATCH_SIZE, NUM_PATCHES, WIDTH = 32, 196, 512

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int64
 from stream import Examples
 from torch import Tensor
 
-from fedmpt.data.scenes import CLASS_NAMES
-from fedmpt.data.scenes.draws import Draws
+from fedmpt.data.datasets.scenes import CLASS_NAMES
+from fedmpt.data.datasets.scenes.draws import Draws
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)

@@ -18,16 +18,15 @@ from safetensors.torch import load_file
 from train import new_model, prepared_tokenizer
 
 from fedmpt.backbone import load_backbone
-from fedmpt.cache import default_cache
 from fedmpt.data import load_data
-from fedmpt.data.feature_store import FeatureSet, open_features
-from fedmpt.data.scenes.scene import SIDE_PX
-from fedmpt.federated.evaluate import probabilities
-from fedmpt.files import write_json
+from fedmpt.data.datasets.scenes.scene import SIDE_PX
+from fedmpt.data.features.store import FeatureSet, open_features
+from fedmpt.evaluation.metrics import multilabel_scores
+from fedmpt.evaluation.scoring import probabilities
+from fedmpt.files import default_cache, write_json
 from fedmpt.methods import METHODS, MethodConfig
 from fedmpt.methods.promptfl import PromptFLConfig
 from fedmpt.methods.zero_shot import ZeroShotConfig
-from fedmpt.metrics import multilabel_scores
 from fedmpt.seeding import generator
 from fedmpt.state import num_parameters
 from fedmpt.types import Backbone

@@ -23,11 +23,11 @@ from stream import Examples, ExampleStream, loader
 from tokenizer import MAX_LENGTH, write_tokenizer
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from fedmpt.data.scenes import CLASS_NAMES
-from fedmpt.data.scenes.draws import Draws
-from fedmpt.data.scenes.scene import SIDE_PX
-from fedmpt.data.scenes.vocabulary import STYLES
-from fedmpt.metrics import multilabel_scores
+from fedmpt.data.datasets.scenes import CLASS_NAMES
+from fedmpt.data.datasets.scenes.draws import Draws
+from fedmpt.data.datasets.scenes.scene import SIDE_PX
+from fedmpt.data.datasets.scenes.vocabulary import STYLES
+from fedmpt.evaluation.metrics import multilabel_scores
 
 JOINT_WIDTH = 128
 VISION = {

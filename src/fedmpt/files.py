@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Files of ours: where the cache is, and writing so that a reader never sees half of one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+
 from fedmpt.types import InputError
+
+
+def default_cache() -> Path:
+    """Where computed things are kept between runs: $FEDMPT_CACHE, else a folder of the user's cache."""
+    return Path(os.environ.get("FEDMPT_CACHE") or platformdirs.user_cache_dir("fedmpt", appauthor=False))
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -11,14 +11,14 @@ from PIL import Image
 
 from fedmpt.backbone import load_backbone
 from fedmpt.backbone.load import BUILT_IN, parse_spec
-from fedmpt.data.feature_store import FeatureSet, open_features
-from fedmpt.data.scenes import CLASS_NAMES, load_scenes
-from fedmpt.federated.evaluate import probabilities
+from fedmpt.data.datasets.scenes import CLASS_NAMES, load_scenes
+from fedmpt.data.features.store import FeatureSet, open_features
+from fedmpt.evaluation.metrics import multilabel_scores
+from fedmpt.evaluation.scoring import probabilities
 from fedmpt.methods.base import MethodConfig
 from fedmpt.methods.fedmpt import FedMPTConfig
 from fedmpt.methods.promptfl import PromptFLConfig
 from fedmpt.methods.zero_shot import ZeroShotConfig
-from fedmpt.metrics import multilabel_scores
 from fedmpt.seeding import generator
 from fedmpt.types import Backbone
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedmpt.backbone import load_backbone
 from fedmpt.backbone.text_tower import TextTower
-from fedmpt.prompts import PromptTemplate, random_context
+from fedmpt.methods.parts.prompts import PromptTemplate, random_context
 from fedmpt.types import Backbone
 
 CLASSES = ("cat", "dining table", "tv monitor", "a very long class name of many words", "ox")

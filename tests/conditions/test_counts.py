@@ -1,4 +1,4 @@
-"""Counts of classes, pairs and triples: right, the same however images are dealt out, and private as far as is said."""
+"""Counts of classes, pairs and triples: right, the same however images are divided, and private as far as is said."""
 
 from __future__ import annotations
 

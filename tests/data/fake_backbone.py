@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fedmpt.data.feature_store import FeatureSet
+from fedmpt.data.features.store import FeatureSet
 from fedmpt.data.images import read_image
 from fedmpt.types import Split
 

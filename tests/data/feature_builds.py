@@ -9,7 +9,7 @@ import pytest
 import torch
 from fake_backbone import FakeBackbone
 
-from fedmpt.data.feature_store import open_features
+from fedmpt.data.features.store import open_features
 from fedmpt.types import Split
 
 BATCH = 3

@@ -8,9 +8,9 @@ import pytest
 import torch
 from voc_folder import write_voc
 
-import fedmpt.data
+import fedmpt.data.load as load_module
 from fedmpt.data import DATASETS, load_data
-from fedmpt.data.voc import load_voc
+from fedmpt.data.datasets.voc import load_voc
 from fedmpt.types import ImageData, InputError, Split
 
 
@@ -40,7 +40,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, int]]:
         empty = Split("train", (), torch.zeros(0, 1, dtype=torch.int8))
         return ImageData("recorder", ("x",), empty, empty)
 
-    monkeypatch.setattr(fedmpt.data, "DATASETS", {**DATASETS, "recorder": load})
+    monkeypatch.setattr(load_module, "DATASETS", {**DATASETS, "recorder": load})
     return calls
 
 
@@ -79,9 +79,9 @@ def test_mistakes_are_answered(spec: str, message: str) -> None:
 REFUSED = """
 import sys, torch
 from pathlib import Path
-from fedmpt.data.feature_store import open_features
+from fedmpt.data.features.store import open_features
 from fedmpt.data.partition import partition
-from fedmpt.data.voc import load_voc
+from fedmpt.data.datasets.voc import load_voc
 from fedmpt.types import InputError, Split
 labels = torch.zeros(2, 3, dtype=torch.int8)
 for call in (

@@ -6,7 +6,7 @@ import pytest
 from synthetic import separable
 from toy_method import CLASSES, WIDTH
 
-from fedmpt.data.feature_store import FeatureSet
+from fedmpt.data.features.store import FeatureSet
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from synthetic import feature_set
 from torch import Tensor
 from toy_method import CLASSES, WIDTH, Toy, toy
 
-from fedmpt.data.feature_store import FeatureSet
+from fedmpt.data.features.store import FeatureSet
 from fedmpt.federated.client import LocalResult, LocalTraining, local_update
-from fedmpt.losses import asymmetric_loss
+from fedmpt.methods.parts.losses import asymmetric_loss
 from fedmpt.seeding import generator
 from fedmpt.state import get_state
 from fedmpt.types import InputError, State

@@ -10,11 +10,11 @@ import pytest
 import torch
 from toy_method import CLASSES, WIDTH, Toy, toy
 
-from fedmpt.data.feature_store import FeatureSet
+from fedmpt.data.features.store import FeatureSet
+from fedmpt.evaluation.metrics import multilabel_scores
+from fedmpt.evaluation.scoring import personal_scores, probabilities, set_global
 from fedmpt.federated.client import LocalTraining
-from fedmpt.federated.evaluate import personal_scores, probabilities, set_global
 from fedmpt.federated.simulate import Federation, run_rounds
-from fedmpt.metrics import multilabel_scores
 from fedmpt.state import get_state, set_state
 from fedmpt.types import InputError, State
 

@@ -13,7 +13,7 @@ from checkpoints import assert_same
 from synthetic import separable
 from toy_method import CLASSES, WIDTH, Toy, toy
 
-from fedmpt.data.feature_store import FeatureSet
+from fedmpt.data.features.store import FeatureSet
 from fedmpt.federated.aggregation import Aggregation
 from fedmpt.federated.checkpoint import load_checkpoint, save_checkpoint
 from fedmpt.federated.client import LocalTraining

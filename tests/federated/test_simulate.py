@@ -16,12 +16,12 @@ import torch
 from synthetic import separable
 from toy_method import CLASSES, WIDTH, Toy, toy
 
-from fedmpt.data.feature_store import FeatureSet
+from fedmpt.data.features.store import FeatureSet
+from fedmpt.evaluation.metrics import multilabel_scores
+from fedmpt.evaluation.scoring import probabilities
 from fedmpt.federated.checkpoint import load_checkpoint, save_checkpoint
 from fedmpt.federated.client import LocalTraining, local_update
-from fedmpt.federated.evaluate import probabilities
 from fedmpt.federated.simulate import Federation, Progress, Round, draw_cohort, learning_rate_of, run_rounds
-from fedmpt.metrics import multilabel_scores
 from fedmpt.seeding import generator
 from fedmpt.state import Update, get_state, set_state
 from fedmpt.types import InputError, State
@@ -292,7 +292,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 @pytest.mark.slow
 def test_peak_memory_does_not_grow_with_clients() -> None:
     """States of 1.2 MB each: a thousand of them would show."""
-    tests = Path(__file__).resolve().parents[1]
+    tests = Path(__file__).resolve().parents[1] / "support"
     few, many = (
         int(subprocess.run([sys.executable, "-c", PEAK, str(n)], cwd=tests, capture_output=True, check=True).stdout)
         for n in (10, 1000)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fedmpt.cli import main
+from fedmpt.cli.main import main
 from fedmpt.conditions.record import find_conditions, sentences_of
 from fedmpt.llm import local
 from fedmpt.llm.model import Message, Request

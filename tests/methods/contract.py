@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from fedmpt.backbone.image_tower import ClipBackbone
 from fedmpt.backbone.views import TowerTokens
-from fedmpt.data.feature_store import FeatureSet
+from fedmpt.data.features.store import FeatureSet
+from fedmpt.evaluation.scoring import probabilities
 from fedmpt.federated.checkpoint import load_checkpoint, save_checkpoint
 from fedmpt.federated.client import LocalTraining, local_update
-from fedmpt.federated.evaluate import probabilities
 from fedmpt.federated.simulate import Progress
 from fedmpt.methods import Method, MethodConfig
 from fedmpt.state import get_state, set_state

@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 from contract import MethodContract
 
-from fedmpt.data.scenes import CLASS_NAMES
+from fedmpt.data.datasets.scenes import CLASS_NAMES
 from fedmpt.methods import METHODS, MethodConfig
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "adding_a_method.md"

@@ -12,10 +12,10 @@ import pytest
 from contract import MethodContract
 from toy_method import ToyConfig
 
-from fedmpt.config import RunConfig
 from fedmpt.methods import METHODS, MethodConfig
 from fedmpt.methods.fedmpt import FedMPTConfig
 from fedmpt.methods.fedmvp import FedMVPConfig
+from fedmpt.runs.config import RunConfig
 
 ATTRIBUTES = str(Path(__file__).with_name("attributes.json"))
 

@@ -10,9 +10,9 @@ import torch
 from contract import CLASS_NAMES, build, same
 
 from fedmpt.conditions.record import Condition, ConditionSet, find_conditions, names_hash, write_conditions
-from fedmpt.config import RunConfig, preset
 from fedmpt.methods import METHODS
 from fedmpt.methods.fedmpt import GENERIC_CONDITIONS, FedMPT, FedMPTConfig
+from fedmpt.runs.config import RunConfig, preset
 from fedmpt.state import get_state
 from fedmpt.types import Backbone, InputError
 

@@ -20,11 +20,11 @@ from torch import Tensor
 from fedmpt.backbone import load_backbone
 from fedmpt.backbone.image_tower import ClipBackbone
 from fedmpt.backbone.shapes import VIT_B_16, shapes_of
-from fedmpt.data import voc
-from fedmpt.losses import asymmetric_loss
+from fedmpt.data.datasets import voc as voc
 from fedmpt.methods import fedmvp
 from fedmpt.methods.base import Method
 from fedmpt.methods.fedmvp import FedMVPConfig
+from fedmpt.methods.parts.losses import asymmetric_loss
 from fedmpt.types import UNKNOWN, Backbone, Batch, InputError
 
 ATTRIBUTES = Path(__file__).with_name("attributes.json")

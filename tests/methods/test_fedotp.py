@@ -12,8 +12,8 @@ from b16 import trained_at_b16
 from contract import CLASS_NAMES, build, images
 from torch import Tensor
 
+from fedmpt.evaluation.scoring import set_global
 from fedmpt.federated.aggregate import aggregate
-from fedmpt.federated.evaluate import set_global
 from fedmpt.methods.fedotp import FedOTP, FedOTPConfig
 from fedmpt.state import Update, get_state
 from fedmpt.types import Backbone, Batch, InputError

@@ -12,11 +12,11 @@ from b16 import trained_at_b16
 from contract import CLASS_NAMES, build, images, same, whole
 from torch import Tensor
 
+from fedmpt.evaluation.scoring import set_global
 from fedmpt.federated.aggregate import aggregate
 from fedmpt.federated.client import LocalResult, LocalTraining, local_update
-from fedmpt.federated.evaluate import set_global
-from fedmpt.losses import asymmetric_loss
 from fedmpt.methods.fedpgp import FedPGP, FedPGPConfig, contrastive_loss
+from fedmpt.methods.parts.losses import asymmetric_loss
 from fedmpt.methods.promptfl import PromptFLConfig
 from fedmpt.state import get_state, set_state
 from fedmpt.types import Backbone, InputError, State

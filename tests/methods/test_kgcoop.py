@@ -10,8 +10,8 @@ from b16 import trained_at_b16
 from contract import CLASS_NAMES, build, images, whole
 from torch import Tensor
 
-from fedmpt.losses import asymmetric_loss
 from fedmpt.methods.kgcoop import KgCoOp, KgCoOpConfig
+from fedmpt.methods.parts.losses import asymmetric_loss
 from fedmpt.types import Backbone, InputError
 
 CONFIG = KgCoOpConfig()

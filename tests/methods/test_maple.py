@@ -18,7 +18,7 @@ from fedmpt.backbone.image_tower import ClipBackbone
 from fedmpt.backbone.text_tower import TextTower
 from fedmpt.backbone.views import StrongView
 from fedmpt.methods.maple import MaPLe, MaPLeConfig
-from fedmpt.prompts import PromptTemplate
+from fedmpt.methods.parts.prompts import PromptTemplate
 from fedmpt.types import Backbone, InputError
 
 CONFIG = MaPLeConfig()

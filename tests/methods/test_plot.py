@@ -14,7 +14,7 @@ from contract import CLASS_NAMES, build, images, train_rounds, whole
 from torch import Tensor
 
 from fedmpt.federated.client import LocalTraining, local_update
-from fedmpt.heads import standardised
+from fedmpt.methods.parts.heads import standardised
 from fedmpt.methods.plot import PLOT, PLOTConfig
 from fedmpt.state import get_state, set_state
 from fedmpt.types import Backbone, Batch, InputError

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from contract import CLASS_NAMES, build, images, whole
 
-from fedmpt.heads import csra_logits, standardised
+from fedmpt.methods.parts.heads import csra_logits, standardised
 from fedmpt.methods.promptfl import PromptFLConfig
 from fedmpt.state import get_state, set_state
 from fedmpt.types import Backbone, InputError

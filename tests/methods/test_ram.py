@@ -17,7 +17,7 @@ from used_ram import CONFIG, few, used_ram
 
 from fedmpt.federated.aggregate import aggregate
 from fedmpt.federated.client import LocalTraining, local_update
-from fedmpt.losses import asymmetric_loss, multi_matching_loss
+from fedmpt.methods.parts.losses import asymmetric_loss, multi_matching_loss
 from fedmpt.methods.ram import RAM, teacher_cost
 from fedmpt.state import Update, get_state
 from fedmpt.types import Backbone, InputError

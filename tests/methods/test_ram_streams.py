@@ -15,7 +15,7 @@ from used_ram import CONFIG, few, used_ram
 
 from fedmpt.backbone.text_tower import DeepTokens
 from fedmpt.backbone.views import TowerTokens
-from fedmpt.data.voc import CLASS_NAMES as VOC_CLASS_NAMES
+from fedmpt.data.datasets.voc import CLASS_NAMES as VOC_CLASS_NAMES
 from fedmpt.methods.ram import RAM
 from fedmpt.types import Backbone
 

@@ -14,9 +14,9 @@ from contract import CLASS_NAMES, TRAINING, build, images, train_rounds, whole
 from torch import Tensor
 
 from fedmpt.federated.client import local_update
-from fedmpt.losses import consistency_loss, corrected_labels, focal_margin_loss
+from fedmpt.methods.parts.losses import consistency_loss, corrected_labels, focal_margin_loss
+from fedmpt.methods.parts.prompts import hand_written_features
 from fedmpt.methods.scpnet import SCPNetConfig, graph_network, label_graph
-from fedmpt.prompts import hand_written_features
 from fedmpt.state import get_state
 from fedmpt.types import Backbone, Batch, InputError
 

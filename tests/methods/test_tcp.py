@@ -14,7 +14,7 @@ from plain_prompts import encode_plainly
 from torch import Tensor
 
 from fedmpt.backbone import load_backbone
-from fedmpt.losses import asymmetric_loss
+from fedmpt.methods.parts.losses import asymmetric_loss
 from fedmpt.methods.tcp import TCP, TCPConfig
 from fedmpt.state import get_state, set_state
 from fedmpt.types import Backbone

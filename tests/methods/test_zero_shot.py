@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from contract import CLASS_NAMES, build, images, whole
 from torch import Tensor
 
-from fedmpt.heads import csra_logits, standardised
+from fedmpt.methods.parts.heads import csra_logits, standardised
 from fedmpt.methods.zero_shot import ZeroShotConfig
 from fedmpt.types import Backbone, Batch, InputError
 

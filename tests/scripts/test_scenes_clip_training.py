@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from fedmpt.data.scenes import CLASS_NAMES, object_map
-from fedmpt.data.scenes.draws import Draws
-from fedmpt.data.scenes.vocabulary import BACKGROUNDS, DISTRACTORS
+from fedmpt.data.datasets.scenes import CLASS_NAMES, object_map
+from fedmpt.data.datasets.scenes.draws import Draws
+from fedmpt.data.datasets.scenes.vocabulary import BACKGROUNDS, DISTRACTORS
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "scenes_clip"
 

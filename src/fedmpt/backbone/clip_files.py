@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from fedmpt.backbone.image_tower import ClipBackbone
+from fedmpt.backbone.model_folder import PICKLED, WEIGHTS, WEIGHTS_INDEX, check_own, settings_in, weights_in
 from fedmpt.files import check_safetensors
-from fedmpt.model_folder import PICKLED, WEIGHTS, WEIGHTS_INDEX, check_own, settings_in, weights_in
 from fedmpt.types import InputError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")

@@ -1,5 +1,4 @@
-"""What is said about classes in words: conditions of FedMPT, attributes of FedMVP, in shipped files or one's own.
+"""What is said of classes in words: FedMPT's conditions and FedMVP's attributes, found, checked, scored.
 
-Here are the files and words; ``labels`` chooses what is described, ``pipeline`` has a language model describe and
-summarise it, ``checks`` looks at the result.
+It may import `llm`, `data`, `backbone` and the words and small tools at the top of the package, but no method.
 """

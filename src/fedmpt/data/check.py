@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedmpt.data import coco, mlrsnet, multi_scene, nus_wide, parse_spec, voc
-from fedmpt.data.ahead import map_ahead, progress_bar
+from fedmpt.data.datasets import coco, mlrsnet, multi_scene, nus_wide, voc
+from fedmpt.data.features.ahead import map_ahead, progress_bar
+from fedmpt.data.load import parse_spec
 from fedmpt.data.reading import Part, closest
 from fedmpt.types import ABSENT, PRESENT, UNKNOWN, ImageData, InputError, Split
 
@@ -142,7 +143,7 @@ def _check(name: str, path: Path, load: Callable[[], ImageData]) -> tuple[Check,
 
 def unreadable_images(data: ImageData) -> tuple[InputError, ...]:
     """Opens every image, with a progress bar; the messages of those that cannot be read."""
-    from fedmpt.data.feature_store import NUM_WORKERS  # Imported here: all else needs no picture.
+    from fedmpt.data.features.store import NUM_WORKERS  # Imported here: all else needs no picture.
     from fedmpt.data.images import quiet_pillow, read_image
 
     def problem(path: Path) -> InputError | None:

@@ -23,7 +23,7 @@ def mask_labels(
     ``"masked-unknown"``, DualCoOp's, makes each label, present or absent, unknown with that probability.
 
     Which labels are hidden depends on ``seed`` and their place in ``labels``, not on what they are: give all training
-    images, before they are dealt to clients, and the clients do not matter. With one seed, what a fraction hides a
+    images, before the partition, and the clients do not matter. With one seed, what a fraction hides a
     larger one hides too, and the two kinds hide the same present labels. An image may lose all of its labels.
 
     Raises:

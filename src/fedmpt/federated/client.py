@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
-from fedmpt.data.feature_store import FeatureSet
+from fedmpt.data.features.store import FeatureSet
 from fedmpt.methods import Method
 from fedmpt.seeding import generator
 from fedmpt.state import Update, check_state, get_state, set_state

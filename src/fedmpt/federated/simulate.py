@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 import torch
 
-from fedmpt.data.feature_store import FeatureSet
+from fedmpt.data.features.store import FeatureSet
+from fedmpt.evaluation.metrics import Scores, multilabel_scores
+from fedmpt.evaluation.scoring import probabilities, set_global
 from fedmpt.federated.aggregate import MEAN, aggregate, check_fits, check_memory
 from fedmpt.federated.aggregation import Aggregation
 from fedmpt.federated.client import LocalResult, LocalTraining, local_update
-from fedmpt.federated.evaluate import probabilities, set_global
 from fedmpt.methods import Method
-from fedmpt.metrics import Scores, multilabel_scores
 from fedmpt.seeding import generator
 from fedmpt.state import Update, Weighting, get_state
 from fedmpt.types import State

@@ -1,1 +1,4 @@
-"""Language models that are asked for texts: any OpenAI-compatible endpoint, a model file, or a person with a chat."""
+"""Language models that are asked for texts: an OpenAI-compatible endpoint, a model file, or a person with a chat.
+
+It may import `backbone` and the words and small tools at the top of the package.
+"""

@@ -7,8 +7,8 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
+from fedmpt.backbone.model_folder import PICKLED, check_own, settings_in, weights_in
 from fedmpt.files import check_safetensors
-from fedmpt.model_folder import PICKLED, check_own, settings_in, weights_in
 from fedmpt.types import InputError
 
 SETTINGS = ("config.json", "generation_config.json", "*token*", "chat_template*", "vocab*", "merges.txt")

@@ -1,4 +1,7 @@
-"""The methods, by the name that ``--method`` takes."""
+"""The methods, one file each, in a table by the name that ``--method`` takes.
+
+It may import `conditions`, `data`, `backbone` and the words and small tools at the top of the package.
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fedmpt.backbone.text_tower import TextTower
 from fedmpt.backbone.views import ImageView
-from fedmpt.losses import asymmetric_loss
+from fedmpt.methods.parts.losses import asymmetric_loss
 from fedmpt.state import Update, Weighting, check_state, mean_state
 from fedmpt.types import Backbone, Batch, InputError, State
 

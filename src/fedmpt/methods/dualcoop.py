@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from fedmpt.methods.base import MethodConfig, check_class_names, check_num_context
-from fedmpt.methods.dual_prompt import DualPromptMethod
-from fedmpt.prompts import PromptTemplate, context_from
+from fedmpt.methods.parts.dual_prompt import DualPromptMethod
+from fedmpt.methods.parts.prompts import PromptTemplate, context_from
 from fedmpt.types import Backbone
 
 

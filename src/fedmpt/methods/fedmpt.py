@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from fedmpt.backbone.text_tower import TextTower
 from fedmpt.conditions.record import names_hash, resolved_names
-from fedmpt.heads import scaled_log_odds
-from fedmpt.losses import asymmetric_loss
-from fedmpt.methods.adapted_cosines import adapted_cosines
 from fedmpt.methods.base import Method, MethodConfig, check_class_names
-from fedmpt.prompts import PromptTemplate, context_from, random_context
-from fedmpt.transport import check_similarity, patch_marginals, sinkhorn
+from fedmpt.methods.parts.adapted_cosines import adapted_cosines
+from fedmpt.methods.parts.heads import scaled_log_odds
+from fedmpt.methods.parts.losses import asymmetric_loss
+from fedmpt.methods.parts.prompts import PromptTemplate, context_from, random_context
+from fedmpt.methods.parts.transport import check_similarity, patch_marginals, sinkhorn
 from fedmpt.types import Backbone, Batch, InputError
 
 # The five that the paper prints as its example; the shipped set "generic" has the same.

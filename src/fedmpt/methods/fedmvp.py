@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from fedmpt.backbone.text_tower import TextTower
 from fedmpt.backbone.views import ImageView, TowerTokens, open_tower
 from fedmpt.conditions.attributes import find_attributes
-from fedmpt.heads import csra_logits, csra_tokens
-from fedmpt.losses import asymmetric_loss, text_anchor_loss
 from fedmpt.methods.base import MethodConfig, check_class_names, check_num_context
-from fedmpt.methods.initialise import initialise
-from fedmpt.methods.prompt_former import NUM_HEADS, PromptFormer
-from fedmpt.methods.single_prompt import SinglePromptMethod
-from fedmpt.prompts import PromptTemplate, context_from, hand_written_features
+from fedmpt.methods.parts.heads import csra_logits, csra_tokens
+from fedmpt.methods.parts.initialise import initialise
+from fedmpt.methods.parts.losses import asymmetric_loss, text_anchor_loss
+from fedmpt.methods.parts.prompt_former import NUM_HEADS, PromptFormer
+from fedmpt.methods.parts.prompts import PromptTemplate, context_from, hand_written_features
+from fedmpt.methods.parts.single_prompt import SinglePromptMethod
 from fedmpt.types import Backbone, Batch, InputError
 
 REDUCED_HEADS = 8

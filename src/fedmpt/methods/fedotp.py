@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedmpt.methods.base import MethodConfig
+from fedmpt.methods.parts.transport import partial_transport
 from fedmpt.methods.plot import PromptTransport, different_contexts
-from fedmpt.transport import partial_transport
 from fedmpt.types import Backbone, InputError, State
 
 

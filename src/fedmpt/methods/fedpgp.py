@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fedmpt.methods.parts.prompts import PromptTemplate, hand_written_features
 from fedmpt.methods.promptfl import PromptFL, PromptFLConfig
-from fedmpt.prompts import PromptTemplate, hand_written_features
 from fedmpt.types import Backbone, Batch, InputError, Tokenizer
 
 CALIBRATION_RATE = 50.0

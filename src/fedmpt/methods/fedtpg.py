@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from fedmpt.backbone.text_tower import TextTower
 from fedmpt.methods.base import MethodConfig, check_class_names, check_num_context
-from fedmpt.methods.cross_attention import CrossAttention
-from fedmpt.methods.initialise import initialise
-from fedmpt.methods.single_prompt import SinglePromptMethod
-from fedmpt.prompts import PromptTemplate, hand_written_features, random_context
+from fedmpt.methods.parts.cross_attention import CrossAttention
+from fedmpt.methods.parts.initialise import initialise
+from fedmpt.methods.parts.prompts import PromptTemplate, hand_written_features, random_context
+from fedmpt.methods.parts.single_prompt import SinglePromptMethod
 from fedmpt.types import Backbone
 
 NUM_HEADS = 4

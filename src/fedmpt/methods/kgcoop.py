@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedmpt.losses import text_anchor_loss
+from fedmpt.methods.parts.losses import text_anchor_loss
+from fedmpt.methods.parts.prompts import hand_written_features
 from fedmpt.methods.promptfl import PromptFL, PromptFLConfig
-from fedmpt.prompts import hand_written_features
 from fedmpt.types import Backbone, Batch, InputError
 
 

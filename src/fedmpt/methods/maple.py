@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from fedmpt.backbone.text_tower import DeepTokens, TextTower
 from fedmpt.backbone.views import ImageView, TowerTokens, open_tower
-from fedmpt.heads import csra_tokens
 from fedmpt.methods.base import MethodConfig, check_class_names, check_num_context
-from fedmpt.methods.depth import PUBLISHED_DEPTH, scaled_block
-from fedmpt.methods.initialise import initialise
-from fedmpt.methods.single_prompt import SinglePromptMethod
-from fedmpt.prompts import PromptTemplate, context_from, random_context
+from fedmpt.methods.parts.depth import PUBLISHED_DEPTH, scaled_block
+from fedmpt.methods.parts.heads import csra_tokens
+from fedmpt.methods.parts.initialise import initialise
+from fedmpt.methods.parts.prompts import PromptTemplate, context_from, random_context
+from fedmpt.methods.parts.single_prompt import SinglePromptMethod
 from fedmpt.types import Backbone, Batch, InputError
 
 

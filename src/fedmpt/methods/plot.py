@@ -13,10 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedmpt.backbone.text_tower import TextTower
-from fedmpt.heads import CLIP_LOGIT_SCALE, SigmoidCalibration
 from fedmpt.methods.base import Method, MethodConfig, check_class_names, check_num_context
-from fedmpt.prompts import PromptTemplate, context_from, random_context, token_ids
-from fedmpt.transport import check_similarity, sinkhorn
+from fedmpt.methods.parts.heads import CLIP_LOGIT_SCALE, SigmoidCalibration
+from fedmpt.methods.parts.prompts import PromptTemplate, context_from, random_context, token_ids
+from fedmpt.methods.parts.transport import check_similarity, sinkhorn
 from fedmpt.types import Backbone, Batch, InputError, Tokenizer
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from fedmpt.backbone.text_tower import TextTower
 from fedmpt.methods.base import MethodConfig, check_class_names, check_num_context
-from fedmpt.methods.single_prompt import SinglePromptMethod
-from fedmpt.prompts import PromptTemplate, context_from
+from fedmpt.methods.parts.prompts import PromptTemplate, context_from
+from fedmpt.methods.parts.single_prompt import SinglePromptMethod
 from fedmpt.types import Backbone, Tokenizer
 
 

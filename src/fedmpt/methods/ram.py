@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from fedmpt.backbone.image_tower import ImageBlock
 from fedmpt.backbone.text_tower import DeepTokens, TextTower
 from fedmpt.backbone.views import TowerTokens, open_tower
-from fedmpt.heads import SigmoidCalibration
-from fedmpt.losses import asymmetric_loss, multi_matching_loss
 from fedmpt.methods.base import Method, MethodConfig, check_class_names
-from fedmpt.methods.depth import scaled_block
-from fedmpt.methods.ram_adapter import LocalAdapter
-from fedmpt.prompts import PromptTemplate, hand_written_features, random_context
-from fedmpt.transport import check_similarity, patch_marginals, sinkhorn
+from fedmpt.methods.parts.depth import scaled_block
+from fedmpt.methods.parts.heads import SigmoidCalibration
+from fedmpt.methods.parts.losses import asymmetric_loss, multi_matching_loss
+from fedmpt.methods.parts.prompts import PromptTemplate, hand_written_features, random_context
+from fedmpt.methods.parts.ram_adapter import LocalAdapter
+from fedmpt.methods.parts.transport import check_similarity, patch_marginals, sinkhorn
 from fedmpt.types import PRESENT, Backbone, Batch, InputError
 
 IMAGE_BLOCK, TEXT_BLOCK = 9, 6

@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedmpt.backbone.views import ImageView, StrongView
-from fedmpt.losses import consistency_loss, corrected_labels, focal_margin_loss
+from fedmpt.methods.parts.losses import consistency_loss, corrected_labels, focal_margin_loss
+from fedmpt.methods.parts.prompts import hand_written_features
 from fedmpt.methods.promptfl import PromptFL, PromptFLConfig
-from fedmpt.prompts import hand_written_features
 from fedmpt.types import Backbone, Batch, InputError
 
 NEGATIVE_SLOPE = 0.2

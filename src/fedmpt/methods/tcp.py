@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedmpt.backbone.text_tower import DeepTokens
-from fedmpt.methods.depth import scaled_block
-from fedmpt.methods.initialise import initialise
 from fedmpt.methods.kgcoop import KgCoOp, KgCoOpConfig
-from fedmpt.prompts import PromptTemplate
+from fedmpt.methods.parts.depth import scaled_block
+from fedmpt.methods.parts.initialise import initialise
+from fedmpt.methods.parts.prompts import PromptTemplate
 from fedmpt.types import Backbone, Tokenizer
 
 CLASS_TOKENS_BLOCK = 8

@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedmpt.backbone.text_tower import TextTower
-from fedmpt.heads import csra_logits, csra_tokens, standardised
 from fedmpt.methods.base import Method, MethodConfig, check_class_names
-from fedmpt.prompts import PromptTemplate
+from fedmpt.methods.parts.heads import csra_logits, csra_tokens, standardised
+from fedmpt.methods.parts.prompts import PromptTemplate
 from fedmpt.types import Backbone, Batch, InputError
 
 

@@ -13,12 +13,12 @@ from faulty_server import FaultyServer, cut, good, other, status
 from rich.console import Console
 from tiny_archives import VOC_PATH, tiny_coco_source, tiny_voc_source
 
-from fedmpt.data.coco import load_coco
+from fedmpt.data.datasets.coco import load_coco
+from fedmpt.data.datasets.voc import load_voc
 from fedmpt.data.download import download
 from fedmpt.data.download.archives import SOURCES, Source
 from fedmpt.data.download.fetch import Patience
 from fedmpt.data.download.report import Report, amount
-from fedmpt.data.voc import load_voc
 from fedmpt.files import exclusive
 from fedmpt.types import InputError
 

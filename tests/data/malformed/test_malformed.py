@@ -18,9 +18,9 @@ from malformed_xml import XML
 from own_data import both
 
 from fedmpt.backbone.load import load_backbone
-from fedmpt.data.clients import load_clients
 from fedmpt.data.images import read_image
 from fedmpt.data.own import load_folder
+from fedmpt.data.own.clients import load_clients
 from fedmpt.types import Backbone, ImageData, InputError
 
 CORPUS: Mapping[str, Case] = {**TABLES, **JSON, **XML, **PICTURES, **FOLDERS}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from own_data import both, names, write, write_images, write_voc_annotation
 
+from fedmpt.data.datasets.voc import VOC_NAMES, load_voc
 from fedmpt.data.own import load_folder
-from fedmpt.data.voc import VOC_NAMES, load_voc
 from fedmpt.types import InputError
 
 

@@ -1,1 +1,4 @@
-"""What can be said of conditions without a language model."""
+"""What can be said of conditions without a language model.
+
+It may import what all of `conditions` may.
+"""

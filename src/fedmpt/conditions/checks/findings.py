@@ -11,7 +11,7 @@ from fedmpt.conditions.checks.coverage import Coverage, coverage
 from fedmpt.conditions.checks.overlap import PHRASE, Overlap, classes_for, overlap
 from fedmpt.conditions.record import ConditionSet
 from fedmpt.conditions.words import runs_of, words_of
-from fedmpt.prompts import token_ids
+from fedmpt.methods.parts.prompts import token_ids
 from fedmpt.types import Backbone, Tokenizer
 
 NUM_CONTEXT = 4

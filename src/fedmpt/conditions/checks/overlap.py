@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedmpt.backbone.text_tower import TextTower
 from fedmpt.conditions.checks.coverage import spread
-from fedmpt.prompts import hand_written_features
+from fedmpt.methods.parts.prompts import hand_written_features
 from fedmpt.types import Backbone
 
 PHRASE = "a photo of a"

@@ -1,1 +1,4 @@
-"""Which combinations of labels are described: counted at the clients, added up, chosen."""
+"""Which combinations of labels are described: counted at the clients, added up, chosen.
+
+It may import what all of `conditions` may.
+"""

@@ -1,1 +1,4 @@
-"""From combinations of labels to conditions, by a language model: describe, then summarise."""
+"""From combinations of labels to conditions by a language model: describe, then summarise.
+
+It may import what all of `conditions` may, and `conditions.labels`.
+"""

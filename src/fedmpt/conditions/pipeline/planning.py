@@ -86,7 +86,7 @@ def fitting_combinations(max_requests: int, options: GenerateOptions) -> int:
 
 
 def into_parts(described: Sequence[Described], options: GenerateOptions, most: int) -> list[list[Described]]:
-    """Combinations with sentences, dealt to as few requests as they fit in, at most ``most``.
+    """Combinations with sentences, divided among as few requests as they fit in, at most ``most``.
 
     Each request gets combinations from all over the list. What does not fit is left out evenly over combinations: the
     last sentences of all first, then, where not even one of each fits, whole combinations.

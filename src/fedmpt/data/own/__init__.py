@@ -1,4 +1,7 @@
-"""Users' own data: a folder of images with a table, COCO JSON, VOC XML or Hugging Face's metadata.jsonl."""
+"""Photos of users: a folder with a table, COCO JSON, VOC XML or metadata.jsonl, or one such folder a site.
+
+It may import what all of `data` may.
+"""
 
 from __future__ import annotations
 

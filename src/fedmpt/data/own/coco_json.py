@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedmpt.data.coco import read_instances
+from fedmpt.data.datasets.coco import read_instances
 from fedmpt.data.own.listing import Entries, Options, align, some
 from fedmpt.data.own.vocabulary import Vocabulary, clean_name
 from fedmpt.types import PRESENT, UNKNOWN, InputError

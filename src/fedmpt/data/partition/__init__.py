@@ -1,4 +1,7 @@
-"""Federated settings: which client holds which training images, kept in files and described in numbers."""
+"""Federated settings: which client has which training images, saved in files and described in numbers.
+
+It may import what all of `data` may.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training images of a data set dealt to clients that have names."""
+"""The training images of a data set divided among clients that have names."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def _check_disjoint_and_whole(
     if (twice := (counts > 1).nonzero().flatten()).numel():
         row = int(twice[0])
         holders = ", ".join(repr(name) for name, part in zip(names, rows, strict=True) if (part == row).any())
-        _refuse(path, f"{len(twice)} rows are dealt more than once, first {row} (of {holders})")
+        _refuse(path, f"{len(twice)} rows belong to more than one client, first {row} (of {holders})")
     if (missing := (counts == 0).nonzero().flatten()).numel():
         _refuse(path, f"{len(missing)} of {num_images} rows have no client, first {int(missing[0])}")
 

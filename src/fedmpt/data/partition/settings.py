@@ -47,9 +47,9 @@ def partition(
     KMeans cluster of the images by the softmax of their multi-hot labels, unknown taken as absent; a larger ``t``, in
     (0, 1], gives more and purer clients. They are in the order of their first rows. The published partition has
     ``seed`` 42 whatever the seed of the run.
-    ``"iid"`` shuffles the rows by ``seed`` and deals them to ``num_clients`` clients evenly.
+    ``"iid"`` shuffles the rows by ``seed`` and divides them evenly among ``num_clients`` clients.
     ``"dirichlet"`` splits the images of each label over ``num_clients`` clients by shares drawn by ``seed`` from a
-    symmetric Dirichlet distribution; a smaller ``alpha``, above 0, is more skewed. An image is dealt by one of its
+    symmetric Dirichlet distribution; a smaller ``alpha``, above 0, is more skewed. An image goes by one of its
     labels, drawn uniformly; images without any are a label of their own. A client with less than ``min_images`` (1
     unless given) takes what it lacks from the largest.
     ``"natural"`` makes a client of each value of ``groups``, one value an image, in the order of the sorted values.

@@ -78,7 +78,7 @@ class PartitionStatistics:
 
 
 def partition_statistics(partition: Partition, labels: Tensor) -> PartitionStatistics:
-    """Statistics of the images [images, C] that were dealt."""
+    """Statistics of the images [images, C] that were divided."""
     assert partition.num_images == len(labels)
     present = labels == PRESENT
     counts = [_counts(present[rows]) for rows in partition.rows]

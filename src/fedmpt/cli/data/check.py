@@ -1,0 +1,101 @@
+"""``fedmpt data check``: what is in the folder of a data set, and what is missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fedmpt.cli.cache import cache_folder
+
+if TYPE_CHECKING:
+    from fedmpt.data.check import Check, SplitCounts
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """Say what is in the folder of a data set, what is missing, and how many images show each class.
+
+    For example:
+
+    fedmpt data check coco ~/coco
+
+    fedmpt data check folder photos,classes=names.txt --images
+    """
+
+    name: tyro.conf.Positional[str]
+    """Data set: voc, coco, nus-wide, multi-scene, mlrsnet, folder, clients or scenes; or NAME:PATH, as for train."""
+    path: tyro.conf.Positional[str] = ""
+    """Its folder, with options as in --data: coco,min_labels=5."""
+    images: bool = False
+    """Also open every image, and list those that cannot be read."""
+    json: bool = False
+    """Everything as JSON, for machines."""
+    cache: Path | None = None
+    """Folder for drawn images of scenes; $FEDMPT_CACHE or a folder of the user's cache unless given."""
+
+
+def check(words: list[str]) -> None:
+    options = tyro.cli(CheckOptions, args=words, prog="fedmpt data check")
+    from fedmpt.data.check import check_spec, unreadable_images
+    from fedmpt.types import InputError
+
+    name, path = options.name, options.path
+    if not path:  # As all other commands have it: folder:photos.
+        name, _, path = name.partition(":")
+    found, data = check_spec(name, path, cache=cache_folder(options.cache))
+    unreadable = unreadable_images(data) if options.images and data is not None else ()
+    if options.json:
+        print(json.dumps({**found.to_json(), "unreadable": [str(error) for error in unreadable]}, indent=2))
+    else:
+        _print_check(found, unreadable, were_opened=options.images)
+    if found.problem is not None:
+        raise InputError(found.problem)
+    if unreadable:
+        raise InputError(f"{len(unreadable)} images cannot be read; replace them, or train with --skip-corrupt")
+
+
+def _print_check(found: Check, unreadable: Sequence[Exception], *, were_opened: bool) -> None:
+    from fedmpt.data.check import BENCHMARKS, layout_text
+
+    console = Console(highlight=False, soft_wrap=True)
+    for part in found.parts:
+        state = "found  " if part.found else "MISSING" if part.part.required else "absent "
+        files = f", {part.num_files:,} files" if part.num_files is not None else ""
+        console.print(f"{state} {part.found or part.part.paths[0]}{files}: {part.part.what}", markup=False)
+    if found.problem is not None and found.name in BENCHMARKS:
+        console.print(f"\nexpected layout:\n{layout_text(found.name)}", markup=False)
+    if found.splits:
+        console.print(_class_table(found.class_names, found.splits))
+    for note in found.notes:
+        console.print(f"note: {note}", markup=False)
+    for error in unreadable:
+        console.print(f"unreadable: {error}", markup=False)
+    if found.splits and not were_opened:
+        console.print("images were not opened; --images reads each of them", markup=False)
+
+
+def _class_table(class_names: Sequence[str], splits: Sequence[SplitCounts]) -> Table:
+    """Images that show each class; a column for unknown labels only where there are any."""
+    table = Table(title="images that show each class")
+    table.add_column("class", overflow="fold")
+    columns: list[tuple[str, ...]] = []
+    for split in splits:
+        table.add_column(split.name, justify="right")
+        columns.append((f"{split.num_images:,}", *(f"{count:,}" for count in split.present)))
+        if any(split.unknown):
+            table.add_column("unknown", justify="right")
+            columns.append(("", *(f"{count:,}" for count in split.unknown)))
+    first, *rows = zip(*columns, strict=True)
+    table.add_row("all images", *first, style="bold")
+    table.add_section()
+    for name, row in zip(class_names, rows, strict=True):
+        table.add_row(Text(name), *row)
+    return table

@@ -1,0 +1,68 @@
+"""``fedmpt data pairs``: the classes that training shows together."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fedmpt.cli.cache import cache_folder
+
+
+@dataclass(frozen=True)
+class PairsOptions:
+    """List the pairs of classes that training shows together more often than chance would, most biased first.
+
+    They are what context shift is measured on: is b found without a, and is b reported where there is only a?
+
+    For example:
+
+    fedmpt data pairs --data voc:VOCdevkit
+    """
+
+    data: str
+    """Data set, NAME:PATH, as for train."""
+    num_pairs: int = 10
+    """Most pairs to list."""
+    min_joint: int = 15
+    """Least number of training images that show both classes."""
+    min_test: int = 5
+    """Least number of test images of each kind: b alone, both, a alone."""
+    json: bool = False
+    """Everything as JSON, for machines."""
+    cache: Path | None = None
+    """Folder for drawn images of scenes; $FEDMPT_CACHE or a folder of the user's cache unless given."""
+
+
+def pairs(words: list[str]) -> None:
+    options = tyro.cli(PairsOptions, args=words, prog="fedmpt data pairs")
+    from fedmpt.data import load_data
+    from fedmpt.evaluation.biased_pairs import biased_pairs
+
+    data = load_data(options.data, cache=cache_folder(options.cache), progress=True)
+    found = biased_pairs(
+        data.train.labels,
+        data.test.labels,
+        num_pairs=options.num_pairs,
+        min_joint=options.min_joint,
+        min_test=options.min_test,
+    )
+    if options.json:
+        print(json.dumps(found.to_json(data.class_names), indent=2))
+        return
+    table = Table(title="pairs a -> b that training shows together")
+    for column in ("a", "b", "lift", "train: a", "b", "both", "test: b alone", "both", "a alone"):
+        is_name = len(table.columns) < 2
+        table.add_column(column, justify="left" if is_name else "right", overflow="fold" if is_name else "ellipsis")
+    for pair in found.per_pair:
+        counts = (pair.num_train_context, pair.num_train_target, pair.num_train_joint)
+        tests = (pair.num_exclusive, pair.num_cooccurring, pair.num_context_only)
+        names = (Text(data.class_names[pair.context]), Text(data.class_names[pair.target]))
+        table.add_row(*names, f"{pair.lift:.2f}", *(f"{count:,}" for count in (*counts, *tests)))
+    Console(soft_wrap=True).print(table)
+    print(f"{found.num_biased} pairs are biased, {found.num_measurable} of them have test images enough")

@@ -1,0 +1,95 @@
+"""``fedmpt evaluate``: a checkpoint scored on a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from rich.console import Console
+
+from fedmpt.cli.cache import cache_folder
+from fedmpt.cli.tables import print_scores
+
+RUN_FILES = ("config.json", "rounds.jsonl", "results.json")
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Score a checkpoint on the test part of a data set, and write the scores.
+
+    For example:
+
+    fedmpt evaluate --checkpoint runs/a/checkpoint --data voc:VOCdevkit
+    """
+
+    checkpoint: Path
+    """Checkpoint folder of a run."""
+    data: str
+    """Data set, NAME:PATH; its classes must be those the checkpoint was trained for."""
+    backbone: str | None = None
+    """Frozen model, if it is not where the run found it."""
+    device: str = "cpu"
+    """Where to compute: cpu, cuda or cuda:1."""
+    protocol: Literal["fixed", "oracle"] = "fixed"
+    """oracle also gives the best F1 over nine thresholds chosen on the test labels, as published tables do."""
+    out: Path | None = None
+    """File for the scores; evaluation.json beside the checkpoint unless given."""
+    skip_corrupt: bool = False
+    """Leave out images that cannot be read, and list them, instead of stopping."""
+    cache: Path | None = None
+    """Folder for computed features; $FEDMPT_CACHE or a folder of the user's cache unless given."""
+
+
+def evaluate(words: list[str]) -> None:
+    options = tyro.cli(EvaluateOptions, args=words, prog="fedmpt evaluate")
+    from fedmpt.data import load_data
+    from fedmpt.data.features.store import open_features
+    from fedmpt.evaluation.biased_pairs import biased_pairs
+    from fedmpt.evaluation.scoring import probabilities, score
+    from fedmpt.files import write_json
+    from fedmpt.inference.predict import load_trained
+    from fedmpt.runs.records import check_writable
+    from fedmpt.types import InputError
+
+    out = options.out or options.checkpoint.resolve().parent / "evaluation.json"
+    check_writable(out, kind="file")
+    if out.resolve().parent == options.checkpoint.resolve() or out.name in RUN_FILES:
+        raise InputError(f"--out {out} would overwrite a file of the run; choose another name")
+    data = load_data(options.data, cache=cache_folder(options.cache), progress=True)
+    trained = load_trained(
+        options.checkpoint, backbone=options.backbone, device=options.device, class_names=data.class_names
+    )
+    features = open_features(
+        trained.backbone,
+        data.test,
+        cache=cache_folder(options.cache),
+        store_dtype=trained.config.store_dtype,
+        device=options.device,
+        skip_corrupt=options.skip_corrupt,
+        data=options.data,
+        views=trained.method.views,
+    )
+    found = probabilities(trained.method, features)
+    oracle = options.protocol == "oracle"
+    pairs = biased_pairs(data.train.labels, features.labels)
+    scores = score(found, features, trained.class_names, calibration=trained.calibration, pairs=pairs, oracle=oracle)
+    if trained.method.personal:
+        scores["test_personal"] = trained.personal_scores(features)
+    scores["notes"] = list(data.notes)
+    scores["skipped_images"] = [str(path) for path in features.skipped]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, scores)
+    _print_evaluation(scores, out)
+
+
+def _print_evaluation(scores: Mapping[str, Any], out: Path) -> None:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for note in scores["notes"]:
+        console.print(f"note: {note}", markup=False)
+    for path in scores["skipped_images"]:
+        console.print(f"left out, cannot be read: {path}", markup=False)
+    print_scores(scores)
+    console.print(f"written to {out}", markup=False)

@@ -1,0 +1,267 @@
+"""`fedmpt features`: compute features ahead of training, list what is stored, remove what is not needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from fedmpt.cli.cache import cache_folder
+
+if TYPE_CHECKING:
+    from fedmpt.data.features.listing import State, StoredFeatures
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Compute and store the features of a data set, training and test images, so that training starts at once.
+
+    What is there already is left alone; a build that was stopped goes on where it was.
+
+    For example:
+
+    fedmpt features build --data voc:VOCdevkit --backbone openai/clip-vit-base-patch16
+    """
+
+    data: str
+    """Data set, NAME:PATH, as for train."""
+    backbone: str = "openai/clip-vit-base-patch16"
+    """Frozen model, as for train."""
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    """Number format of the frozen towers."""
+    store_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    """Number format of the stored features."""
+    device: str = "cpu"
+    """Where to compute: cpu, cuda or cuda:1."""
+    batch_size: int | None = None
+    """Images that the model takes at a time; as suits the device unless given."""
+    skip_corrupt: bool = False
+    """Leave out images that cannot be read, and list them, instead of stopping."""
+    cache: Path | None = None
+    """Folder for computed features; $FEDMPT_CACHE or a folder of the user's cache unless given."""
+
+
+@dataclass(frozen=True)
+class ListOptions:
+    """List stored features, last used first.
+
+    For example:
+
+    fedmpt features list
+    """
+
+    json: bool = False
+    """One JSON list with everything that is known of each store, for machines."""
+    cache: Path | None = None
+    """Folder of the features; $FEDMPT_CACHE or a folder of the user's cache unless given."""
+
+
+@dataclass(frozen=True)
+class CleanOptions:
+    """Remove stored features, after showing which and asking. What another process uses or builds stays.
+
+    Filters narrow down what is removed; --interrupted and --damaged together mean either.
+
+    For example:
+
+    fedmpt features clean --older-than 30
+
+    fedmpt features clean --interrupted --damaged --yes
+    """
+
+    older_than: float | None = None
+    """Only what was not used for so many days."""
+    interrupted: bool = False
+    """Only builds that were stopped and could go on."""
+    damaged: bool = False
+    """Only stores that cannot be used."""
+    key: str = ""
+    """Only stores whose key begins so; list shows keys."""
+    all: bool = False
+    """All stores of the cache."""
+    yes: bool = False
+    """Do not ask."""
+    cache: Path | None = None
+    """Folder of the features; $FEDMPT_CACHE or a folder of the user's cache unless given."""
+
+
+Options = (
+    Annotated[BuildOptions, tyro.conf.subcommand("build", prefix_name=False)]
+    | Annotated[ListOptions, tyro.conf.subcommand("list", prefix_name=False)]
+    | Annotated[CleanOptions, tyro.conf.subcommand("clean", prefix_name=False)]
+)
+
+
+def features(words: list[str]) -> None:
+    options = tyro.cli(
+        Options,
+        args=words,
+        prog="fedmpt features",
+        description="Features of the frozen model: computed ahead, listed, removed.",
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    if isinstance(options, BuildOptions):
+        _build(options)
+    elif isinstance(options, ListOptions):
+        _list(options)
+    else:
+        assert isinstance(options, CleanOptions)
+        _clean(options)
+
+
+def _build(options: BuildOptions) -> None:
+    from fedmpt.backbone.load import load_backbone
+    from fedmpt.data import load_data
+    from fedmpt.data.features.files import size_text
+    from fedmpt.data.features.store import open_features
+    from fedmpt.runs.config import DTYPES
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    cache = cache_folder(options.cache)
+    data = load_data(options.data, cache=cache, progress=True)
+    backbone = load_backbone(options.backbone, device=options.device, dtype=DTYPES[options.dtype])
+    for split in (data.train, data.test):
+        if len(split) == 0:  # Images to test on alone, or to train on.
+            console.print(f"{split.name}: no images", markup=False)
+            continue
+        try:
+            stored = open_features(
+                backbone,
+                split,
+                cache=cache,
+                store_dtype=options.store_dtype,
+                batch_size=options.batch_size,
+                device=options.device,
+                skip_corrupt=options.skip_corrupt,
+                data=options.data,
+            )
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt("; what is done is stored, the same command goes on") from stop
+        for path in stored.skipped:
+            console.print(f"left out, cannot be read: {path}", markup=False)
+        facts = stored.store.facts
+        size = f"{stored.num_patches} x {stored.width}, {size_text(facts.rows * facts.row_bytes)} in {facts.dtype}"
+        folder = cache / "features" / facts.key
+        console.print(f"{split.name}: {len(stored):,} images, {size}, in {folder}", markup=False)
+
+
+def _list(options: ListOptions) -> None:
+    from fedmpt.data.features.files import size_text
+    from fedmpt.data.features.listing import list_features
+
+    cache = cache_folder(options.cache)
+    found = list_features(cache)
+    if options.json:
+        print(json.dumps(list(map(_record, found)), indent=2))
+        return
+    if found:
+        _print_table(found, Console())
+    total = sum(stored.size_bytes for stored in found)
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"{_stores(found)}, {size_text(total)}, in {cache / 'features'}", markup=False
+    )
+
+
+def _clean(options: CleanOptions) -> None:
+    from fedmpt.data.features.files import size_text
+    from fedmpt.data.features.listing import list_features, remove_features, select_features
+
+    states = _check_filters(options)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    found = list_features(cache_folder(options.cache))
+    selected = select_features(found, states=states, key=options.key, older_than_days=options.older_than)
+    chosen = [stored for stored in selected if stored.state != "building"]
+    for stored in selected:
+        if stored not in chosen:
+            console.print(f"left alone, it is being built: {stored.folder}", markup=False)
+    if not chosen:
+        console.print("nothing to remove")
+        return
+    _print_table(chosen, console)
+    if not options.yes and not _agreed(chosen, sum(stored.size_bytes for stored in chosen)):
+        console.print("nothing was removed")
+        return
+    freed_bytes = 0
+    for stored in chosen:
+        kept = remove_features(stored)
+        if kept:
+            console.print(f"left alone, {kept}: {stored.folder}", markup=False)
+        else:
+            freed_bytes += stored.size_bytes
+    console.print(f"{size_text(freed_bytes)} freed")
+
+
+def _check_filters(options: CleanOptions) -> list[State]:
+    """The states that are asked for; none means any."""
+    from fedmpt.types import InputError
+
+    states: list[State] = [name for name in ("interrupted", "damaged") if getattr(options, name)]
+    narrows = bool(states or options.key or options.older_than is not None)
+    if narrows == options.all:
+        problem = "--all goes alone" if narrows else "nothing is chosen"
+        raise InputError(f"{problem}; give --older-than DAYS, --interrupted, --damaged or --key PREFIX, or just --all")
+    if options.older_than is not None and not 0 <= options.older_than < float("inf"):
+        raise InputError(f"--older-than must be a number of days, not negative, got {options.older_than}")
+    return states
+
+
+def _agreed(chosen: Sequence[StoredFeatures], num_bytes: int) -> bool:
+    from fedmpt.data.features.files import size_text
+    from fedmpt.types import InputError
+
+    if not sys.stdin.isatty():
+        raise InputError("nothing was removed, as nobody can be asked here; give --yes to remove these")
+    print(f"remove {_stores(chosen)}, {size_text(num_bytes)}? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _stores(found: Sequence[StoredFeatures]) -> str:
+    return "1 store" if len(found) == 1 else f"{len(found)} stores"
+
+
+def _print_table(found: Sequence[StoredFeatures], console: Console) -> None:
+    from fedmpt.data.features.files import size_text
+
+    table = Table()
+    table.add_column("key", no_wrap=True)
+    for column in ("data", "model"):
+        table.add_column(column, overflow="fold")  # Nothing of a path is left out.
+    for column in ("images", "M x D", "numbers", "size", "last used", "state"):
+        table.add_column(column, justify="right" if column in ("images", "M x D", "size") else "left")
+    for stored in found:
+        facts, used = stored.facts, time.strftime("%Y-%m-%d %H:%M", time.localtime(stored.last_used))
+        size, state = size_text(stored.size_bytes), stored.state
+        if facts is None:
+            table.add_row(stored.key[:12], "", "", "", "", "", size, used, state)
+            continue
+        origin = facts.made_for
+        data = " ".join(filter(None, (origin.data, origin.split, f"({origin.folder})"))) if origin else ""
+        images = f"{facts.rows:,}" if stored.num_done == facts.rows else f"{stored.num_done:,} of {facts.rows:,}"
+        shape = f"{facts.num_patches} x {facts.width}"
+        table.add_row(stored.key[:12], data, facts.backbone, images, shape, facts.dtype, size, used, state)
+    if not console.is_terminal:  # There is nothing to fit into: a key and a path a line, whole.
+        console.width = 10_000
+    console.print(table, markup=False)
+
+
+def _record(stored: StoredFeatures) -> dict[str, Any]:
+    facts = dataclasses.asdict(stored.facts) if stored.facts else {}
+    facts.pop("key", None)
+    return {
+        "key": stored.key,
+        "folder": str(stored.folder),
+        "state": stored.state,
+        "size_bytes": stored.size_bytes,
+        "last_used": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(stored.last_used)),
+        "images_done": stored.num_done,
+        **facts,
+    }

@@ -1,0 +1,70 @@
+"""``fedmpt predict``: labels of image files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from fedmpt.inference.predict import Label
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Print the labels of images with their probabilities.
+
+    For example:
+
+    fedmpt predict --checkpoint runs/a/checkpoint photo.jpg
+
+    fedmpt predict --checkpoint runs/a/checkpoint --json *.jpg > labels.json
+    """
+
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    """Image files."""
+    checkpoint: Path
+    """Checkpoint folder of a run."""
+    backbone: str | None = None
+    """Frozen model, if it is not where the run found it."""
+    device: str = "cpu"
+    """Where to compute: cpu, cuda or cuda:1."""
+    json: bool = False
+    """One JSON list with every class of every image, for machines."""
+    top: int = 3
+    """Also show so many of the most probable classes when fewer are over their threshold."""
+
+
+def predict(words: list[str]) -> None:
+    options = tyro.cli(PredictOptions, args=words, prog="fedmpt predict")
+    from fedmpt.inference.predict import load_trained
+    from fedmpt.inference.predict import predict as predict_labels
+    from fedmpt.types import InputError
+
+    if not options.images:
+        raise InputError("give at least one image file")
+    if options.top < 0:
+        raise InputError(f"--top must not be negative, got {options.top}")
+    trained = load_trained(options.checkpoint, backbone=options.backbone, device=options.device)
+    found = list(predict_labels(trained, options.images))
+    if options.json:
+        labels = [{"image": str(path), "labels": list(map(dataclasses.asdict, row))} for path, row in found]
+        print(json.dumps(labels, indent=2))
+    else:
+        _print_labels(found, options.top)
+
+
+def _print_labels(found: Iterable[tuple[Path, Sequence[Label]]], top: int) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for path, labels in found:
+        console.print(str(path), style="bold", markup=False)
+        shown = [label for rank, label in enumerate(labels) if label.present or rank < top]
+        for label in shown:
+            below = "" if label.present else "  (below threshold)"
+            console.print(f"  {label.probability:6.1%}  {label.name}{below}", markup=False)

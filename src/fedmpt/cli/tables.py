@@ -1,0 +1,48 @@
+"""Tables of scores, as train and evaluate print them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def print_scores(results: Mapping[str, Any]) -> None:
+    table = Table(title="test set, percent")
+    for column in ("threshold", "mAP", "CF1", "OF1", "CF1_PR"):
+        table.add_column(column, justify="left" if column == "threshold" else "right")
+    names = {
+        "test": "fixed 0.5",
+        "test_calibrated": "calibrated by the clients",
+        "test_personal": "fixed 0.5, mean of the clients' own models",
+    }
+    for key, name in names.items():
+        if key in results:
+            table.add_row(name, *(f"{results[key][metric]:.2f}" for metric in ("mAP", "CF1", "OF1", "CF1_PR")))
+    if "oracle" in results:
+        best = [f"{results['oracle'][metric]['score']:.2f}" for metric in ("CF1", "OF1", "CF1_PR")]
+        table.add_row("oracle: chosen on the test labels", "", *best)
+    Console().print(table)
+    if "context_shift" in results:
+        _print_shift(results["context_shift"])
+
+
+def _print_shift(shift: Mapping[str, Any]) -> None:
+    """The pairs that training shows together: is b found without a, and is it reported where there is only a?"""
+    table = Table(title="context shift: pairs a -> b that training shows together, percent")
+    table.add_column("pair")
+    for column in ("lift", "b without a, AP", "b with a, AP", "b reported, only a there"):
+        table.add_column(column, justify="right")
+    columns = ("exclusive", "cooccurring", "false_coactivation")
+    for name, pair in shift["per_pair"].items():
+        table.add_row(Text(name), f"{pair['lift']:.1f}", *(_percent(pair[column]) for column in columns))
+    table.add_section()
+    table.add_row("mean", "", *(_percent(shift[column]) for column in columns), style="bold")
+    Console().print(table)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"

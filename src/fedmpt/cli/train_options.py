@@ -1,0 +1,41 @@
+"""Options of ``fedmpt train``: where the run goes, and the config of the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from fedmpt.runs.config import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Train a method across clients and score it on the test set.
+
+    Leaves in --out: config.json, rounds.jsonl, checkpoint/ and results.json.
+
+    For example:
+
+    fedmpt train --data voc:VOCdevkit --out runs/a
+
+    fedmpt train --data voc:VOCdevkit --method promptfl --num-context 4 --seed 1 --out runs/b
+
+    fedmpt train --out runs/a --resume
+    """
+
+    out: Annotated[Path, tyro.conf.arg(help_behavior_hint="(required)")]
+    """Folder for the run."""
+    method: str = "fedmpt"
+    """What to train: see `fedmpt methods`. Decides which method options there are below."""
+    preset: Literal["default", "paper"] = "default"
+    """Where options start from: what measured best here, or the paper's values."""
+    resume: bool = False
+    """Continue the run in --out after its last complete round; its options need not be repeated."""
+    cache: Path | None = None
+    """Folder for computed features; $FEDMPT_CACHE or a folder of the user's cache unless given."""
+    quiet: bool = False
+    """Print nothing but errors."""
+    run: Annotated[RunConfig, tyro.conf.arg(name="")]

@@ -1,0 +1,154 @@
+"""`scenes` as a data set: images drawn once into the cache, their factors beside them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from fedmpt.data.datasets.scenes.options import SceneOptions, SplitName, TestMode
+from fedmpt.data.datasets.scenes.render import render
+from fedmpt.data.datasets.scenes.scene import Scene
+from fedmpt.data.datasets.scenes.vocabulary import CLASS_NAMES, STYLES
+from fedmpt.data.datasets.scenes.world import sample_scene
+from fedmpt.data.features.ahead import progress_bar
+from fedmpt.data.features.files import remove_leftovers, temporary_folder
+from fedmpt.types import ImageData, InputError, Split
+
+VERSION = 1
+"""To be raised whenever an image of the same options changes, so that no cache keeps old ones."""
+
+FACTORS_FILE = "factors.jsonl"
+
+_log = logging.getLogger(__name__)
+
+
+def load_scenes(
+    *,
+    cache: Path,
+    progress: bool = False,
+    num_train: int = SceneOptions.num_train,
+    num_test: int = SceneOptions.num_test,
+    seed: int = SceneOptions.seed,
+    spurious: float = SceneOptions.spurious,
+    test: TestMode = SceneOptions.test,
+    shift: float = SceneOptions.shift,
+    groups: int = SceneOptions.groups,
+    styles: str = "+".join(STYLES),
+) -> ImageData:
+    """The generated data set with these dials, which `SceneOptions` explains; ``styles`` are joined by ``+``.
+
+    Images are drawn into ``cache``/scenes unless they are there; several processes may do that at once, and one that
+    is killed leaves nothing that is taken for finished.
+
+    Raises:
+        InputError: if an option is out of range or unknown, or the cache cannot be written.
+    """
+    options = SceneOptions(
+        num_train=num_train,
+        num_test=num_test,
+        seed=seed,
+        spurious=spurious,
+        test=test,
+        shift=shift,
+        groups=groups,
+        styles=tuple(styles.split("+")),
+    )
+    train_split, test_split = (_load_split(options, name, cache / "scenes", progress) for name in ("train", "test"))
+    return ImageData(name="scenes", class_names=CLASS_NAMES, train=train_split, test=test_split)
+
+
+def read_scenes(split: Split) -> tuple[Scene, ...]:
+    """What was drawn in each image of a split of `scenes`: its factors, objects and group.
+
+    Raises:
+        InputError: if the split is of another data set, or its files were changed.
+    """
+    folder = split.files[0].parent
+    scenes = _stored(folder, len(split))
+    if scenes is None:
+        raise InputError(f"{folder} holds no {len(split)} images with a {FACTORS_FILE}; is {split.name!r} of scenes?")
+    return scenes
+
+
+def _load_split(options: SceneOptions, name: SplitName, parent: Path, progress: bool) -> Split:
+    count = options.num_train if name == "train" else options.num_test
+    folder = parent / f"{name}-{_key(options, name)}"
+    scenes = _stored(folder, count)
+    if scenes is None:
+        if folder.exists():
+            _log.warning("%s is damaged; its images are drawn again", folder)
+        scenes = tuple(sample_scene(options, name, index) for index in range(count))
+        with _writing(parent):
+            parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(parent)
+            with temporary_folder(parent) as temporary:
+                _draw(temporary, scenes, name, progress)
+                _publish(temporary, folder, count)
+    files = tuple(folder / _file_name(index) for index in range(count))
+    return Split(name, files, torch.tensor([scene.labels for scene in scenes], dtype=torch.int8))
+
+
+def _key(options: SceneOptions, name: SplitName) -> str:
+    """Of what the images of a split depend on, so that test sets of other kinds share a training set."""
+    others = ("num_test", "test") if name == "train" else ("num_train", "spurious")
+    words = {key: value for key, value in dataclasses.asdict(options).items() if key not in others}
+    return hashlib.sha256(json.dumps([VERSION, name, words], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _stored(folder: Path, count: int) -> tuple[Scene, ...] | None:
+    """Scenes of a finished folder; None if there is none, or something in it is missing or not ours."""
+    try:
+        present = set(os.listdir(folder))
+        lines = (folder / FACTORS_FILE).read_text(encoding="utf-8").splitlines()
+        scenes = tuple(Scene.from_json(json.loads(line)) for line in lines)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    is_complete = len(scenes) == count and all(_file_name(index) in present for index in range(count))
+    return scenes if is_complete else None
+
+
+def _draw(folder: Path, scenes: tuple[Scene, ...], name: str, progress: bool) -> None:
+    from PIL import Image  # Imported here: listing data sets must not wait for it.
+
+    with progress_bar(f"drawing {name} images", len(scenes), enabled=progress) as advance:
+        for index, scene in enumerate(scenes):
+            # Not packed: what zlib makes of an image differs between machines, and the bytes key its features.
+            Image.fromarray(render(scene)).save(folder / _file_name(index))
+            advance(1)
+    lines = [json.dumps(scene.to_json(), separators=(",", ":")) + "\n" for scene in scenes]
+    (folder / FACTORS_FILE).write_text("".join(lines), encoding="utf-8")
+
+
+def _publish(temporary: Path, folder: Path, count: int) -> None:
+    """Give finished images their name, unless another process did first; damaged ones there give way."""
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        if _stored(folder, count) is not None:
+            return
+        with temporary_folder(folder.parent) as aside:
+            folder.rename(aside / "old")
+            temporary.rename(folder)
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        remedy = "make room there or choose another folder with --cache"
+        raise InputError(f"{folder}: images cannot be written: {error.strerror or error}; {remedy}") from error
+
+
+def _file_name(index: int) -> str:
+    return f"{index:08d}.bmp"

@@ -1,0 +1,106 @@
+"""The world of `scenes`: an image's factors, drawn from seed, split and index alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar, cast, get_args
+
+from fedmpt.data.datasets.scenes.cooccurrence import Cast, draw_cast
+from fedmpt.data.datasets.scenes.draws import Draws
+from fedmpt.data.datasets.scenes.options import SceneOptions, SplitName
+from fedmpt.data.datasets.scenes.placement import Item, place
+from fedmpt.data.datasets.scenes.scene import Scene
+from fedmpt.data.datasets.scenes.vocabulary import (
+    ANGLES,
+    BACKGROUNDS,
+    DISTRACTORS,
+    LAYOUTS,
+    LIGHTINGS,
+    POSES,
+    SCALES,
+    WEATHERS,
+    Layout,
+    Pose,
+    Style,
+    Weather,
+)
+
+NUM_BACKDROPS = 48
+NUM_OVERLAYS = 16
+MAX_OBJECTS = 6
+"""Labelled objects of an image; partners count, distractors don't."""
+
+# Weights without group shift. Plain values are commoner, as in photographs.
+_WEATHER_WEIGHTS = (5, 2, 2, 2)
+_LIGHTING_WEIGHTS = (4, 2, 2, 2, 2)
+_POSE_WEIGHTS = (4, 3, 2)
+_DISTRACTOR_WEIGHTS = (2, 1, 1)
+# Chance of a second object of a class that is there.
+_REPEAT = 0.3
+# A shift in [0, 1] becomes this many whole steps.
+_SHIFT_STEPS = 1000
+
+Value = TypeVar("Value")
+
+
+def sample_scene(options: SceneOptions, split: SplitName, index: int) -> Scene:
+    """The scene of image ``index`` of ``split``; other images and their number don't matter to it.
+
+    Training images follow ``spurious``, test images ``test``; group and shift apply to both.
+
+    Raises:
+        ValueError: if ``index`` is negative or there is no such split.
+    """
+    draws = Draws(options.seed, get_args(SplitName).index(split), index)
+    group = draws.below(options.groups)
+    factors = _Factors(draws, group, options.shift)
+    style = cast(Style, factors.draw(options.styles))
+    world = options.test if split == "test" else "natural"
+    spurious = options.spurious if split == "train" else 0.0
+    shown = draw_cast(draws, factors.draw(BACKGROUNDS), world=world, spurious=spurious)
+    lighting = factors.draw(LIGHTINGS, _LIGHTING_WEIGHTS)
+    weather: Weather = factors.draw(WEATHERS, _WEATHER_WEIGHTS)
+    pose = factors.draw(POSES, _POSE_WEIGHTS)
+    wanted_layout, wanted_scale = factors.draw(LAYOUTS), factors.draw(SCALES)
+    items = _items(draws, shown, pose)
+    is_single = sum(item.is_labelled for item in items) == 1
+    layout: Layout = "single" if is_single else wanted_layout
+    objects, layout, scale = place(draws, items, layout=layout, scale=wanted_scale, style=style)
+    return Scene(
+        objects=objects,
+        layout=layout,
+        pose=pose,
+        background=shown.background,
+        lighting=lighting,
+        weather="clear" if shown.background == "indoor" else weather,
+        scale=scale,
+        style=style,
+        group=group,
+        backdrop=draws.below(NUM_BACKDROPS),
+        overlay=draws.below(NUM_OVERLAYS),
+    )
+
+
+class _Factors:
+    """Draws of one image's factors, shifted towards its group's own value of each."""
+
+    def __init__(self, draws: Draws, group: int, shift: float) -> None:
+        self._draws, self._group = draws, group
+        self._steps = round(shift * _SHIFT_STEPS)
+
+    def draw(self, values: Sequence[Value], weights: Sequence[int] | None = None) -> Value:
+        plain = list(weights or [1] * len(values))
+        # Groups of one rest still differ from each other in factors with more or fewer values.
+        own = (self._group + self._group // len(values)) % len(values)
+        shifted = [weight * (_SHIFT_STEPS - self._steps) for weight in plain]
+        shifted[own] += sum(plain) * self._steps
+        return self._draws.weighted(values, shifted)
+
+
+def _items(draws: Draws, shown: Cast, pose: Pose) -> list[Item]:
+    """Objects from back to front: one of each class, perhaps one more, and distractors."""
+    names = list(shown.classes)
+    if len(names) < MAX_OBJECTS and draws.chance(_REPEAT):
+        names.append(draws.pick(names))
+    names += draws.shuffled(DISTRACTORS)[: draws.weighted(range(3), _DISTRACTOR_WEIGHTS)]
+    return [Item(name, draws.pick(ANGLES[pose]), draws.chance(0.5)) for name in draws.shuffled(names)]

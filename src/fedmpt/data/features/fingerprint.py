@@ -1,0 +1,156 @@
+"""What features depend on, as hashes: the frozen model, its preprocessing, the bytes of the images."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from fedmpt.data.features.image_hashes import image_hashes
+from fedmpt.types import Backbone
+
+# Neither square nor of a size that models take, so that cropping, squeezing and interpolation all show.
+_PROBE_HEIGHT, _PROBE_WIDTH = 193, 257
+
+
+def fingerprint(backbone: Backbone) -> str:
+    """Hex SHA-256 of the image side: changes with the model's name, image size, preprocessing or any of its weights.
+
+    Weights are the state dicts of the modules among the backbone's attributes, but for those of the text model; where
+    there is no other, what ``encode_image`` makes of a fixed picture stands for the image tower. If the backbone has
+    a string ``fingerprint`` of its own, which must change with its image tower, that stands for name and weights.
+    """
+    digest = hashlib.sha256()
+    probe = backbone.preprocess(_probe())
+    _add_tensor(digest, "preprocess", probe)
+    own = getattr(backbone, "fingerprint", None)
+    if isinstance(own, str):
+        _add(digest, "own", own.encode())
+        return digest.hexdigest()
+    _add(digest, "facts", f"{backbone.name}/{backbone.image_size}".encode())
+    modules = _modules(backbone)
+    text = {id(value) for value in backbone.text_model.state_dict(keep_vars=True).values()}
+    for path, module in modules:
+        for name, value in sorted(module.state_dict(keep_vars=True).items()):
+            if id(value) not in text:
+                _add_value(digest, f"{path}.{name}", value)
+    if all(module is backbone.text_model for _, module in modules):
+        with torch.no_grad():
+            for tensor in backbone.encode_image(probe[None].to(_device(modules))):
+                _add_tensor(digest, "encode_image", tensor)
+    return digest.hexdigest()
+
+
+def text_fingerprint(backbone: Backbone, class_names: Sequence[str]) -> str:
+    """Hex SHA-256 of the text side: the text model's weights, the logit scale and the class names' tokens."""
+    digest = hashlib.sha256()
+    _add(digest, "logit scale", repr(backbone.logit_scale).encode())
+    tokens = [list(backbone.tokenizer(name, add_special_tokens=False)["input_ids"]) for name in class_names]
+    _add(digest, "tokens", json.dumps(tokens).encode())
+    for name, value in sorted(backbone.text_model.state_dict().items()):
+        _add_value(digest, name, value)
+    return digest.hexdigest()
+
+
+def store_key(
+    backbone: Backbone,
+    files: Sequence[Path],
+    *,
+    store_dtype: str,
+    num_threads: int,
+    progress: bool,
+    cache: Path | None = None,
+) -> str:
+    """Hex SHA-256 over model, number format and the bytes of all images in order; names and folders don't count.
+
+    The source file of a backbone that a user wrote counts too: its code may change what features are. ``cache`` is
+    where the hashes of unchanged images are found (`fedmpt.data.features.image_hashes`).
+
+    Raises:
+        InputError: if an image file cannot be read.
+    """
+    digest = hashlib.sha256()
+    _add(digest, "store", json.dumps([fingerprint(backbone), store_dtype, len(files)]).encode())
+    _add(digest, "source", _source(backbone))
+    with closing(image_hashes(files, cache=cache, num_threads=num_threads, progress=progress)) as hashes:
+        for image_hash in hashes:
+            digest.update(image_hash)
+    return digest.hexdigest()
+
+
+def _source(backbone: Backbone) -> bytes:
+    """The file with the class of a plug-in; nothing for this package's own classes, and where there is no file."""
+    plugin: Any = backbone
+    while type(plugin).__module__.startswith("fedmpt."):  # Wrappers may lie in each other: a view of a moved plug-in.
+        if not hasattr(plugin, "plugin"):
+            return b""
+        plugin = plugin.plugin
+    try:
+        return Path(inspect.getfile(type(plugin))).read_bytes()
+    except (OSError, TypeError):
+        return b""
+
+
+def _modules(backbone: Backbone) -> list[tuple[str, nn.Module]]:
+    """Modules among the attributes, without those that are part of another one."""
+    if isinstance(backbone, nn.Module):
+        return [("", backbone)]
+    found = {id(module): (name, module) for name, module in _modules_of(backbone)}
+    parts = {id(part) for _, module in found.values() for part in module.modules() if part is not module}
+    return [found[key] for key in found if key not in parts]
+
+
+def _modules_of(owner: object) -> Iterator[tuple[str, nn.Module]]:
+    for name, value in sorted(getattr(owner, "__dict__", {}).items()):
+        yield from _modules_in(name, value)
+
+
+def _modules_in(name: str, value: Any) -> Iterator[tuple[str, nn.Module]]:
+    if isinstance(value, nn.Module):
+        yield name, value
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _modules_in(f"{name}.{index}", item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _modules_in(f"{name}.{key}", item)
+    elif hasattr(type(value), "encode_image"):  # A wrapper, say to another device, has the fingerprint of its content.
+        yield from _modules_of(value)
+
+
+def _device(modules: Sequence[tuple[str, nn.Module]]) -> torch.device:
+    tensors = (tensor for _, module in modules for tensor in module.parameters())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
+def _probe() -> Image.Image:
+    rows, columns = np.mgrid[0:_PROBE_HEIGHT, 0:_PROBE_WIDTH]
+    channels = (columns, 5 * rows, rows * columns)
+    return Image.fromarray(np.stack([channel % 256 for channel in channels], axis=-1).astype(np.uint8))
+
+
+def _add_value(digest: Any, name: str, value: Any) -> None:
+    if isinstance(value, Tensor):
+        _add_tensor(digest, name, value)
+    else:  # A module's `get_extra_state` may be anything.
+        _add(digest, name, repr(value).encode())
+
+
+def _add_tensor(digest: Any, name: str, tensor: Tensor) -> None:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    _add(digest, f"{name} {tensor.dtype} {tuple(tensor.shape)}", flat.view(torch.uint8).numpy())
+
+
+def _add(digest: Any, name: str, content: Any) -> None:
+    # Lengths keep neighbours apart: "ab" + "c" is not "a" + "bc".
+    digest.update(f"{name} {memoryview(content).nbytes}\n".encode())
+    digest.update(content)

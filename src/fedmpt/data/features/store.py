@@ -1,0 +1,214 @@
+"""Features of a frozen image tower: computed once per image, read from the disk as they are needed, never stale."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int8, Int64
+from torch import Tensor
+
+from fedmpt.backbone.views import ImageView, tokens_of
+from fedmpt.data.features.build import BuildOptions, build_store, corrupt_image
+from fedmpt.data.features.files import DamagedStoreError, Origin, Store, build_folder, publish, read_store
+from fedmpt.data.features.fingerprint import fingerprint, store_key
+from fedmpt.data.features.image_hashes import common_folder
+from fedmpt.types import Backbone, Batch, InputError, Split
+
+__all__ = ["FeatureSet", "fingerprint", "open_features"]
+
+StoreDtype = Literal["float16", "bfloat16", "float32"]
+"""Number formats of stored features. bfloat16 has the range of float32 and 8 bits of each number, float16 has 11."""
+
+# Decoding is what takes time beside the tower; beyond this many threads Python itself is the limit.
+NUM_WORKERS = min(8, os.cpu_count() or 1)
+
+# On a CPU activations of larger batches are mapped and cleared anew for every layer, which costs more than they save.
+CPU_BATCH_SIZE, GPU_BATCH_SIZE = 4, 32
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredView:
+    """Tokens of all images of a split, in the rows of their features; see `fedmpt.backbone.views`."""
+
+    store: Store
+    num_streams: int
+
+    def read(self, rows: Int64[Tensor, "B"]) -> Float[Tensor, "B S T V"]:
+        others, first = self.store.read(rows.numpy())
+        return tokens_of(others.float(), first.float(), num_streams=self.num_streams)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureSet:
+    """Features and labels of images. `subset` makes views that share the store, so a client costs nothing.
+
+    ``labels`` is without the images left out as corrupt, which ``skipped`` lists. ``rows`` are the rows of the
+    images in ``store``. ``views`` are what a method reads beside features, by its own names.
+    """
+
+    store: Store
+    split: Split
+    rows: Int64[Tensor, "n"]
+    labels: Int8[Tensor, "n C"]
+    views: Mapping[str, StoredView] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.rows.shape[0]
+
+    @property
+    def num_patches(self) -> int:
+        """M of the features."""
+        return self.store.facts.num_patches
+
+    @property
+    def width(self) -> int:
+        """D of the features."""
+        return self.store.facts.width
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The image files, in the order of ``labels``."""
+        return tuple(self.split.files[row] for row in self.rows.tolist())
+
+    @property
+    def skipped(self) -> tuple[Path, ...]:
+        """Images of the whole split that are corrupt and have no features."""
+        return tuple(self.split.files[skipped.row] for skipped in self.store.facts.skipped)
+
+    def batch(self, rows: Int64[Tensor, "B"], *, device: str | torch.device = "cpu") -> Batch:
+        """The images ``rows`` of this set (0 .. len - 1, in any order, repeats allowed), features in fp32.
+
+        Raises:
+            IndexError: if a row is out of range; negative ones are.
+            InputError: if another program cut the store's files short.
+        """
+        self._check_rows(rows)
+        patches, pooled = self.store.read(self.rows[rows].numpy())
+        return Batch(
+            patches=patches.to(device).float(),
+            pooled=pooled.to(device).float(),
+            labels=self.labels[rows].to(device),
+            views={name: view.read(self.rows[rows]).to(device) for name, view in self.views.items()},
+        )
+
+    def subset(self, rows: Int64[Tensor, "B"]) -> FeatureSet:
+        """Only the images ``rows`` of this set, in that order; features stay where they are.
+
+        Raises:
+            IndexError: if a row is out of range; negative ones are.
+        """
+        self._check_rows(rows)
+        return replace(self, rows=self.rows[rows], labels=self.labels[rows])
+
+    def with_views(self, names: Collection[str]) -> FeatureSet:
+        """The same images, with only these of the views."""
+        return replace(self, views={name: view for name, view in self.views.items() if name in names})
+
+    def _check_rows(self, rows: Int64[Tensor, "B"]) -> None:
+        if rows.numel() and not (0 <= int(rows.min()) and int(rows.max()) < len(self)):
+            raise IndexError(f"rows reach from {int(rows.min())} to {int(rows.max())}; there are {len(self)} images")
+
+
+def open_features(
+    backbone: Backbone,
+    split: Split,
+    *,
+    cache: Path,
+    store_dtype: StoreDtype = "float16",
+    batch_size: int | None = None,
+    device: str = "cpu",
+    skip_corrupt: bool = False,
+    progress: bool = True,
+    num_workers: int = NUM_WORKERS,
+    data: str = "",
+    views: Mapping[str, ImageView] | None = None,
+) -> FeatureSet:
+    """Features of ``split``, from ``cache`` if model, preprocessing and image bytes are what they were.
+
+    Otherwise they are computed: ``num_workers`` threads decode ahead of the tower, which takes ``batch_size`` images
+    at a time (as suits the device unless given) on ``device``, where the backbone must be. Nothing half-finished is
+    ever used, and a build that was interrupted goes on where it was. Of several processes that open the same features
+    at once, one computes and the others wait. ``skip_corrupt`` leaves out images that cannot be decoded. ``data`` is
+    how the user named the data set, for `fedmpt features list`. ``views`` are computed and stored in the same way.
+
+    Raises:
+        InputError: if an option is out of range, an image is missing or corrupt (and not to be skipped) or all
+            are, the backbone breaks its protocol, features are not finite or too large for the number format, or the
+            cache cannot be written or is too small.
+    """
+    assert split.labels.shape[0] == len(split)
+    if batch_size is None:
+        batch_size = CPU_BATCH_SIZE if torch.device(device).type == "cpu" else GPU_BATCH_SIZE
+    options = BuildOptions(store_dtype, batch_size, device, skip_corrupt, progress, num_workers)
+    _check(options)
+    if len(split) == 0:
+        raise InputError(f"split {split.name!r} has no images")
+    return replace(
+        _open(backbone, split, cache, options, data),
+        views={
+            name: StoredView(_open(view.of(backbone), split, cache, options, data).store, view.num_streams)
+            for name, view in (views or {}).items()
+        },
+    )
+
+
+def _open(backbone: Backbone, split: Split, cache: Path, options: BuildOptions, data: str) -> FeatureSet:
+    key = store_key(
+        backbone,
+        split.files,
+        store_dtype=options.store_dtype,
+        num_threads=options.num_workers,
+        progress=options.progress,
+        cache=cache,
+    )
+    store = _find_or_build(backbone, split, cache / "features" / key, options, data=data)
+    return _feature_set(store, split, skip_corrupt=options.skip_corrupt)
+
+
+def _check(options: BuildOptions) -> None:
+    if options.store_dtype not in get_args(StoreDtype):
+        raise InputError(f"store_dtype is {options.store_dtype!r}; it may be: {', '.join(get_args(StoreDtype))}")
+    for name in ("batch_size", "num_workers"):
+        if getattr(options, name) < 1:
+            raise InputError(f"{name} is {getattr(options, name)}; it must be at least 1")
+
+
+def _find_or_build(backbone: Backbone, split: Split, folder: Path, options: BuildOptions, *, data: str) -> Store:
+    key, rows = folder.name, len(split)
+    store = None
+    try:
+        store = read_store(folder, key=key, rows=rows)
+    except DamagedStoreError as damage:
+        _log.warning("%s is damaged (%s); its features are computed again", folder, damage)
+    if store is None:
+        with build_folder(folder, on_wait=options.say) as part:
+            with contextlib.suppress(DamagedStoreError):
+                store = read_store(folder, key=key, rows=rows)
+            if store is None:  # Else somebody was waited for and has finished it.
+                made_for = Origin(data, split.name, common_folder(split.files))
+                build_store(part, backbone, split.files, key=key, made_for=made_for, options=options)
+                publish(part, folder, key=key, rows=rows)
+                store = read_store(folder, key=key, rows=rows)
+    assert store is not None
+    with contextlib.suppress(OSError):  # When it was last used; a cache may be read-only.
+        os.utime(folder / "store.json")
+    return store
+
+
+def _feature_set(store: Store, split: Split, *, skip_corrupt: bool) -> FeatureSet:
+    skipped = store.facts.skipped
+    if skipped and not skip_corrupt:  # The store may come from a run that did skip.
+        raise corrupt_image(split.files, skipped[0])
+    kept = torch.ones(len(split), dtype=torch.bool)
+    kept[[entry.row for entry in skipped]] = False
+    rows = kept.nonzero().flatten()
+    return FeatureSet(store, split, rows, split.labels[rows])

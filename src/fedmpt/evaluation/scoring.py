@@ -1,0 +1,113 @@
+"""A method scored on stored features: the global model, clients' own models, and the scores of results.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedmpt.data.features.store import FeatureSet
+from fedmpt.evaluation.biased_pairs import BiasedPairs
+from fedmpt.evaluation.calibration import Calibration
+from fedmpt.evaluation.context_shift import context_shift
+from fedmpt.evaluation.metrics import Scores, multilabel_scores, oracle_scores
+from fedmpt.methods import Method
+from fedmpt.state import check_state, get_state, set_state
+from fedmpt.types import State
+
+METRICS = ("mAP", "CF1", "OF1", "CF1_PR")
+
+
+@torch.no_grad()
+def probabilities(method: Method, features: FeatureSet, *, batch_size: int = 64) -> Float[Tensor, "images C"]:
+    """Class probabilities of every image, on the CPU, in the features' order."""
+    method.eval()
+    text = method.encode_text()
+    # What only training reads may be as large as the features themselves.
+    features = features.with_views(method.views)
+    rows = torch.arange(len(features)).split(batch_size)
+    return torch.cat([method(features.batch(some, device=method.device), text).cpu() for some in rows])
+
+
+def set_global(method: Method, shared: State, *, initial: State, source: str) -> None:
+    """Make ``method`` the global model: the server's state, with the personal tensors it is scored with.
+
+    ``initial`` holds the personal tensors as the method was built.
+
+    Raises:
+        InputError: if the server's state does not fit the method, naming ``source``.
+    """
+    expected, _ = method.split(method.state_dict())
+    check_state(shared, like=expected, source=source)
+    set_state(method, {**shared, **method.neutral_personal(shared, initial)}, source=source)
+
+
+def personal_scores(
+    method: Method,
+    shared: State,
+    *,
+    personal: Mapping[int, State],
+    initial: State,
+    client_names: Sequence[str],
+    test: FeatureSet,
+) -> dict[str, Any]:
+    """Scores of the clients' own models on the test set at threshold 0.5: each client's, and their mean over clients.
+
+    A client that never took part has the ``initial`` personal tensors. Every model is scored by itself, so memory does
+    not grow with the clients. The method is left as it was.
+
+    Raises:
+        InputError: if a client's tensors do not fit the method, naming the client.
+    """
+    before = get_state(method)
+    found: list[Scores] = []
+    newcomer: Scores | None = None
+    for client, name in enumerate(client_names):
+        if client not in personal and newcomer is not None:
+            found.append(newcomer)
+            continue
+        set_state(method, {**shared, **personal.get(client, initial)}, source=f"personal tensors of {name}")
+        found.append(multilabel_scores(probabilities(method, test), test.labels))
+        if client not in personal:
+            newcomer = found[-1]
+    set_state(method, before)
+    rows = [{metric: getattr(scores, metric) for metric in METRICS} for scores in found]
+    means = {metric: fmean(row[metric] for row in rows) for metric in METRICS}
+    return {**means, "clients": [{"name": name, **row} for name, row in zip(client_names, rows, strict=True)]}
+
+
+def score(
+    found: Float[Tensor, "images C"],
+    features: FeatureSet,
+    class_names: Sequence[str],
+    *,
+    calibration: Calibration | None,
+    pairs: BiasedPairs,
+    oracle: bool = False,
+) -> dict[str, Any]:
+    """Scores as results.json has them: ``test`` at 0.5, ``test_calibrated`` at the federation's thresholds, and on
+    request ``oracle``, whose thresholds are chosen on the test labels. ``context_shift`` is of the ``pairs`` that
+    training shows together, where there are any."""
+    scores: dict[str, Any] = {"test": multilabel_scores(found, features.labels).to_json(class_names)}
+    if calibration is not None:
+        calibrated = multilabel_scores(found, features.labels, threshold=calibration.thresholds)
+        scores["test_calibrated"] = calibrated.to_json(class_names)
+    if oracle:
+        scores["oracle"] = oracle_scores(found, features.labels).to_json()
+    if pairs.per_pair:
+        scores["context_shift"] = _shift(found, features, class_names, pairs)
+    return scores
+
+
+def _shift(
+    found: Float[Tensor, "images C"], features: FeatureSet, class_names: Sequence[str], pairs: BiasedPairs
+) -> dict[str, Any]:
+    """Scores and counts of each pair, and the means."""
+    shift = context_shift(found, features.labels, pairs.pairs).to_json(pairs.pairs, class_names)
+    chosen = pairs.to_json(class_names)
+    per_pair = {name: {**chosen["per_pair"][name], **scores} for name, scores in shift["per_pair"].items()}
+    return {**chosen, **shift, "per_pair": per_pair}

@@ -1,0 +1,145 @@
+"""The demo's page: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from fedmpt.data.datasets.scenes import CLASS_NAMES, PARTNERS, read_scenes
+from fedmpt.data.features.store import FeatureSet
+from fedmpt.files import write_atomically
+from fedmpt.methods.fedmpt import FedMPT
+from fedmpt.report.demo.charts import COLOURS, curves
+from fedmpt.report.demo.pictures import explained_images, png_uri, scenes_with
+from fedmpt.report.demo.trials import TITLES, Outcome, Trial
+from fedmpt.types import PRESENT, Split
+
+NUM_SAMPLES = 6
+
+
+def write_page(
+    path: Path,
+    *,
+    trial: Trial,
+    outcomes: Mapping[str, Outcome],
+    clients: Sequence[FeatureSet],
+    train: Split,
+    unseen: FeatureSet,
+    seconds: float,
+) -> None:
+    """Write the page. ``unseen`` are features of the reversed test, ``seconds`` what all of it took."""
+    from jinja2 import Environment, StrictUndefined  # The report extra; imported when a page is wanted.
+
+    template = resources.files("fedmpt.report.demo").joinpath("page.html.j2").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    method = outcomes["fedmpt"].trained.method
+    assert isinstance(method, FedMPT)
+    data = {
+        "classes": CLASS_NAMES,
+        "conditions": method.config.conditions,
+        "methods": TITLES,
+        "images": explained_images(outcomes, unseen, count=len(PARTNERS)),
+    }
+    scores = {name: {"natural": one.natural, "reversed": one.reversed} for name, one in outcomes.items()}
+    page = environment.from_string(template).render(
+        trial=trial,
+        num_classes=len(CLASS_NAMES),
+        titles=TITLES,
+        colours=COLOURS,
+        pairs=PARTNERS,
+        conditions=method.config.conditions,
+        outcomes=outcomes,
+        verdict=verdict(scores["fedmpt"], scores["promptfl"], before=outcomes["fedmpt"].rounds[0]),
+        charts=_charts(outcomes),
+        train_samples=_samples(train, partner=True),
+        test_samples=_samples(unseen.split, partner=False),
+        together=_together(train),
+        clients=_client_rows(clients),
+        seconds=seconds,
+        # "</" would end the script in which the data stand.
+        data=json.dumps(data, separators=(",", ":")).replace("</", "<\\/"),
+    )
+    write_atomically(path, page.encode())
+
+
+def verdict(ours: Mapping[str, Any], other: Mapping[str, Any], *, before: Mapping[str, Any]) -> list[str]:
+    """What the scores of FedMPT (also ``before`` its first round) and PromptFL on the two tests say, either way."""
+    sentences = []
+    for world, what in (("natural", "natural test images"), ("reversed", "reversed test images")):
+        a, b = ours[world]["mAP"], other[world]["mAP"]
+        sentences.append(
+            f"On {what} FedMPT reaches {a:.1f} mAP, {_compared(a - b, 'points above', 'points below')} PromptFL."
+        )
+    a, b = (scores["reversed"]["shift"]["false_coactivation"] for scores in (ours, other))
+    sentences.append(
+        f"Where the anchor stands without its partner, FedMPT reports the absent partner in {a:.1f}% of images, "
+        f"{_compared(a - b, 'points more than', 'points less than')} PromptFL ({b:.1f}%)."
+    )
+    start, end = before["reversed"]["mAP"], ours["reversed"]["mAP"]
+    sentences.append(
+        f"Before the first round FedMPT had {start:.1f} mAP on the reversed test, from transport alone; the rounds "
+        f"changed it by {end - start:+.1f}."
+    )
+    return sentences
+
+
+def _compared(difference: float, more: str, less: str) -> str:
+    return f"{abs(difference):.1f} {more if difference > 0 else less}"
+
+
+def _charts(outcomes: Mapping[str, Outcome]) -> dict[str, str]:
+    """Curves by what they show."""
+
+    def chart(world: str, *keys: str, unit: str) -> str:
+        def value(scores: Mapping[str, Any]) -> float:
+            for key in keys:
+                scores = scores[key]
+            return float(scores)  # type: ignore[arg-type]
+
+        trained = {name: outcome for name, outcome in outcomes.items() if outcome.rounds}
+        lines = {
+            name: [(line["round"], value(line[world])) for line in outcome.rounds] for name, outcome in trained.items()
+        }
+        flat = {name: value(getattr(o, world)) for name, o in outcomes.items() if name not in trained}
+        return curves(lines, flat=flat, names=TITLES, unit=unit)
+
+    return {
+        "natural": chart("natural", "mAP", unit="mAP, natural test"),
+        "reversed": chart("reversed", "mAP", unit="mAP, reversed test"),
+        "false": chart("reversed", "shift", "false_coactivation", unit="absent partner reported, %"),
+    }
+
+
+def _samples(split: Split, *, partner: bool) -> list[dict[str, str]]:
+    """One image for each of the first pairs: with the partner as training shows it, or without as the test does."""
+    scenes = read_scenes(split)
+    rows: list[int] = []
+    for pair in PARTNERS:
+        fresh = [row for row in scenes_with(scenes, pair, partner=partner, count=NUM_SAMPLES) if row not in rows]
+        rows += fresh[:1]
+    return [
+        {"image": png_uri(split.files[row]), "text": ", ".join(scenes[row].class_names)} for row in rows[:NUM_SAMPLES]
+    ]
+
+
+def _together(train: Split) -> float:
+    """Percentage of training images with an anchor that also show its partner."""
+    scenes = read_scenes(train)
+    seen = [
+        pair.partner in scene.class_names for pair in PARTNERS for scene in scenes if pair.anchor in scene.class_names
+    ]
+    return 100 * sum(seen) / max(1, len(seen))
+
+
+def _client_rows(clients: Sequence[FeatureSet]) -> list[dict[str, Any]]:
+    """Size and most frequent classes of each client."""
+    rows = []
+    for number, client in enumerate(clients):
+        counts = (client.labels == PRESENT).sum(0)
+        order = counts.argsort(descending=True, stable=True)[:4].tolist()
+        words = ", ".join(f"{CLASS_NAMES[c]} {counts[c] / len(client):.0%}" for c in order)
+        rows.append({"number": number + 1, "images": len(client), "classes": words})
+    return rows

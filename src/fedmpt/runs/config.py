@@ -1,0 +1,265 @@
+"""What decides a run's numbers, as frozen dataclasses from which the command line is derived."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import torch
+import tyro
+
+from fedmpt.data.partial_labels import Masking
+from fedmpt.data.partition import Setting
+from fedmpt.federated.aggregation import Aggregation
+from fedmpt.federated.client import LocalTraining
+from fedmpt.federated.simulate import Federation
+from fedmpt.methods import METHODS, MethodConfig
+from fedmpt.methods.fedmpt import FedMPTConfig
+from fedmpt.types import InputError
+
+# Far beyond use; above it, times a factor, numbers of SGD itself overflow.
+MAX_LEARNING_RATE = 1e30
+SETTING_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "heterogeneous": ("t",),
+    "iid": ("clients",),
+    "dirichlet": ("clients", "alpha"),
+    "natural": ("by",),
+}
+DEFAULT_PARTIAL_FRACTION = 0.5
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A training run. Stored as config.json; the same config gives the same numbers."""
+
+    data: Annotated[str, tyro.conf.arg(help_behavior_hint="(required)")]
+    """Data set, NAME:FOLDER: folder (photos of your own), clients (a folder for each site), voc, coco, nus-wide,
+    multi-scene or mlrsnet; or scenes, which the package draws. Options follow, as in voc:FOLDER,difficult=absent."""
+    backbone: str = "openai/clip-vit-base-patch16"
+    """Frozen model: a hub id, a folder in Hugging Face CLIP layout, file.py:function, package.module:function, or
+    scenes-clip, which comes with the package and knows only scenes."""
+    setting: Setting | None = None
+    """How images are divided among clients: heterogeneous clusters label vectors (see --t), iid divides at random,
+    dirichlet skews labels (see --alpha), natural goes by a column of the data (see --by). Unless given: natural where
+    the data come from several sites (clients:FOLDER), else heterogeneous."""
+    t: float | None = None
+    """Clients as a share of the classes, in (0, 1]; only for heterogeneous, where it is 0.5 unless given."""
+    clients: int | None = None
+    """Number of clients; only for iid and dirichlet."""
+    alpha: float | None = None
+    """How evenly labels are spread over clients: 0.1 is very uneven, 100 nearly iid; only for dirichlet, where it is
+    0.5 unless given."""
+    by: str | None = None
+    """Column that says whose each image is, say hospital; only for natural, where it is the site unless given."""
+    partition: str | None = None
+    """File that `fedmpt data partition` wrote; says who has which images, so no setting is given."""
+    partial_labels: Masking | None = None
+    """Take labels from the training images: masked-negative makes present ones absent (as published), masked-unknown
+    makes any of them unknown (DualCoOp)."""
+    partial_fraction: float = DEFAULT_PARTIAL_FRACTION
+    """Share of the labels that --partial-labels takes, in [0, 1)."""
+    validation: float = 0.0
+    """Hold out this share of the training images and score on them: for choosing options, which must never see the
+    test set. The same images whatever the seed."""
+    seed: int = 0
+    """Seed of initial values, order of images, cohorts, clients of iid and dirichlet, and labels that are hidden."""
+    device: str = "cpu"
+    """Where to compute: cpu, cuda or cuda:1."""
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    """Number format of the frozen towers; what is trained stays in fp32."""
+    store_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    """Number format of the stored patch features."""
+    skip_corrupt: bool = False
+    """Leave out images that cannot be read, and list them, instead of stopping."""
+    federation: Federation = field(default_factory=Federation)
+    training: LocalTraining = field(default_factory=LocalTraining)
+    aggregation: Aggregation = field(default_factory=Aggregation)
+    method: MethodConfig = field(default_factory=FedMPTConfig)
+
+    def check(self) -> None:
+        """Raises InputError for values that cannot be: one message, naming the flag."""
+        federation, training = self.federation, self.training
+        self._check_setting()
+        if self.t is not None and not 0 < self.t <= 1:
+            raise InputError(f"--t must be in (0, 1], got {self.t}; it is the number of clients over that of classes")
+        for flag, value in {
+            "rounds": federation.rounds,
+            "eval-every": federation.eval_every,
+            "local-epochs": training.local_epochs,
+            "batch-size": training.batch_size,
+            "learning-rate": federation.learning_rate,
+        }.items():
+            if not 0 < value < float("inf"):
+                raise InputError(f"--{flag} must be positive, got {value}")
+        if federation.learning_rate > MAX_LEARNING_RATE:
+            raise InputError(f"--learning-rate must be at most {MAX_LEARNING_RATE}, got {federation.learning_rate}")
+        if not 0 < federation.participation <= 1:
+            raise InputError(f"--participation must be in (0, 1], got {federation.participation}")
+        if not 0 <= training.momentum < 1:
+            raise InputError(f"--momentum must be in [0, 1), got {training.momentum}")
+        if not 0 <= training.weight_decay < float("inf"):
+            raise InputError(f"--weight-decay must not be negative, got {training.weight_decay}")
+        if not 0 <= training.proximal < float("inf"):
+            raise InputError(f"--proximal must not be negative, got {training.proximal}")
+        self.aggregation.check()
+        self.aggregation.check_weighting(federation.weighting)
+
+    def check_untrained(self) -> None:
+        """Raises InputError for options of training that would have no effect, since the method trains nothing."""
+        chosen = {
+            "aggregator": self.aggregation.aggregator != "mean",
+            "server": self.aggregation.server != "none",
+            "clip-norm": self.aggregation.clip_norm is not None,
+            "proximal": self.training.proximal != 0,
+            "weighting": self.federation.weighting is not None,
+        }
+        if idle := [flag for flag, is_chosen in chosen.items() if is_chosen]:
+            raise InputError(
+                f"--{idle[0]} has no effect: {self.method.name} trains nothing; leave it out or take another --method"
+            )
+
+    def _check_setting(self) -> None:
+        """Whether each option belongs to the setting."""
+        given = [name for name in ("t", "clients", "alpha", "by") if getattr(self, name) is not None]
+        if self.partition is not None and (self.setting is not None or given):
+            extra = "setting" if self.setting is not None else given[0]
+            raise InputError(f"--partition says already who has which images; leave --{extra} out")
+        setting = self.setting or ("natural" if "by" in given else "heterogeneous")
+        for name in given:
+            if name not in SETTING_OPTIONS[setting]:
+                owners = " or ".join(owner for owner, names in SETTING_OPTIONS.items() if name in names)
+                own = " and ".join(f"--{word}" for word in SETTING_OPTIONS[setting])
+                raise InputError(f"--{name} goes with --setting {owners}; {setting} takes {own}")
+        if setting in ("iid", "dirichlet") and (self.clients is None or self.clients < 1):
+            found = "none is given" if self.clients is None else f"got {self.clients}"
+            raise InputError(f"--setting {setting} needs --clients, at least 1; {found}")
+        if self.alpha is not None and not 0 < self.alpha < float("inf"):
+            raise InputError(f"--alpha must be positive, got {self.alpha}")
+        if not 0 <= self.validation < 1:
+            raise InputError(f"--validation must be in [0, 1), got {self.validation}; it is a share of training images")
+        if self.validation and self.partition is not None:
+            raise InputError("--partition is of all training images; leave --validation out, or give a setting")
+        if not 0 <= self.partial_fraction < 1:
+            raise InputError(f"--partial-fraction must be in [0, 1), got {self.partial_fraction}")
+        if self.partial_labels is None and self.partial_fraction != DEFAULT_PARTIAL_FRACTION:
+            raise InputError(
+                f"--partial-fraction {self.partial_fraction} needs --partial-labels, which says what becomes of those "
+                "labels: masked-negative or masked-unknown"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        words = dataclasses.asdict(self)
+        words["method"] = {"name": self.method.name, **words["method"]}
+        return words
+
+    @classmethod
+    def from_json(cls, words: Mapping[str, Any], *, source: str) -> RunConfig:
+        """The inverse of `to_json`.
+
+        Raises:
+            InputError: naming ``source`` and the field that is unknown or missing.
+        """
+        try:
+            rest = dict(words)
+            method = dict(rest.pop("method"))
+            method_class = METHODS[method.pop("name")]
+            return _construct(
+                cls,
+                rest
+                | {
+                    "federation": _construct(Federation, rest["federation"], source),
+                    "training": _construct(LocalTraining, rest["training"], source),
+                    # Runs of before there was a choice have none stored; they took the mean.
+                    "aggregation": _construct(Aggregation, rest.get("aggregation", {}), source),
+                    "method": _construct(method_class, method_class.of_stored(method), source),
+                },
+                source,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{source}: not the config of a run ({error!r})") from error
+
+
+def differences(old: RunConfig, new: RunConfig) -> str:
+    """Where two configs differ, in words; empty where they don't."""
+    before, after = _flat(old.to_json()), _flat(new.to_json())
+    keys = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    return "; ".join(f"{key} was {before.get(key)!r}, now {after.get(key)!r}" for key in keys)
+
+
+def _flat(words: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in words.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+# Published settings; 100 rounds for COCO. Clients count the same in the mean.
+PAPER_FEDERATION = Federation(rounds=50, learning_rate=0.001)
+
+PRESETS = ("default", "paper")
+NESTED = {"federation": Federation, "training": LocalTraining, "aggregation": Aggregation}
+
+
+def preset(name: str, method: str, data: str) -> RunConfig:
+    """Where flags start from: ``default`` is what measured best, ``paper`` what the paper and its code say.
+
+    Raises:
+        InputError: for a method or preset that does not exist.
+    """
+    if method not in METHODS:
+        raise InputError(f"unknown method {method!r}; there are {', '.join(METHODS)}")
+    if name not in PRESETS:
+        raise InputError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
+    config = METHODS[method]
+    _check_option_names(config)
+    if name == "paper":
+        federation = replace(PAPER_FEDERATION, learning_rate=config.paper_learning_rate)
+        return RunConfig(data=data, method=config.paper(), federation=federation)
+    return RunConfig(data=data, method=config(), federation=Federation(learning_rate=config.learning_rate))
+
+
+def _check_option_names(method: type[MethodConfig]) -> None:
+    """Raises InputError where an option of a method, which may be a user's own, has a name that the run has taken."""
+    taken = {item.name for part in (RunConfig, *NESTED.values()) for item in dataclasses.fields(part)}
+    if clash := sorted(taken & {item.name for item in dataclasses.fields(method)}):
+        flag = clash[0].replace("_", "-")
+        raise InputError(f"method {method.name!r}: --{flag} is an option of every run; give the method's another name")
+
+
+def _construct(cls: type, words: Mapping[str, Any], source: str) -> Any:
+    names = {item.name for item in dataclasses.fields(cls)}
+    if unknown := sorted(words.keys() - names):
+        close = get_close_matches(unknown[0], names, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise InputError(f"{source}: unknown field {unknown[0]!r} for {cls.__name__}{hint}")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in words.items()}
+    for name, hint in get_type_hints(cls).items():
+        if name in values and name in names and not _fits(values[name], hint):
+            raise InputError(f"{source}: {name} cannot be {values[name]!r}")
+    return cls(**values)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value read from JSON can be what a field's annotation says."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value in arguments
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(item, arguments[0]) for item in value)
+    if origin in (Union, UnionType):
+        return any(_fits(value, argument) for argument in arguments)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)

@@ -1,0 +1,91 @@
+"""Who has which training images, and which labels they see: a config's federated setting applied to a data set."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from fedmpt.data.partial_labels import mask_labels
+from fedmpt.data.partition import Partition, Setting, load_partition, partition_split
+from fedmpt.runs.config import RunConfig
+from fedmpt.seeding import generator
+from fedmpt.types import ImageData, InputError, Split
+
+DEFAULT_T, DEFAULT_ALPHA = 0.5, 0.5
+
+
+def hold_out(config: RunConfig, data: ImageData) -> ImageData:
+    """The data with a part of its training images in place of the test set, where ``config`` asks for validation.
+
+    Which images depends on their number and the share alone, so runs of all methods and seeds have the same ones.
+
+    Raises:
+        InputError: if either part would have no images.
+    """
+    if not config.validation:
+        return data
+    num = len(data.train)
+    size = round(config.validation * num)
+    if not 0 < size < num:
+        raise InputError(f"--validation {config.validation} of {num} training images is {size}; take another share")
+    order = torch.randperm(num, generator=generator(0, "validation"))
+    held, kept = order[:size].sort().values, order[size:].sort().values
+    return replace(data, train=_part(data.train, kept), test=_part(data.train, held, name="validation"))
+
+
+def _part(split: Split, rows: Int64[Tensor, " n"], *, name: str | None = None) -> Split:
+    chosen = rows.tolist()
+    return Split(
+        name=name or split.name,
+        files=tuple(split.files[row] for row in chosen),
+        labels=split.labels[rows],
+        columns={key: tuple(values[row] for row in chosen) for key, values in split.columns.items()},
+    )
+
+
+def partition_clients(config: RunConfig, data: ImageData) -> Partition:
+    """The training images of ``data`` divided among clients, by labels as the reader gives them.
+
+    Raises:
+        InputError: if an option does not fit the data, the images do not suffice, or a partition file is of others.
+    """
+    if config.partition is not None:
+        return load_partition(Path(config.partition).expanduser(), data)
+    setting = setting_of(config, data)
+    if setting == "heterogeneous":
+        return partition_split(data.train, setting=setting, t=DEFAULT_T if config.t is None else config.t)
+    if setting == "natural":
+        return partition_split(data.train, setting=setting, column=_column(config, data))
+    alpha = config.alpha
+    if setting == "dirichlet" and alpha is None:
+        alpha = DEFAULT_ALPHA
+    return partition_split(data.train, setting=setting, num_clients=config.clients, alpha=alpha, seed=config.seed)
+
+
+def setting_of(config: RunConfig, data: ImageData) -> Setting:
+    """The setting, which data that come from several sites decide where the config does not."""
+    if config.setting is not None:
+        return config.setting
+    is_natural = config.by is not None or (data.client_column is not None and config.t is None)
+    return "natural" if is_natural else "heterogeneous"
+
+
+def hide_labels(config: RunConfig, train: Split) -> Split:
+    """The training images with the labels that ``config`` leaves of them. The partition is by all labels before, so
+    that they are the same whatever share is hidden."""
+    if config.partial_labels is None:
+        return train
+    labels = mask_labels(train.labels, kind=config.partial_labels, fraction=config.partial_fraction, seed=config.seed)
+    return replace(train, labels=labels)
+
+
+def _column(config: RunConfig, data: ImageData) -> str:
+    column = config.by or data.client_column
+    if column is None:
+        known = ", ".join(sorted(data.train.columns)) or "none"
+        raise InputError(f"--setting natural needs --by, a column of {data.name} that says whose an image is: {known}")
+    return column

@@ -1,0 +1,292 @@
+"""A training run: from a config to a folder of results, with resume."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from fedmpt.backbone import load_backbone
+from fedmpt.backbone.views import ImageView
+from fedmpt.data import load_data
+from fedmpt.data.features.store import FeatureSet, open_features
+from fedmpt.data.partition import Partition
+from fedmpt.evaluation.biased_pairs import biased_pairs
+from fedmpt.evaluation.calibration import calibrate, score_histograms
+from fedmpt.evaluation.scoring import personal_scores, probabilities, score, set_global
+from fedmpt.federated.aggregate import check_fits
+from fedmpt.federated.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from fedmpt.federated.simulate import Progress, Round, cohort_size, run_rounds
+from fedmpt.files import exclusive, read_json, write_json
+from fedmpt.methods import Method
+from fedmpt.runs.config import DTYPES, RunConfig, differences
+from fedmpt.runs.partition import hide_labels, hold_out, partition_clients
+from fedmpt.runs.records import (
+    RoundLog,
+    check_record,
+    check_sources,
+    check_unchanged,
+    check_writable,
+    checkpoint_record,
+    save_calibration,
+    versions,
+)
+from fedmpt.seeding import generator
+from fedmpt.state import Update, get_state, num_bytes, num_parameters
+from fedmpt.types import PRESENT, Backbone, ImageData, InputError, Split, State
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """Who is told how a run goes; `fedmpt.cli.progress` has one for the terminal."""
+
+    def started(self, config: RunConfig, prepared: Prepared, *, rounds_done: int) -> None: ...
+
+    def client_done(self, update: Update) -> None: ...
+
+    def round_done(self, done: Round) -> None: ...
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything a run needs before its first round."""
+
+    backbone: Backbone
+    data: ImageData
+    train: FeatureSet
+    test: FeatureSet
+    partition: Partition
+    clients: list[FeatureSet]
+    method: Method
+    seconds: float
+
+
+def prepare(config: RunConfig, *, cache: Path, show_progress: bool) -> Prepared:
+    """Load data and backbone, compute or open features, divide them among clients, build the method.
+
+    Raises:
+        InputError: for anything wrong with what the user gave.
+    """
+    began = time.perf_counter()
+    config.check()
+    data = hold_out(config, load_data(config.data, cache=cache, progress=show_progress))
+    _check_labels(data.name, data.train.name, data.train.labels)
+    _check_labels(data.name, data.test.name, data.test.labels)
+    backbone = load_backbone(config.backbone, device=config.device, dtype=DTYPES[config.dtype])
+    # Built before the features: what is wrong with a method's options shows at once.
+    method = config.method.build(backbone, data.class_names, generator=generator(config.seed, "init"))
+    if not method.is_trained:
+        config.check_untrained()
+    # Before the tower runs, since it catches a wrong --t.
+    partition = partition_clients(config, data)
+    check_fits(
+        method, config.aggregation, cohort_size=cohort_size(len(partition.names), config.federation.participation)
+    )
+    opened = partial(_features, config, backbone, cache=cache, show_progress=show_progress)
+    train = opened(hide_labels(config, data.train), views={**method.views, **method.training_views})
+    test = opened(data.test, views=method.views)
+    if test.skipped:  # Asked again here: scores come after the training.
+        _check_labels(data.name, f"{data.test.name} (as far as it can be read)", test.labels)
+    if train.skipped:
+        partition = partition.keep(train.rows)
+    clients = [train.subset(rows) for rows in partition.rows]
+    return Prepared(backbone, data, train, test, partition, clients, method, time.perf_counter() - began)
+
+
+def _features(
+    config: RunConfig,
+    backbone: Backbone,
+    split: Split,
+    *,
+    views: Mapping[str, ImageView],
+    cache: Path,
+    show_progress: bool,
+) -> FeatureSet:
+    return open_features(
+        backbone,
+        split,
+        cache=cache,
+        store_dtype=config.store_dtype,
+        device=config.device,
+        skip_corrupt=config.skip_corrupt,
+        progress=show_progress,
+        data=config.data,
+        views=views,
+    )
+
+
+def _check_labels(data: str, split: str, labels: Tensor) -> None:
+    if not len(labels):
+        raise InputError(f"{data}: there are no {split} images; give a split that has some, or test_share below 1")
+    if not (labels == PRESENT).any():
+        raise InputError(f"{data}: no image of the {split} split shows any of the classes; check its annotations")
+
+
+def train(
+    config: RunConfig, *, out: Path, resume: bool, cache: Path, watcher: Watcher, show_progress: bool = True
+) -> dict[str, Any]:
+    """Run a federation and write ``out``: config.json, rounds.jsonl, checkpoint/, results.json. Returns the results.
+
+    Nothing is written before everything that was given has been checked. With ``resume``, an interrupted run goes
+    on after its last complete round and ends with the same numbers; a finished one is left as it is.
+
+    Raises:
+        InputError: for wrong input, or if ``out`` holds another run.
+    """
+    config = replace(config, method=config.method.resolved())
+    _earlier(config, out, resume=resume)  # Asked before the long work, and again when the folder is ours.
+    if resume and is_finished(out):
+        return _stored_results(out)
+    prepared = prepare(config, cache=cache, show_progress=show_progress)
+    with _held(out):
+        checkpoint = _earlier(config, out, resume=resume)
+        if resume and is_finished(out):
+            return _stored_results(out)
+        try:
+            return _train(config, prepared, checkpoint, out=out, watcher=watcher)
+        except BaseException:
+            if not (out / "checkpoint").exists():  # Not one round succeeded: the same command may be given again.
+                for name in ("config.json", "rounds.jsonl"):
+                    (out / name).unlink(missing_ok=True)
+            raise
+
+
+def _train(
+    config: RunConfig, prepared: Prepared, checkpoint: Checkpoint | None, *, out: Path, watcher: Watcher
+) -> dict[str, Any]:
+    record = checkpoint_record(
+        config,
+        prepared.backbone,
+        prepared.data.class_names,
+        sources=prepared.method.sources,
+        client_names=prepared.partition.names,
+        clients=prepared.clients,
+        test=prepared.test,
+    )
+    if checkpoint is not None:
+        source = str(out / "checkpoint")
+        check_record(checkpoint.record, prepared.backbone, prepared.data.class_names, source=source)
+        check_sources(checkpoint.record, prepared.method.sources, source=source)
+        check_unchanged(checkpoint.record, record, source=source)
+    progress = checkpoint.progress if checkpoint else None
+    _, initial = prepared.method.split(get_state(prepared.method))
+    write_json(out / "config.json", config.to_json())
+    log = RoundLog(out / "rounds.jsonl", keep=progress.rounds_done if progress else 0)
+    watcher.started(config, prepared, rounds_done=progress.rounds_done if progress else 0)
+    for done in _rounds(config, prepared, progress, watcher):
+        log.append(done)
+        save_checkpoint(out / "checkpoint", done.progress, record)
+        watcher.round_done(done)
+        progress = done.progress
+    if progress is None:  # Nothing to train: the checkpoint still says which method, classes and backbone.
+        progress = Progress(rounds_done=0, state={}, personal={})
+        save_checkpoint(out / "checkpoint", progress, record)
+    return _finish(prepared, progress, initial, out=out, log=log)
+
+
+def is_finished(out: Path) -> bool:
+    """Whether ``out`` holds a run that came to its end."""
+    return (out / "config.json").is_file() and (out / "results.json").is_file()
+
+
+def _stored_results(out: Path) -> dict[str, Any]:
+    results = read_json(out / "results.json")
+    if not isinstance(results, dict) or "test" not in results:
+        raise InputError(f"{out / 'results.json'} holds no results; delete it and give the same command again")
+    return results
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """``out`` as a folder of this process alone, without half-written files; gone at the end if new and empty."""
+    is_new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    with exclusive(out):
+        for leftover in (*out.glob(".*.tmp"), *out.glob("checkpoint/.*.tmp")):
+            leftover.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            if is_new:
+                with suppress(OSError):
+                    out.rmdir()
+
+
+def _earlier(config: RunConfig, out: Path, *, resume: bool) -> Checkpoint | None:
+    """The checkpoint to continue from; None to start afresh."""
+    check_writable(out, kind="folder")
+    stored = out / "config.json"
+    if not resume:
+        if stored.exists() or (out / "checkpoint").exists():
+            raise InputError(f"{out} already holds a run; continue it with --resume or choose another --out")
+        return None
+    if not stored.exists():
+        return None
+    different = differences(RunConfig.from_json(read_json(stored), source=str(stored)), config)
+    if different:
+        raise InputError(f"{out} was started with other options ({different}); repeat those or choose another --out")
+    return load_checkpoint(out / "checkpoint") if (out / "checkpoint" / "checkpoint.json").exists() else None
+
+
+def _rounds(config: RunConfig, prepared: Prepared, start: Progress | None, watcher: Watcher) -> Iterator[Round]:
+    if not prepared.method.is_trained:
+        return iter(())
+    return run_rounds(
+        prepared.method,
+        prepared.clients,
+        prepared.test,
+        federation=config.federation,
+        training=config.training,
+        aggregation=config.aggregation,
+        seed=config.seed,
+        start=start,
+        on_update=watcher.client_done,
+    )
+
+
+def _finish(prepared: Prepared, progress: Progress, initial: State, *, out: Path, log: RoundLog) -> dict[str, Any]:
+    """Calibrate, score on the test set, write the results. ``initial`` are the personal tensors as built."""
+    method, class_names = prepared.method, prepared.data.class_names
+    set_global(method, progress.state, initial=initial, source=str(out / "checkpoint"))
+    # The clients' histograms add up to that of all images. Counted at once, text features are computed once.
+    counts = score_histograms(probabilities(method, prepared.train), prepared.train.labels)
+    calibration = calibrate([counts])
+    save_calibration(out / "checkpoint", calibration, class_names)
+    pairs = biased_pairs(prepared.data.train.labels, prepared.test.labels)
+    scores = score(
+        probabilities(method, prepared.test), prepared.test, class_names, calibration=calibration, pairs=pairs
+    )
+    if method.personal:
+        scores["test_personal"] = personal_scores(
+            method,
+            progress.state,
+            personal=progress.personal,
+            initial=initial,
+            client_names=prepared.partition.names,
+            test=prepared.test,
+        )
+    results = {
+        **scores,
+        "params": {
+            "trainable": num_parameters(get_state(method)),
+            "sent_bytes_per_round": num_bytes(progress.state),
+            "clients": len(prepared.clients),
+        },
+        "clients": [
+            {"name": name, "images": len(client)}
+            for name, client in zip(prepared.partition.names, prepared.clients, strict=True)
+        ],
+        "time": {"prepare_s": round(prepared.seconds, 3), "rounds_s": round(log.seconds, 3)},
+        "sources": dict(method.sources),
+        "notes": list(prepared.data.notes),
+        "versions": versions(),
+        "skipped_images": [str(path) for part in (prepared.train, prepared.test) for path in part.skipped],
+    }
+    write_json(out / "results.json", results)
+    return results

@@ -1,0 +1,158 @@
+"""Ctrl-C while a language model is asked, and a terminal that somebody watches."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import Command
+from rich.console import Console
+from scripted_endpoint import Handler, ScriptedEndpoint, good
+
+from fedmpt.cli.conditions.asking import saying_how_to_go_on
+from fedmpt.cli.conditions.progress import TerminalAsking, counted, print_usage
+from fedmpt.conditions.record import find_conditions
+from fedmpt.llm.asking import Usage
+from fedmpt.llm.model import Message, Request
+
+REQUEST = Request((Message("system", "Be short."), Message("user", "Hello?")), 50, 0.5, 7, label="describe 1 of 3")
+REPAIR = Request(
+    (*REQUEST.messages, Message("assistant", "?"), Message("user", "No.")),
+    50,
+    0.5,
+    7,
+    label="describe 1 of 3, repair 1",
+)
+
+
+@pytest.fixture
+def endpoint() -> Iterator[ScriptedEndpoint]:
+    with ScriptedEndpoint() as server:
+        yield server
+
+
+def screen() -> Console:
+    """A terminal of 80 columns that keeps what it is sent."""
+    return Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+
+
+def printed(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_an_interrupted_command_goes_on_with_the_words_that_it_prints(
+    run: Command, endpoint: ScriptedEndpoint, tmp_path: Path
+) -> None:
+    is_waiting = threading.Event()
+
+    def hanging(request: Request) -> Any:
+        def hang(handler: Handler) -> None:
+            is_waiting.set()
+            endpoint.stopping.wait(30)
+
+        return hang if len(endpoint.asked) > 2 else good(request)
+
+    endpoint.rule = hanging
+    classes, out = tmp_path / "class list.txt", tmp_path / "c.json"
+    classes.write_text("cat\ndog\nchair\n")
+    words = ["conditions", "generate", "--classes", classes, "--out", out, "--cache", tmp_path / "cache"]
+    words += endpoint.words("--concurrency", 1, "--per-request", 2)
+    command = [sys.executable, "-c", "from fedmpt.cli.main import main; main()", *map(str, words)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert is_waiting.wait(120)
+        process.send_signal(signal.SIGINT)
+        output, errors = (stream.decode() for stream in process.communicate(timeout=60))
+    assert (process.returncode, output) == (130, "")
+    assert "asked for 2 answers" in errors
+    last = errors.splitlines()[-1]
+    assert last.startswith("fedmpt conditions: interrupted; answers are kept, go on with: fedmpt ")
+    again = shlex.split(last.partition("go on with: fedmpt ")[2])
+    assert again == list(map(str, words))
+    kept = [asked.body for asked in endpoint.asked[:2]]
+    endpoint.rule = good
+    endpoint.asked.clear()
+    done = run(*again)
+    assert done.code == 0, done.err
+    assert not any(asked.body in kept for asked in endpoint.asked)
+    assert "2 kept from before" in done.err
+    assert len(find_conditions(str(out)).names) == 5
+
+
+@pytest.mark.parametrize(
+    ("is_fresh", "said"),
+    [(False, "; answers are kept, go on with: "), (True, "; --fresh asks everything anew, so start again with: ")],
+)
+def test_what_is_said_on_an_interrupt_is_true_of_fresh_runs_too(is_fresh: bool, said: str) -> None:
+    with (
+        pytest.raises(KeyboardInterrupt) as stop,
+        saying_how_to_go_on(["fedmpt", "a b"], is_fresh=is_fresh),
+    ):
+        raise KeyboardInterrupt
+    assert str(stop.value) == f"{said}fedmpt 'a b'"
+
+
+def test_a_terminal_shows_a_bar_that_fits_and_counts_repairs_on_top() -> None:
+    console = screen()
+    with TerminalAsking(console, total=2) as watcher:
+        watcher.answered(REQUEST, cached=True)
+        watcher.answered(REPAIR, cached=False)
+        watcher.answered(REQUEST, cached=False)
+    frames = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", printed(console)))
+    assert "3/3" in frames[-1] + frames[-2]
+    assert max(map(len, frames)) <= 80
+
+
+def test_without_a_terminal_only_what_goes_wrong_is_printed() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    with TerminalAsking(console, total=2) as watcher:
+        watcher.answered(REQUEST, cached=False)
+        watcher.waiting(REQUEST, "[red]busy[/red]", 1.0)
+        watcher.unusable(REQUEST, "nonsense")
+    assert printed(console).splitlines() == [
+        "describe 1 of 3: [red]busy[/red]; trying again in 1 s",
+        "describe 1 of 3: nonsense",
+    ]
+
+
+def test_the_same_reason_to_wait_is_told_again_only_when_the_wait_gets_longer() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    watcher = TerminalAsking(console, total=2)
+    for seconds in (1.0, 0.9, 1.0, 2.0, 1.9):
+        watcher.waiting(REQUEST, "busy", seconds)
+    watcher.waiting(REQUEST, "gone", 1.0)
+    assert [line.split(": ", 1)[1] for line in printed(console).splitlines()] == [
+        "busy; trying again in 1 s",
+        "busy; trying again in 2 s",
+        "gone; trying again in 1 s",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("usage", "said"),
+    [
+        (Usage(), ""),
+        (Usage(asked=1), "asked for 1 answer\n"),
+        (Usage(asked=2, prompt_tokens=1234, answer_tokens=5), "asked for 2 answers (1,234 tokens read, 5 written)\n"),
+        (Usage(cached=3), "asked for 0 answers; 3 kept from before\n"),
+    ],
+)
+def test_what_asking_took_is_said_in_a_line(usage: Usage, said: str) -> None:
+    console = Console(file=io.StringIO(), width=80)
+    print_usage(usage, console)
+    assert printed(console) == said
+
+
+def test_numbers_of_things_are_written_as_in_english() -> None:
+    assert [counted(number, "answer") for number in (0, 1, 2000)] == ["0 answers", "1 answer", "2,000 answers"]

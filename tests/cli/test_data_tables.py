@@ -1,0 +1,159 @@
+"""fedmpt data check, pairs and partition, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import Command, Place, assert_refused, read_results
+from PIL import Image
+
+
+def test_check_counts_what_is_there(place: Place, run: Command) -> None:
+    outcome = run("data", "check", "voc", place.voc)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "found   VOC2007/JPEGImages" in outcome.out
+    assert "images were not opened" in outcome.out
+    found = json.loads(run("data", "check", "voc", f"{place.voc},difficult=absent", "--json").out)
+    assert [split["images"] for split in found["splits"]] == [24, 8]
+    assert found["problem"] is None
+    assert found["unreadable"] == []
+
+
+def test_check_says_what_is_missing_and_what_was_expected(run: Command, tmp_path: Path) -> None:
+    outcome = run("data", "check", "coco", tmp_path)
+    assert outcome.code == 2
+    assert "MISSING annotations/instances_train2014.json" in outcome.out
+    assert "expected layout:\nPATH/" in outcome.out
+    assert outcome.err.startswith(f"fedmpt data: {tmp_path} has no file annotations/instances_train2014.json")
+
+
+def own_photos(folder: Path) -> Path:
+    folder.mkdir()
+    lines = ["path,labels,hospital"]
+    for number in range(30):
+        Image.new("RGB", (8, 8), (8 * number, 0, 0)).save(folder / f"{number}.png")
+        lines.append(f"{number}.png,{'cat' if number % 2 else 'dog|cat'},{'north' if number < 20 else 'south'}")
+    (folder / "labels.csv").write_text("\n".join(lines))
+    return folder
+
+
+def test_check_opens_images_and_lists_those_it_cannot_read(run: Command, tmp_path: Path) -> None:
+    photos = own_photos(tmp_path / "photos")
+    assert run("data", "check", "folder", photos, "--images").code == 0
+    (photos / "3.png").write_bytes(b"no picture")
+    outcome = run("data", "check", "folder", photos, "--images")
+    assert outcome.code == 2
+    assert f"unreadable: {photos / '3.png'}" in outcome.out
+    assert "1 images cannot be read" in outcome.err
+
+
+def test_partition_is_shown_saved_drawn_and_trained_on(place: Place, run: Command, tmp_path: Path) -> None:
+    saved, plot = tmp_path / "clients.json", tmp_path / "clients.svg"
+    data = f"voc:{place.voc}"
+    words = ["--data", data, "--setting", "dirichlet", "--clients", 3, "--alpha", 0.5]
+    outcome = run("data", "partition", *words, "--save", saved, "--plot", plot)
+    assert outcome.code == 0
+    assert "3 clients, 24 training images" in outcome.out
+    assert plot.read_text().startswith("<?xml")
+    described = json.loads(run("data", "partition", "--data", data, "--load", saved, "--json").out)
+    sizes = [client["num_images"] for client in described["clients"]]
+    trained = run(*place.train_words(tmp_path / "a", "--partition", saved, "--quiet", t=None, rounds=1))
+    assert trained.code == 0
+    assert [client["images"] for client in read_results(tmp_path / "a")["clients"]] == sizes
+
+
+def test_a_partition_of_other_data_is_refused(place: Place, run: Command, tmp_path: Path) -> None:
+    photos = own_photos(tmp_path / "photos")
+    saved = tmp_path / "clients.json"
+    assert run("data", "partition", "--data", f"folder:{photos}", "--by", "hospital", "--save", saved).code == 0
+    assert_refused(
+        run(*place.train_words(tmp_path / "a", "--partition", saved, t=None)), "clients.json .*(images|data set)"
+    )
+
+
+def test_hospitals_of_a_table_are_clients(place: Place, run: Command, tmp_path: Path) -> None:
+    photos = own_photos(tmp_path / "photos")
+    words = [*place.train_words(tmp_path / "a", "--by", "hospital", t=None, rounds=1), "--data", f"folder:{photos}"]
+    outcome = run(*words)
+    assert outcome.code == 0
+    assert [client["name"] for client in read_results(tmp_path / "a")["clients"]] == ["north", "south"]
+    assert "note: " in outcome.err, "that no split was given"
+    assert run("data", "partition", "--data", f"folder:{photos}", "--by", "ward").err.startswith(
+        "fedmpt data: there is no column 'ward'"
+    )
+
+
+def test_a_folder_without_training_images_is_scored_and_not_trained_on(
+    place: Place, run: Command, tmp_path: Path
+) -> None:
+    photos = own_photos(tmp_path / "photos")
+    words = place.train_words(tmp_path / "a", t=None, rounds=1)
+    assert run(*words, "--data", f"folder:{photos}", "--by", "hospital").code == 0
+    evaluated = run(
+        "evaluate", "--checkpoint", tmp_path / "a" / "checkpoint", "--data", f"folder:{photos},test_share=1",
+        "--cache", place.cache,
+    )  # fmt: skip
+    assert evaluated.code == 0
+    assert "note: " in evaluated.err
+    assert json.loads((tmp_path / "a" / "evaluation.json").read_text())["test"]["num_images"] == 30
+    refused = run(*words[:-1], tmp_path / "b", "--data", f"folder:{photos},test_share=1")
+    assert_refused(refused, "folder: there are no train images")
+
+
+def test_pairs_are_listed(run: Command, tmp_path: Path) -> None:
+    data = "scenes:num_train=300,num_test=300,spurious=0.9,styles=noto"
+    words = ["data", "pairs", "--data", data, "--cache", tmp_path / "cache", "--num-pairs", 3]
+    words += ["--min-joint", 5, "--min-test", 2]
+    listed = json.loads(run(*words, "--json").out)
+    assert len(listed["per_pair"]) == 3
+    assert all(pair["lift"] > 1 for pair in listed["per_pair"].values())
+    assert "a alone" in run(*words).out
+
+
+def test_names_are_shown_as_they_are_written(run: Command, tmp_path: Path) -> None:
+    photos = own_photos(tmp_path / "photos")
+    table = (photos / "labels.csv").read_text().replace("cat", "[/cat]").replace("dog", "[bold]dog :smile:")
+    (photos / "labels.csv").write_text(table.replace("north", "[/north]"))
+    checked = run("data", "check", "folder", photos)
+    assert "[/cat]" in checked.out
+    assert "[bold]dog :smile:" in checked.out
+    found_partition = run("data", "partition", "--data", f"folder:{photos}", "--by", "hospital")
+    assert "[/north]" in found_partition.out
+    words = ["--data", f"folder:{photos}", "--min-joint", 1, "--min-test", 1]
+    assert run("data", "pairs", *words).code == 0
+
+
+def test_check_takes_a_data_set_as_other_commands_do(run: Command, tmp_path: Path) -> None:
+    photos = own_photos(tmp_path / "photos")
+    assert run("data", "check", f"folder:{photos}").out == run("data", "check", "folder", photos).out
+
+
+def test_load_and_options_of_dealing_do_not_go_together(run: Command, tmp_path: Path) -> None:
+    photos = own_photos(tmp_path / "photos")
+    words = ["--data", f"folder:{photos}", "--load", tmp_path / "clients.json", "--setting", "iid"]
+    assert run("data", "partition", *words).err == (
+        "fedmpt data: --load says already who has which images; leave --setting out\n"
+    )
+
+
+def test_a_test_set_of_which_no_positive_is_readable_is_refused_before_training(
+    place: Place, run: Command, tmp_path: Path
+) -> None:
+    photos = own_photos(tmp_path / "photos")
+    lines = [f"{number}.png,{'cat' if number % 2 else 'dog'},train" for number in range(28)]
+    lines += ["28.png,cat,test", "29.png,,test"]
+    (photos / "labels.csv").write_text("\n".join(["path,labels,split", *lines]))
+    (photos / "28.png").write_bytes(b"no picture")
+    words = [*place.train_words(tmp_path / "a", "--skip-corrupt", t="1"), "--data", f"folder:{photos}"]
+    outcome = run(*words)
+    assert outcome.code == 2
+    assert "folder: no image of the test (as far as it can be read) split shows any" in outcome.err
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("words", [[], ["--help"]])
+def test_help_lists_the_commands(run: Command, words: list[str]) -> None:
+    outcome = run("data", *words)
+    assert all(f"  {name} " in outcome.out for name in ("check", "download", "partition", "pairs"))

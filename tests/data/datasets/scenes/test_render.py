@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+
+import numpy as np
+import pytest
+
+from fedmpt.data.datasets.scenes.backdrop import backdrop
+from fedmpt.data.datasets.scenes.options import SceneOptions
+from fedmpt.data.datasets.scenes.placement import object_map
+from fedmpt.data.datasets.scenes.render import _share, render
+from fedmpt.data.datasets.scenes.scene import Scene
+from fedmpt.data.datasets.scenes.vocabulary import BACKGROUNDS, LIGHTINGS, WEATHERS
+from fedmpt.data.datasets.scenes.world import NUM_BACKDROPS, sample_scene
+
+EMPTY = Scene((), "scattered", "upright", "nature", "daylight", "clear", "small", "noto", 0, 3, 3)
+
+
+def digest(pixels: np.ndarray) -> str:
+    return hashlib.sha256(pixels.tobytes()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
+    ("options", "split", "index", "expected"),
+    [
+        (SceneOptions(), "train", 0, "d94cbd314a0495ca"),
+        (SceneOptions(), "test", 12345, "fb0e349446a6154d"),
+        (SceneOptions(spurious=0.9, shift=0.5, seed=3), "train", 7, "b4397a1f9308731f"),
+        (SceneOptions(test="reversed", styles=("fluent",)), "test", 1, "b045761d76bf3249"),
+    ],
+)
+def test_images_are_pinned(options: SceneOptions, split: str, index: int, expected: str) -> None:
+    # A change on purpose needs a new dataset.VERSION beside new values here.
+    assert digest(render(sample_scene(options, split, index))) == expected
+
+
+def test_all_pictures_of_all_factors_are_pinned() -> None:
+    whole = hashlib.sha256()
+    for background, number in itertools.product(BACKGROUNDS, range(NUM_BACKDROPS)):
+        whole.update(backdrop(background, number).tobytes())
+    for lighting, weather in itertools.product(LIGHTINGS, WEATHERS):
+        whole.update(render(dataclasses.replace(EMPTY, lighting=lighting, weather=weather)).tobytes())
+    assert whole.hexdigest()[:16] == "5d28432a9c130f42"
+
+
+def test_rendering_leaves_what_is_cached_alone() -> None:
+    scenes = [sample_scene(SceneOptions(), "train", index) for index in range(10)]
+    first = [digest(render(scene)) for scene in scenes]
+    assert [digest(render(scene)) for scene in reversed(scenes)] == first[::-1]
+    assert len(set(first)) == 10
+
+
+def test_every_labelled_object_shows_in_the_pixels() -> None:
+    for index in range(40):
+        scene = sample_scene(SceneOptions(), "train", index)
+        whole, top = render(scene).astype(int), object_map(scene.objects, scene.style)
+        for number, item in enumerate(scene.objects):
+            without = dataclasses.replace(scene, objects=(*scene.objects[:number], *scene.objects[number + 1 :]))
+            changed = (abs(whole - render(without)) > 3).any(axis=2)
+            assert changed[top == number].mean() > 0.6, (index, item.name)
+            assert not changed[(top != number) & ~near(item.box)].any()
+
+
+def near(box: tuple[int, int, int, int]) -> np.ndarray:
+    inside = np.zeros((112, 112), dtype=bool)
+    inside[box[1] : box[3], box[0] : box[2]] = True
+    return inside
+
+
+def test_lighting_is_seen_and_acts_everywhere() -> None:
+    plain = render(EMPTY).astype(float).mean(axis=(0, 1))
+    light = {
+        name: render(dataclasses.replace(EMPTY, lighting=name)).astype(float).mean(axis=(0, 1)) for name in LIGHTINGS
+    }
+    assert (light["daylight"] == plain).all()
+    assert light["dim"].sum() < 0.7 * plain.sum() < 0.8 * light["bright"].sum()
+    assert light["warm"][0] > plain[0]
+    assert light["warm"][2] < plain[2]
+    assert light["cool"][0] < plain[0]
+    assert light["cool"][2] > plain[2]
+
+
+def test_weather_is_seen_and_differs() -> None:
+    plain = render(EMPTY).astype(int)
+    changes = {
+        weather: abs(render(dataclasses.replace(EMPTY, weather=weather)) - plain).max(axis=2) for weather in WEATHERS
+    }
+    assert not changes["clear"].any()
+    assert (changes["fog"] > 3).mean() > 0.8
+    assert 0.02 < (changes["rain"] > 8).mean() < 0.2
+    assert 0.01 < (changes["snowfall"] > 8).mean() < 0.1
+
+
+def test_backgrounds_are_far_apart_compared_with_their_own_variety() -> None:
+    means = {
+        background: np.stack(
+            [backdrop(background, number).reshape(14, 8, 14, 8, 3).mean((1, 3)) for number in range(8)]
+        )
+        for background in BACKGROUNDS
+    }
+    for one, other in itertools.combinations(BACKGROUNDS, 2):
+        between = abs(means[one].mean(0) - means[other].mean(0)).mean()
+        within = max(abs(means[name] - means[name].mean(0)).mean() for name in (one, other))
+        assert between > within, (one, other)
+
+
+def test_shares_are_whole_divisions() -> None:
+    values = np.arange(256, dtype=np.uint8)
+    pixels = np.repeat(np.tile(values, (256, 1))[..., None], 3, axis=2)
+    found = _share(pixels, np.tile(values[:, None], (1, 256)))
+    expected = values.astype(int)[:, None] * values.astype(int)[None] // 255
+    assert np.array_equal(found, np.repeat(expected[..., None], 3, axis=2))

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import collections
+
+import numpy as np
+import pytest
+
+from fedmpt.data.datasets.scenes.draws import Draws
+
+
+def test_the_stream_is_pinned() -> None:
+    # Should these ever differ, every image does.
+    draws = Draws(0, 1, 2)
+    assert [draws.below(1000) for _ in range(6)] == [640, 215, 880, 562, 973, 499]
+    assert Draws(7).array(2, 3, bound=256).tolist() == [[160, 229, 198], [57, 76, 223]]
+
+
+def test_identity_decides() -> None:
+    def first(*identity: int) -> list[int]:
+        draws = Draws(*identity)
+        return [draws.below(2**40) for _ in range(200)]
+
+    assert first(3, 0, 5) == first(3, 0, 5)
+    streams = [first(3, 0, 5), first(4, 0, 5), first(3, 1, 5), first(3, 0, 6)]
+    assert len({tuple(stream) for stream in streams}) == 4
+
+
+def test_below_and_between_are_uniform_within_their_bounds() -> None:
+    draws = Draws(1)
+    counts = collections.Counter(draws.below(7) for _ in range(7000))
+    assert sorted(counts) == list(range(7))
+    assert all(850 < count < 1150 for count in counts.values())  # Five standard deviations.
+    assert {draws.between(-1, 1) for _ in range(100)} == {-1, 0, 1}
+
+
+def test_weights_and_chances() -> None:
+    draws = Draws(2)
+    counts = collections.Counter(draws.weighted("abc", (3, 0, 1)) for _ in range(4000))
+    assert counts["b"] == 0
+    assert 2860 < counts["a"] < 3140
+    assert sum(draws.chance(0.9) for _ in range(1000)) == pytest.approx(900, abs=48)
+    assert not any(draws.chance(0.0) for _ in range(1000))
+    assert all(draws.chance(1.0) for _ in range(1000))
+
+
+def test_shuffled_gives_every_order() -> None:
+    draws = Draws(3)
+    orders = collections.Counter(tuple(draws.shuffled("abc")) for _ in range(1200))
+    assert len(orders) == 6
+    assert all(130 < count < 270 for count in orders.values())
+
+
+def test_arrays_are_uniform() -> None:
+    numbers = Draws(4).array(100, 100, bound=10)
+    counts = np.bincount(numbers.ravel().astype(np.int64), minlength=10)
+    assert counts.shape == (10,)
+    assert abs(counts - 1000).max() < 150

@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedmpt.cli import main as cli
+from fedmpt.data import load_data
+from fedmpt.data.datasets.scenes import CLASS_NAMES, SceneOptions, load_scenes, read_scenes, render, sample_scene
+from fedmpt.data.datasets.scenes import dataset as scenes_dataset
+from fedmpt.data.images import read_image
+from fedmpt.types import InputError, Split
+
+SMALL = "scenes:num_train=6,num_test=4"
+
+
+def test_images_labels_and_factors_belong_together(tmp_path: Path) -> None:
+    data = load_scenes(cache=tmp_path, num_train=6, num_test=4, spurious=0.9, test="reversed")
+    options = SceneOptions(num_train=6, num_test=4, spurious=0.9, test="reversed")
+    assert (data.name, data.class_names) == ("scenes", CLASS_NAMES)
+    for split, count in ((data.train, 6), (data.test, 4)):
+        expected = tuple(sample_scene(options, split.name, index) for index in range(count))
+        assert read_scenes(split) == expected
+        assert split.labels.tolist() == [list(scene.labels) for scene in expected]
+        for path, scene in zip(split.files, expected, strict=True):
+            assert np.array_equal(np.asarray(read_image(path)), render(scene))
+
+
+def test_the_bytes_of_the_files_are_pinned(tmp_path: Path) -> None:
+    # They key the features: what one machine computed, another one finds.
+    data = load_data(SMALL, cache=tmp_path)
+    found = hashlib.sha256(b"".join(path.read_bytes() for path in (*data.train.files, *data.test.files)))
+    assert found.hexdigest()[:16] == "cea306bc862f5feb"
+
+
+def test_images_are_drawn_once(tmp_path: Path) -> None:
+    first = load_data(SMALL, cache=tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    again = load_data(SMALL, cache=tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert again.train.files == first.train.files
+    assert torch.equal(again.test.labels, first.test.labels)
+
+
+def test_test_sets_of_other_kinds_share_the_training_set(tmp_path: Path) -> None:
+    natural, broken = (load_data(f"{SMALL},spurious=0.5,test={kind}", cache=tmp_path) for kind in ("natural", "broken"))
+    assert natural.train.files == broken.train.files
+    assert natural.test.files[0].parent != broken.test.files[0].parent
+    other = load_data(f"{SMALL},spurious=0.6", cache=tmp_path)
+    assert other.test.files == natural.test.files
+    assert other.train.files[0].parent != natural.train.files[0].parent
+
+
+@pytest.mark.parametrize("dial", ["seed=1", "spurious=0.5", "shift=0.5", "groups=3", "styles=noto"])
+def test_every_dial_makes_other_images(tmp_path: Path, dial: str) -> None:
+    plain, turned = (
+        load_data(f"scenes:num_train=40,num_test=4{more}", cache=tmp_path).train for more in ("", f",{dial}")
+    )
+    assert plain.files[0].parent != turned.files[0].parent
+    assert read_scenes(plain) != read_scenes(turned)
+
+
+def test_more_images_leave_the_first_ones_as_they_are(tmp_path: Path) -> None:
+    few, many = (load_data(f"scenes:num_train={count},num_test=1", cache=tmp_path).train for count in (5, 9))
+    assert read_scenes(few) == read_scenes(many)[:5]
+    assert few.files[4].read_bytes() == many.files[4].read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["missing image", "no factors", "half the factors", "foreign factors"])
+def test_a_damaged_folder_is_drawn_again(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    data = load_data(SMALL, cache=tmp_path)
+    scenes, factors = read_scenes(data.train), data.train.files[0].parent / "factors.jsonl"
+    if damage == "missing image":
+        data.train.files[2].unlink()
+    elif damage == "no factors":
+        factors.unlink()
+    elif damage == "half the factors":
+        factors.write_text("".join(factors.read_text().splitlines(keepends=True)[:3]))
+    else:
+        factors.write_text("[]\n" * 6)
+    with pytest.raises(InputError, match=r"holds no 6 images with a factors\.jsonl"):
+        read_scenes(data.train)
+    with caplog.at_level(logging.WARNING):
+        again = load_data(SMALL, cache=tmp_path)
+    assert "is damaged; its images are drawn again" in caplog.text
+    assert read_scenes(again.train) == scenes
+    assert all(path.is_file() for path in again.train.files)
+    assert len(list((tmp_path / "scenes").iterdir())) == 2, "nothing temporary stays"
+
+
+def test_an_interrupted_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = iter(range(100))
+
+    def stop_at_the_third(scene: object) -> np.ndarray:
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return render(scene)
+
+    monkeypatch.setattr(scenes_dataset, "render", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        load_data(SMALL, cache=tmp_path)
+    assert list((tmp_path / "scenes").iterdir()) == []
+
+
+DRAW = """
+import sys
+from pathlib import Path
+from fedmpt.data import load_data
+print(load_data(sys.argv[1], cache=Path(sys.argv[2])).train.files[0])
+"""
+
+
+def test_two_processes_at_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", DRAW, "scenes:num_train=60,num_test=4", str(tmp_path)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    outcomes = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outcomes
+    assert outcomes[0][0] == outcomes[1][0]
+    data = load_data("scenes:num_train=60,num_test=4", cache=tmp_path)
+    assert len(read_scenes(data.train)) == 60
+    assert len(list((tmp_path / "scenes").iterdir())) == 2
+
+
+def test_losing_the_race_keeps_the_winners_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    winner = load_data(SMALL, cache=tmp_path)
+    before = winner.train.files[0].stat().st_ino
+    stored, looked = scenes_dataset._stored, iter([True])
+    # As if the winner finished between this process's look and its rename.
+    monkeypatch.setattr(scenes_dataset, "_stored", lambda *words: None if next(looked, False) else stored(*words))
+    load_data("scenes:num_train=6,num_test=4", cache=tmp_path)
+    assert winner.train.files[0].stat().st_ino == before
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match=r"file.*images cannot be written: .*choose another folder with --cache"):
+        load_data(SMALL, cache=tmp_path / "file")
+
+
+def test_the_users_cache_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDMPT_CACHE", str(tmp_path / "own"))
+    assert load_data(SMALL).train.files[0].is_relative_to(tmp_path / "own" / "scenes")
+
+
+def test_factors_are_asked_of_scenes_only(tmp_path: Path) -> None:
+    split = Split("train", (tmp_path / "a.jpg",), torch.zeros(1, 2, dtype=torch.int8))
+    with pytest.raises(InputError, match=r"holds no 1 images with a factors\.jsonl"):
+        read_scenes(split)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "spurius=0.9",
+            r"unknown option 'spurius'; did you mean 'spurious'\?; options are: num_train, num_test, seed, ",
+        ),
+        ("/a/folder", r"unknown option '/a/folder'; options are: num_train, num_test, seed, spurious, test, shift, "),
+        ("cache=x", r"unknown option 'cache'; options are: num_train"),
+        ("spurious=0.1,spurious=0.2", r"option 'spurious' is given twice"),
+        ("spurious=much", r"spurious is 'much', expected a value of type float"),
+        ("spurious=1.5", r"scenes: spurious is 1.5; it must be from 0 to 1"),
+        ("spurious=nan", r"scenes: spurious is nan; it must be from 0 to 1"),
+        ("shift=-0.1", r"scenes: shift is -0.1; it must be from 0 to 1"),
+        ("test=reverse", r"test is 'reverse'; did you mean 'reversed'\?; it may be: natural, broken, reversed"),
+        ("num_train=0", r"scenes: num_train is 0; it must be from 1 to"),
+        ("num_test=2.5", r"num_test is '2.5', expected a value of type int"),
+        ("seed=-1", r"scenes: seed is -1; it must be from 0 to 4294967295"),
+        ("groups=0", r"scenes: groups is 0"),
+        ("styles=fluen", r"scenes: styles has 'fluen'; did you mean 'fluent'\?; it may be: noto, twemoji, fluent"),
+        ("styles=", r"scenes: styles has ''; it may be: noto, twemoji, fluent"),
+        ("styles=noto+noto", r"scenes: styles is 'noto\+noto'; name each once, of: noto\+twemoji\+fluent"),
+        ("num_train=5,", r"unknown option ''"),
+    ],
+)
+def test_mistakes_are_answered(words: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        load_data(f"scenes:{words}", cache=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_are_listed_with_and_without_path() -> None:
+    with pytest.raises(
+        InputError,
+        match=r"did you mean 'scenes'\?; expected NAME:PATH with NAME one of: .*voc, .*; or, without a path: scenes",
+    ):
+        load_data("scene:spurious=0.9")
+
+
+REFUSED = """
+from fedmpt.data.datasets.scenes import SceneOptions
+for words in ({"test": "reverse"}, {"styles": ()}):
+    try:
+        SceneOptions(**words)
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_choices_are_checked_where_types_are_not() -> None:
+    # In a process of its own: in this one, the tests' type checks refuse such calls before the package can.
+    output = subprocess.run([sys.executable, "-c", REFUSED], check=True, capture_output=True, text=True).stdout
+    assert output.splitlines() == [
+        "scenes: test has 'reverse'; did you mean 'reversed'?; it may be: natural, broken, reversed",
+        "scenes: styles is ''; name each once, of: noto+twemoji+fluent",
+    ]
+
+
+def test_train_and_evaluate_on_scenes(
+    tiny_clip_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = ["--cache", str(tmp_path / "cache")]
+    data = "scenes:num_train=24,num_test=12,spurious=0.9"
+    words = ["train", "--backbone", str(tiny_clip_folder), "--data", data, "--setting", "iid", "--clients", "2"]
+    for command in (
+        [*words, "--rounds", "1", "--out", str(tmp_path / "run"), *cache],
+        ["evaluate", "--checkpoint", str(tmp_path / "run" / "checkpoint"), "--data", f"{data},test=reversed", *cache],
+    ):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(command)
+        assert stop.value.code == 0, capsys.readouterr().err
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["data"] == data
+    scores = [json.loads((tmp_path / "run" / name).read_text()) for name in ("results.json", "evaluation.json")]
+    assert [found["test"]["num_images"] for found in scores] == [12, 12]
+    assert scores[0]["test"]["mAP"] != scores[1]["test"]["mAP"], "other test images"
+    assert sorted(path.name.split("-")[0] for path in (tmp_path / "cache" / "scenes").iterdir()) == [
+        "test",
+        "test",
+        "train",
+    ]

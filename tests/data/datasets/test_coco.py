@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import json
+import random
+import string
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from benchmark_folders import COCO_CATEGORIES, COCO_CLASSES, COCO_TRAIN, COCO_VAL, instances, write_coco
+from pycocotools.coco import COCO
+
+from fedmpt.data.datasets.coco import load_coco, read_instances
+from fedmpt.types import InputError
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_coco(tmp_path / "coco")
+
+
+def random_instances(seed: int) -> dict[str, Any]:
+    draw = random.Random(seed)
+    names = [f"COCO_train2014_{number:012d}.jpg" for number in draw.sample(range(1_000_000), 40)]
+    classes = [name for _, name in COCO_CATEGORIES]
+    return instances({name: draw.choices(classes, k=draw.randrange(5)) for name in names})
+
+
+def labels_of_pycocotools(path: Path) -> dict[str, list[int]]:
+    """By file name, a row by category id."""
+    coco = COCO(path)
+    categories = sorted(coco.getCatIds())
+    return {
+        image["file_name"]: [int(bool(coco.getAnnIds(imgIds=[image["id"]], catIds=[number]))) for number in categories]
+        for image in coco.loadImgs(coco.getImgIds())
+    }
+
+
+def labels_by_hand(parsed: dict[str, Any]) -> dict[str, list[int]]:
+    pairs = {(entry["image_id"], entry["category_id"]) for entry in parsed["annotations"]}
+    categories = sorted(entry["id"] for entry in parsed["categories"])
+    return {
+        image["file_name"]: [int((image["id"], number) in pairs) for number in categories] for image in parsed["images"]
+    }
+
+
+def test_labels_of_the_small_copy(root: Path) -> None:
+    data = load_coco(root)
+    assert data.class_names == COCO_CLASSES
+    for split, folder, images in ((data.train, "train2014", COCO_TRAIN), (data.test, "val2014", COCO_VAL)):
+        assert split.files == tuple(root / folder / name for name in images)
+        assert split.labels.tolist() == [[int(name in shown) for name in COCO_CLASSES] for shown in images.values()]
+        assert split.labels.dtype == torch.int8
+    assert (data.train.name, data.test.name, data.notes) == ("train", "test", ())
+
+
+def test_both_splits_agree_with_pycocotools(root: Path) -> None:
+    data = load_coco(root)
+    for split, name in ((data.train, "train2014"), (data.test, "val2014")):
+        expected = labels_of_pycocotools(root / "annotations" / f"instances_{name}.json")
+        assert {file.name: row for file, row in zip(split.files, split.labels.tolist(), strict=True)} == expected
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_files_agree_with_pycocotools(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(random_instances(seed)))
+    found = read_instances(path)
+    assert dict(zip(found.file_names, found.labels.tolist(), strict=True)) == labels_of_pycocotools(path)
+    assert found.class_names == COCO_CLASSES
+
+
+def test_a_class_that_only_a_crowd_shows_is_present(root: Path) -> None:
+    train = instances(COCO_TRAIN)
+    crowds = {(entry["image_id"], entry["category_id"]) for entry in train["annotations"] if entry["iscrowd"]}
+    single = {(entry["image_id"], entry["category_id"]) for entry in train["annotations"] if not entry["iscrowd"]}
+    assert crowds - single == {(9, 1), (30, 3)}
+    labels = load_coco(root).train.labels
+    assert (labels[0, 0], labels[2, 1]) == (1, 1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_order_and_layout_of_the_file_change_nothing(tmp_path: Path, seed: int) -> None:
+    parsed = random_instances(seed)
+    before = labels_by_hand(parsed)
+    keys = list(parsed)
+    random.Random(seed).shuffle(keys)
+    random.Random(seed).shuffle(parsed["categories"])
+    random.Random(seed).shuffle(parsed["annotations"])
+    path = tmp_path / "instances.json"
+    text = json.dumps({key: parsed[key] for key in keys}, indent="\t", ensure_ascii=bool(seed))
+    path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    found = read_instances(path)
+    assert dict(zip(found.file_names, found.labels.tolist(), strict=True)) == before
+
+
+def read_or_message(path: Path) -> dict[str, list[int]] | str:
+    try:
+        found = read_instances(path)
+    except InputError as error:
+        return str(error)
+    return dict(zip(found.file_names, found.labels.tolist(), strict=True))
+
+
+def test_a_damaged_file_gives_an_error_or_what_it_says(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    text = json.dumps(instances(COCO_TRAIN), indent=1)
+    path = tmp_path / "instances.json"
+    outcomes = {"read": 0, "no JSON": 0, "refused": 0}
+    for _ in range(500):
+        at = draw.randrange(len(text))
+        damage = draw.choice(["", *'{}[]",:0-', *string.digits])
+        path.write_text(text[:at] + damage + text[at + draw.randrange(2) :])
+        found = read_or_message(path)
+        try:
+            parsed = json.loads(path.read_text())
+        except ValueError:
+            # An entry before the damage may be refused first.
+            assert isinstance(found, str)
+            outcomes["no JSON"] += 1
+            continue
+        assert found == labels_by_hand(parsed) if isinstance(found, dict) else "not valid JSON" not in found
+        outcomes["read" if isinstance(found, dict) else "refused"] += 1
+    assert min(outcomes.values()) > 20, outcomes
+
+
+def change(key: str, number: int, **fields: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda parsed: parsed[key][number].update(fields)
+
+
+def drop(key: str, number: int, field: str) -> Callable[[dict[str, Any]], None]:
+    return lambda parsed: parsed[key][number].pop(field)
+
+
+def put(**values: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda parsed: parsed.update(values)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (change("annotations", 1, category_id=99), r"annotations\[1\]: category_id 99 is not in categories; add it"),
+        (change("annotations", 2, image_id=10**30), r"annotations\[2\]: image_id 10{30} is not in images"),
+        (change("annotations", 0, category_id=True), r"annotations\[0\]: category_id is true, expected a whole number"),
+        (change("annotations", 0, category_id=1.0), r"annotations\[0\]: category_id is 1\.0, expected a whole number"),
+        (change("annotations", 0, category_id="1"), r"annotations\[0\]: category_id is \"1\", expected a whole number"),
+        (change("annotations", 0, image_id=float("nan")), r"annotations\[0\]: image_id is NaN, expected"),
+        (change("annotations", 0, image_id=None), r"annotations\[0\]: image_id is null, expected a whole number"),
+        (change("annotations", 0, image_id=[9] * 99), r"annotations\[0\]: image_id is \[9, 9.*\.\.\., expected"),
+        (drop("annotations", 3, "image_id"), r"annotations\[3\]: image_id is missing"),
+        (change("images", 2, id=9), r"images\[2\]: id 9 is that of images\[0\] too; remove one"),
+        (change("images", 1, file_name="COCO_train2014_000000000009.jpg"), r"images\[1\]: file_name \"COCO.*\[0\] too"),
+        (change("images", 1, file_name=7), r"images\[1\]: file_name is 7, expected text"),
+        (change("images", 1, file_name=" "), r"images\[1\]: file_name \" \" is no name"),
+        (change("images", 1, file_name="a\0.jpg"), r"images\[1\]: file_name \"a\\u0000\.jpg\" is no name"),
+        (drop("images", 1, "file_name"), r"images\[1\]: file_name is missing"),
+        (drop("images", 0, "id"), r"images\[0\]: id is missing"),
+        (change("categories", 3, id=1), r"categories\[3\]: id 1 is that of categories\[1\] too"),
+        (change("categories", 3, name=" dog "), r"categories\[3\]: name \"dog\" is that of categories\[2\] too"),
+        (change("categories", 0, name=""), r"categories\[0\]: name \"\" is no name"),
+        (change("categories", 0, name="\ud800"), r"categories\[0\]: name \"\\ud800\" is no name"),
+        (change("categories", 0, name=None), r"categories\[0\]: name is null, expected text"),
+        (put(images=[]), r"images is empty"),
+        (put(categories=[]), r"categories is empty"),
+        (put(images={}), r"images is no list"),
+        (put(annotations=None), r"annotations is no list"),
+        (put(annotations=[[1]]), r"annotations\[0\]: \[1\] is no object with image_id and category_id"),
+        (lambda parsed: parsed.pop("annotations"), r"annotations is missing; expected COCO instances: one JSON object"),
+        (lambda parsed: parsed.pop("categories"), r"categories is missing"),
+    ],
+)  # fmt: skip
+def test_wrong_entries_are_named(root: Path, spoil: Callable[[dict[str, Any]], None], message: str) -> None:
+    parsed = instances(COCO_TRAIN)
+    spoil(parsed)
+    (root / "annotations" / "instances_train2014.json").write_text(json.dumps(parsed))
+    with pytest.raises(InputError, match=r"instances_train2014\.json: " + message):
+        load_coco(root)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r" is no JSON object; expected COCO instances"),
+        (b"[]", r" is no JSON object"),
+        (b'{"images": [', r", line 1, column 13: not valid JSON"),
+        (b'{"images": [{"id": 1,\n "file_name": "a.jpg"}]', r", line 2, column 24: not valid JSON"),
+        (b'{"images": [{"id": 1 "file_name": "a.jpg"}]}', r", line 1, column 22: not valid JSON"),
+        (b'{"info": 1, "info": }', r", line 1, column 21: not valid JSON"),
+        (b'{"info": 1} {', r", line 1, column 13: not valid JSON \(Extra data\)"),
+        (b'{"images": [], "images": []}', r": images is given twice; keep one"),
+        (b'{"images": [\n{"id": 1, "id": 2, "file_name": "a.jpg"}]}', r", line 2, column 1: .*the same key twice"),
+        (b'{"images": [{"id": ' + b"9" * 5000 + b"}]}", r": JSON that cannot be read \(.*digits"),
+        (b'{"images": ' + b"[" * 200_000, r": JSON that cannot be read \(maximum recursion depth"),
+        (b'{"images": [{"id": ' + b'{"a":' * 200_000, r": JSON that cannot be read \(maximum recursion depth"),
+        (b'{"info": "\xe9"}', r", line 1: byte b'\\xe9' is not UTF-8"),
+        ('{"images": []}'.encode("utf-16"), r" is UTF-16 text; save it as UTF-8"),
+    ],
+)
+def test_what_is_no_such_json_is_refused(root: Path, content: bytes, message: str) -> None:
+    (root / "annotations" / "instances_val2014.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"instances_val2014\.json" + message):
+        load_coco(root)
+
+
+def test_many_wrong_annotations_are_counted(tmp_path: Path) -> None:
+    parsed = instances(COCO_TRAIN)
+    for entry in parsed["annotations"][1:4]:
+        entry["category_id"] = 2
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(parsed))
+    with pytest.raises(InputError, match=r"annotations\[1\]: category_id 2 is not in categories, nor are 2 others"):
+        read_instances(path)
+
+
+def test_few_labels_leave_both_splits(root: Path) -> None:
+    data = load_coco(root, min_labels=2)
+    assert [file.name[-6:] for file in data.train.files] == ["09.jpg", "30.jpg"]
+    assert [file.name[-6:] for file in data.test.files] == ["42.jpg"]
+    assert data.train.labels.tolist() == [[1, 0, 1, 0], [1, 1, 0, 1]]
+    assert data.notes == (
+        "train: 1 of 3 images have fewer than 2 labels; left out",
+        "test: 1 of 2 images have fewer than 2 labels; left out",
+    )
+
+
+@pytest.mark.parametrize(
+    ("min_labels", "message"),
+    [
+        (3, r"instances_val2014\.json: no image has 3 labels, the most is 2; choose a smaller min_labels"),
+        (-1, r"min_labels is -1; it must not be negative"),
+    ],
+)
+def test_a_wrong_min_labels_is_refused(root: Path, min_labels: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_coco(root, min_labels=min_labels)
+
+
+def test_two_releases_are_not_mixed(root: Path) -> None:
+    parsed = instances(COCO_VAL)
+    parsed["categories"][0]["name"] = "tooth brush"
+    (root / "annotations" / "instances_val2014.json").write_text(json.dumps(parsed))
+    with pytest.raises(
+        InputError, match=r"val2014\.json: the categories differ .*: tooth brush, toothbrush; both must"
+    ):
+        load_coco(root)
+
+
+def test_missing_images_are_counted(root: Path) -> None:
+    for name in list(COCO_TRAIN)[1:]:
+        (root / "train2014" / name).unlink()
+    with pytest.raises(InputError, match=r"2 of 3 images are missing below .*train2014, first 'COCO_.*25\.jpg'"):
+        load_coco(root)
+    with pytest.raises(InputError, match=r"1 of 2 images are missing"):
+        load_coco(root, min_labels=2)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../val2014/COCO_val2014_000000000042.jpg", "C:\\a.jpg"])
+def test_an_image_elsewhere_is_refused(root: Path, name: str) -> None:
+    parsed = instances(COCO_TRAIN)
+    parsed["images"][1]["file_name"] = name
+    (root / "annotations" / "instances_train2014.json").write_text(json.dumps(parsed))
+    with pytest.raises(InputError, match=r"leads out of .*train2014"):
+        load_coco(root)
+
+
+@pytest.mark.parametrize("part", ["annotations/instances_train2014.json", "train2014", "val2014"])
+def test_a_missing_part_is_named(root: Path, part: str) -> None:
+    (root / part).rename(root / "elsewhere")
+    with pytest.raises(InputError, match=rf"has no (file|folder) {part}; expected .* there"):
+        load_coco(root)
+
+
+def test_a_wrong_path_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere is no folder; expected one with annotations/instances_train2014"):
+        load_coco(tmp_path / "nowhere")

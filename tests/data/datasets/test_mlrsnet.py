@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from benchmark_folders import MLRSNET_COLUMNS, MLRSNET_SCENES, mlrsnet_rows, write_images, write_mlrsnet, write_table
+
+from fedmpt.data.datasets.mlrsnet import load_mlrsnet
+from fedmpt.types import ImageData, InputError
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_mlrsnet(tmp_path / "MLRSNet")
+
+
+def names(data: ImageData, split: str) -> list[str]:
+    return [file.name for file in getattr(data, split).files]
+
+
+def test_every_image_is_in_one_split_with_its_own_labels(root: Path) -> None:
+    data = load_mlrsnet(root)
+    assert data.class_names == ("airplane", "bare soil", "harbor", "trees")
+    expected = {
+        root / "Images" / scene / name: [int(value) for value in row]
+        for scene in MLRSNET_SCENES
+        for name, row in mlrsnet_rows(scene).items()
+    }
+    files = [*data.train.files, *data.test.files]
+    assert len(files) == len(expected)
+    assert dict(zip(files, [*data.train.labels.tolist(), *data.test.labels.tolist()], strict=True)) == expected
+    assert data.train.labels.dtype == torch.int8
+
+
+def test_the_column_scene_is_the_folder(root: Path) -> None:
+    for split in (load_mlrsnet(root).train, load_mlrsnet(root).test):
+        assert split.columns == {"scene": tuple(file.parent.name for file in split.files)}
+
+
+@pytest.mark.parametrize(("share", "airplane", "harbor"), [(0.2, 2, 1), (0.5, 5, 4), (0.001, 1, 1), (0.999, 9, 6)])
+def test_a_share_of_each_scene_is_test(root: Path, share: float, airplane: int, harbor: int) -> None:
+    scenes = load_mlrsnet(root, test_share=share).test.columns["scene"]
+    assert {scene: scenes.count(scene) for scene in MLRSNET_SCENES} == {
+        "airplane": airplane,
+        "harbor&port": harbor,
+        "swimmimg_pool": 0,
+    }
+
+
+def test_the_split_is_that_of_every_machine(root: Path) -> None:
+    # Another process hashes strings its own way; the order is that of sha256sum on the printed words.
+    held_out = [name for name in names(load_mlrsnet(root), "test") if name.startswith("airplane")]
+    lines = [f"0/airplane/airplane_{number:05d}.jpg" for number in range(1, 11)]
+    code = (
+        "import hashlib, sys; print(*sorted(sys.argv[1:], key=lambda word: hashlib.sha256(word.encode()).hexdigest()))"
+    )
+    output = subprocess.run([sys.executable, "-c", code, *lines], check=True, capture_output=True, text=True).stdout
+    assert sorted(held_out) == sorted(Path(word).name for word in output.split()[:2])
+
+
+def test_the_split_does_not_depend_on_the_order_of_lines(root: Path) -> None:
+    before = load_mlrsnet(root)
+    path = root / "Labels" / "airplane.csv"
+    header, *lines = path.read_text().splitlines()
+    random.Random(0).shuffle(lines)
+    path.write_text("\n".join([header, *lines]))
+    after = load_mlrsnet(root)
+    assert set(after.test.files) == set(before.test.files)
+    assert after.train.files != before.train.files
+
+
+def test_other_seeds_hold_out_other_images(root: Path) -> None:
+    held_out = {frozenset(names(load_mlrsnet(root, seed=seed), "test")) for seed in range(5)}
+    assert len(held_out) > 2
+
+
+def test_a_smaller_share_is_part_of_a_larger_one(root: Path) -> None:
+    small, large = (set(names(load_mlrsnet(root, test_share=share), "test")) for share in (0.2, 0.6))
+    assert small < large
+
+
+def test_few_labels_leave_both_splits_and_move_no_image(root: Path) -> None:
+    every, some = load_mlrsnet(root, test_share=0.5), load_mlrsnet(root, test_share=0.5, min_labels=2)
+    for split in ("train", "test"):
+        labels = getattr(every, split).labels
+        kept = [name for name, row in zip(names(every, split), labels.tolist(), strict=True) if sum(row) >= 2]
+        assert names(some, split) == kept
+    assert [note.split(":")[0] for note in some.notes] == ["train", "test"]
+
+
+def test_columns_go_by_their_names(root: Path) -> None:
+    before = load_mlrsnet(root)
+    scene = "harbor&port"
+    rows = {name: row[::-1] for name, row in mlrsnet_rows(scene).items()}
+    write_table(root / "Labels" / f"{scene}.csv", MLRSNET_COLUMNS[::-1], rows)
+    after = load_mlrsnet(root)
+    assert torch.equal(after.train.labels, before.train.labels)
+    assert torch.equal(after.test.labels, before.test.labels)
+
+
+def test_folders_without_a_table_are_said_aloud(root: Path) -> None:
+    write_images(root / "Images" / "wetland", ["wetland_00001.jpg"])
+    assert load_mlrsnet(root).notes == ("1 folders of images have no table and are left out: wetland",)
+
+
+def test_lower_case_folders_and_what_macos_leaves_behind(root: Path) -> None:
+    before = load_mlrsnet(root).test.labels
+    (root / "Labels").rename(root / "tables")
+    (root / "tables").rename(root / "labels")
+    (root / "labels" / "._airplane.csv").write_bytes(b"\0\5\x16\7")
+    (root / "Images" / ".DS_Store").write_bytes(b"\0")
+    data = load_mlrsnet(root)
+    assert torch.equal(data.test.labels, before)
+    assert data.notes == ()
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 1.5, float("nan")])
+def test_a_wrong_share_is_refused(root: Path, share: float) -> None:
+    with pytest.raises(InputError, match=r"test_share is .*; it must lie between 0 and 1"):
+        load_mlrsnet(root, test_share=share)
+
+
+def test_tables_of_two_releases_are_not_mixed(root: Path) -> None:
+    path = root / "Labels" / "harbor&port.csv"
+    path.write_text(path.read_text().replace("habor", "harbor"))
+    with pytest.raises(
+        InputError, match=r"harbor&port\.csv, line 1: other classes than in airplane\.csv: habor, harbor"
+    ):
+        load_mlrsnet(root)
+
+
+def test_a_wrong_cell_is_named(root: Path) -> None:
+    path = root / "Labels" / "airplane.csv"
+    path.write_text(path.read_text().replace("airplane_00003.jpg,1", "airplane_00003.jpg,x"))
+    with pytest.raises(InputError, match=r"airplane\.csv, line 4: 'airplane' is 'x', expected 1"):
+        load_mlrsnet(root)
+
+
+def test_missing_images_are_counted(root: Path) -> None:
+    for number in (1, 2, 3):
+        (root / "Images" / "swimmimg_pool" / f"swimmimg_pool_{number:05d}.jpg").unlink(missing_ok=True)
+    with pytest.raises(InputError, match=r"Labels: 1 of 15 images are missing below .*Images, first 'swimmimg_pool/"):
+        load_mlrsnet(root)
+
+
+def test_scenes_of_one_image_cannot_be_split(tmp_path: Path) -> None:
+    (tmp_path / "Labels").mkdir()
+    write_table(tmp_path / "Labels" / "desert.csv", ["sand", "sea"], {"desert_00001.jpg": [True, False]})
+    write_images(tmp_path / "Images" / "desert", ["desert_00001.jpg"])
+    with pytest.raises(InputError, match=r"Labels: no scene has more than one image"):
+        load_mlrsnet(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [("Labels", r"has no folder Labels or labels; expected a table"), ("Images", r"has no folder Images or images")],
+)
+def test_a_missing_part_is_named(root: Path, part: str, message: str) -> None:
+    (root / part).rename(root / "elsewhere")
+    with pytest.raises(InputError, match=message):
+        load_mlrsnet(root)
+
+
+def test_a_folder_without_tables_is_named(root: Path) -> None:
+    for path in root.glob("Labels/*.csv"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"Labels has no tables; expected one for each scene, such as airplane\.csv"):
+        load_mlrsnet(root)

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from voc_folder import TEST, TRAINVAL, VOC_NAMES, remove_class_files, value, write_annotation, write_lines, write_voc
+
+from fedmpt.data.datasets.voc import CLASS_NAMES, load_voc
+from fedmpt.types import InputError
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_voc(tmp_path)
+
+
+def expected_labels(images: dict[str, list[tuple[str, int]]], *, only_difficult: int) -> list[list[int]]:
+    ours = {1: 1, -1: 0, 0: only_difficult}
+    return [[ours[value(objects, name)] for name in VOC_NAMES] for objects in images.values()]
+
+
+def test_class_names_are_words_in_the_order_of_the_files() -> None:
+    assert [name.replace(" ", "") for name in CLASS_NAMES] == VOC_NAMES
+    assert [name for name in CLASS_NAMES if " " in name] == ["dining table", "potted plant", "tv monitor"]
+
+
+@pytest.mark.parametrize("difficult", ["unknown", "absent"])
+@pytest.mark.parametrize("source", ["class files", "annotations"])
+def test_labels_of_both_sources(root: Path, difficult: str, source: str) -> None:
+    if source == "annotations":
+        remove_class_files(root, "trainval")
+        remove_class_files(root, "test")
+    else:
+        for file in (root / "Annotations").iterdir():
+            file.unlink()
+    data = load_voc(root, difficult=difficult)
+    only_difficult = {"unknown": -1, "absent": 0}[difficult]
+    assert data.train.labels.tolist() == expected_labels(TRAINVAL, only_difficult=only_difficult)
+    assert data.test.labels.tolist() == expected_labels(TEST, only_difficult=only_difficult)
+    assert data.train.labels.dtype == torch.int8
+
+
+def test_a_split_without_class_files_falls_back_alone(root: Path) -> None:
+    remove_class_files(root, "test")
+    assert load_voc(root).test.labels.tolist() == expected_labels(TEST, only_difficult=-1)
+
+
+def test_files_follow_the_list(root: Path) -> None:
+    data = load_voc(root)
+    assert data.train.files == tuple(root / "JPEGImages" / f"{image}.jpg" for image in TRAINVAL)
+    assert (data.train.name, data.test.name, len(data.test)) == ("train", "test", 2)
+
+
+def test_labels_belong_to_their_ids_whatever_the_order_of_a_class_file(root: Path) -> None:
+    before = load_voc(root).train.labels
+    path = root / "ImageSets" / "Main" / "dog_trainval.txt"
+    path.write_text("\n".join(reversed(path.read_text().splitlines())))
+    assert torch.equal(load_voc(root).train.labels, before)
+
+
+def test_devkit_and_inner_folder_are_the_same(root: Path) -> None:
+    assert load_voc(root.parent).train.files == load_voc(root).train.files
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "message"),
+    [
+        ("dog_trainval.txt", ["000005 1", "000007 2", "000009 -1"], r"dog_trainval\.txt, line 2: value '2'"),
+        ("dog_trainval.txt", ["000005 1", "000007", "000009 -1"], r"dog_trainval\.txt, line 2: '000007' is malformed"),
+        ("dog_trainval.txt", ["000005 1", "000007 1"], r"1 images of the split have no line, first '000009'"),
+        ("dog_trainval.txt", ["000005 1", "000001 1"], r"line 2: image id '000001' is not in the split's own list"),
+        ("dog_trainval.txt", ["000005 1", "000005 1"], r"line 2: image id '000005' is listed twice"),
+        ("trainval.txt", ["000005", "000005"], r"trainval\.txt, line 2: image id '000005' is listed twice"),
+        ("trainval.txt", ["000005", "../x"], r"trainval\.txt, line 2: '\.\./x' is no image id"),
+        ("trainval.txt", ["000005 1"], r"trainval\.txt, line 1: '000005 1' is no image id"),
+        ("trainval.txt", [], r"trainval\.txt lists no images"),
+        ("test.txt", ["", " "], r"test\.txt lists no images"),
+    ],
+)
+def test_wrong_lines_are_named(root: Path, name: str, lines: list[str], message: str) -> None:
+    write_lines(root, name, lines)
+    with pytest.raises(InputError, match=message):
+        load_voc(root)
+
+
+def test_a_list_that_is_no_text_is_named(root: Path) -> None:
+    (root / "ImageSets" / "Main" / "trainval.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"trainval\.txt cannot be read as text"):
+        load_voc(root)
+
+
+def test_missing_list(root: Path) -> None:
+    (root / "ImageSets" / "Main" / "test.txt").unlink()
+    with pytest.raises(InputError, match=r"test\.txt is missing"):
+        load_voc(root)
+
+
+def test_some_class_files_missing_is_no_reason_to_guess(root: Path) -> None:
+    (root / "ImageSets" / "Main" / "cow_test.txt").unlink()
+    with pytest.raises(InputError, match=r"1 of 20 class files of test are missing, first cow_test\.txt"):
+        load_voc(root)
+
+
+@pytest.mark.parametrize("inner", ["nowhere", "VOCdevkit/VOC2007/JPEGImages", "."])
+def test_wrong_folder_tells_the_layout(root: Path, inner: str) -> None:
+    with pytest.raises(InputError, match=r"expected a VOCdevkit folder with VOC2007/ImageSets/Main, VOC2007/JPEG"):
+        load_voc(root.parents[1] / inner)
+
+
+def test_missing_images_are_counted(root: Path) -> None:
+    (root / "JPEGImages" / "000007.jpg").unlink()
+    (root / "JPEGImages" / "000009.jpg").unlink()
+    with pytest.raises(InputError, match=r"2 of 3 images listed in .*trainval\.txt are missing, first 000007\.jpg"):
+        load_voc(root)
+
+
+def test_unknown_class_in_an_annotation(root: Path) -> None:
+    remove_class_files(root, "test")
+    write_annotation(root, "000002", [("train", 0), ("persn", 0)])
+    with pytest.raises(InputError, match=r"000002\.xml, object 2: unknown class 'persn'; did you mean 'person'\?"):
+        load_voc(root)
+
+
+def test_unlike_any_class_in_an_annotation(root: Path) -> None:
+    remove_class_files(root, "test")
+    write_annotation(root, "000002", [("xyzzy", 0)])
+    with pytest.raises(InputError, match=r"unknown class 'xyzzy'; expected one of: aeroplane, "):
+        load_voc(root)
+
+
+def test_wrong_difficult_flag(root: Path) -> None:
+    remove_class_files(root, "test")
+    write_annotation(root, "000002", [("train", 7)])
+    with pytest.raises(InputError, match=r"object 1: difficult is '7'; expected 0 or 1"):
+        load_voc(root)
+
+
+def test_broken_annotation(root: Path) -> None:
+    remove_class_files(root, "test")
+    (root / "Annotations" / "000001.xml").write_text("<annotation><object>")
+    with pytest.raises(InputError, match=r"000001\.xml is no well-formed XML"):
+        load_voc(root)
+
+
+def test_missing_annotation(root: Path) -> None:
+    remove_class_files(root, "test")
+    (root / "Annotations" / "000001.xml").unlink()
+    with pytest.raises(InputError, match=r"1 of 2 annotations are missing, first 000001\.xml"):
+        load_voc(root)
+
+
+def test_neither_class_files_nor_annotations(root: Path) -> None:
+    remove_class_files(root, "test")
+    for file in (root / "Annotations").iterdir():
+        file.unlink()
+    (root / "Annotations").rmdir()
+    with pytest.raises(InputError, match=r"Annotations is missing, and so are the class files"):
+        load_voc(root)
+
+
+@pytest.mark.parametrize("split", ["trainval", "test"])
+def test_real_labels_are_those_of_the_class_files(shared: Path, split: str) -> None:
+    folder = shared / "data" / "VOCdevkit"
+    data = load_voc(folder)
+    part = data.train if split == "trainval" else data.test
+    for column, name in enumerate(VOC_NAMES):
+        lines = (folder / "VOC2007" / "ImageSets" / "Main" / f"{name}_{split}.txt").read_text().split("\n")
+        counts = Counter(line.split()[1] for line in lines if line)
+        column_labels = part.labels[:, column]
+        ours = [int((column_labels == label).sum()) for label in (1, 0, -1)]
+        assert ours == [counts["1"], counts["-1"], counts["0"]]
+
+
+def test_real_labels_agree_with_the_real_annotations(shared: Path) -> None:
+    data = load_voc(shared / "data" / "VOCdevkit")
+    for file, labels in zip(data.test.files[:200], data.test.labels, strict=False):
+        tree = ElementTree.parse(file.parents[1] / "Annotations" / f"{file.stem}.xml")
+        objects = [(item.findtext("name"), int(item.findtext("difficult"))) for item in tree.iter("object")]
+        assert labels.tolist() == expected_labels({file.stem: objects}, only_difficult=-1)[0]

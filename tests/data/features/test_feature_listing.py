@@ -1,0 +1,237 @@
+"""What `fedmpt features` finds in a cache, and what it removes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from fake_backbone import FakeBackbone, stores
+
+from fedmpt.data.features import lock as feature_lock
+from fedmpt.data.features.files import BUILD_LOG
+from fedmpt.data.features.listing import StoredFeatures, list_features, remove_features, select_features
+from fedmpt.data.features.lock import take
+from fedmpt.data.features.store import FeatureSet, open_features
+from fedmpt.types import Split
+
+
+def interrupted(split: Split, cache: Path) -> None:
+    backbone = FakeBackbone()
+
+    def stop(pixels: torch.Tensor) -> None:
+        if len(backbone.batches) == 3:
+            raise KeyboardInterrupt
+
+    backbone.before = stop
+    with pytest.raises(KeyboardInterrupt):
+        open_features(backbone, split, cache=cache, batch_size=3)
+
+
+def only(cache: Path) -> StoredFeatures:
+    (stored,) = list_features(cache)
+    return stored
+
+
+def test_a_complete_store(split: Split, cache: Path) -> None:
+    open_features(FakeBackbone(), split, cache=cache, data="voc:x")
+    stored = only(cache)
+    assert stored.facts is not None
+    assert (stored.key, stored.state, stored.num_done) == (stores(cache)[0], "complete", 10)
+    assert stored.folder == cache / "features" / stored.key
+    assert (stored.facts.rows, stored.facts.num_patches, stored.facts.width) == (10, 4, 6)
+    assert stored.facts.made_for is not None
+    assert stored.facts.made_for.data == "voc:x"
+    assert stored.last_used == (stored.folder / "store.json").stat().st_mtime
+    assert stored.size_bytes == sum(path.stat().st_blocks * 512 for path in stored.folder.iterdir())
+
+
+def test_an_interrupted_build(split: Split, cache: Path) -> None:
+    interrupted(split, cache)
+    stored = only(cache)
+    assert (stored.state, stored.num_done) == ("interrupted", 6)
+    assert stored.facts is not None
+    assert (stored.facts.rows, stored.facts.backbone) == (10, "fake")
+    assert stored.folder.name == f"{stored.key}.part"
+    assert stored.last_used == (stored.folder / BUILD_LOG).stat().st_mtime
+
+
+def test_a_build_under_way(split: Split, cache: Path) -> None:
+    seen: list[StoredFeatures] = []
+    kept: list[str | None] = []
+
+    def look(pixels: torch.Tensor) -> None:
+        seen.append(only(cache))
+        kept.append(remove_features(seen[-1]))
+
+    assert len(open_features(FakeBackbone(before=look), split, cache=cache, batch_size=4)) == 10
+    assert [(stored.state, stored.num_done) for stored in seen] == [("building", 0), ("building", 4), ("building", 8)]
+    assert kept == ["another process is building it"] * 3
+
+
+def cut_patches(folder: Path) -> None:
+    os.truncate(folder / "patches.npy", 10)
+
+
+@pytest.mark.parametrize("damage", [cut_patches, lambda folder: (folder / "store.json").unlink()])
+def test_a_damaged_store(split: Split, cache: Path, damage: Callable[[Path], object]) -> None:
+    open_features(FakeBackbone(), split, cache=cache)
+    damage(cache / "features" / stores(cache)[0])
+    stored = only(cache)
+    assert (stored.state, stored.facts) == ("damaged", None)
+    assert remove_features(stored) is None
+    assert list((cache / "features").iterdir()) == []
+
+
+def test_a_build_that_cannot_go_on_is_damaged(split: Split, cache: Path) -> None:
+    interrupted(split, cache)
+    (only(cache).folder / BUILD_LOG).write_text("x")
+    assert only(cache).state == "damaged"
+
+
+def test_last_used_comes_first_and_other_things_are_left_out(split: Split, cache: Path) -> None:
+    for dtype, used in (("float16", 2000), ("bfloat16", 3000), ("float32", 1000)):
+        open_features(FakeBackbone(), split, cache=cache, store_dtype=dtype)
+        for path in (cache / "features").glob("*/store.json"):
+            if path.stat().st_mtime > 10_000:
+                os.utime(path, (used, used))
+    for name in ("notes.txt", "tmp-1-a-b", "abc", "0" * 63, "0" * 64 + ".lock"):
+        (cache / "features" / name).mkdir()
+    found = list_features(cache)
+    assert [stored.facts.dtype for stored in found if stored.facts] == ["bfloat16", "float16", "float32"]
+
+
+def test_no_cache(tmp_path: Path) -> None:
+    assert list_features(tmp_path / "nowhere") == []
+    (tmp_path / "features").write_text("a file")
+    assert list_features(tmp_path) == []
+
+
+def test_filters() -> None:
+    def made(key: str, state: str, days: float) -> StoredFeatures:
+        return StoredFeatures(key, Path(key), state, None, 0, 0, 1e9 - days * 86400)  # type: ignore[arg-type]
+
+    stored = [made("ab1", "complete", 1), made("ab2", "interrupted", 40), made("c", "damaged", 50)]
+
+    def keys(**options: object) -> list[str]:
+        return [one.key for one in select_features(stored, now=1e9, **options)]  # type: ignore[arg-type]
+
+    assert keys() == ["ab1", "ab2", "c"]
+    assert keys(states=["interrupted"]) == ["ab2"]
+    assert keys(states=["interrupted", "damaged"]) == ["ab2", "c"]
+    assert keys(key="ab") == ["ab1", "ab2"]
+    assert keys(key="ab", states=["damaged"]) == []
+    assert keys(older_than_days=30) == ["ab2", "c"]
+    assert keys(older_than_days=45, states=["interrupted"]) == []
+    assert keys(older_than_days=0.5) == ["ab1", "ab2", "c"]
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_what_nobody_uses_is_removed_and_nothing_else(split: Split, cache: Path, is_complete: bool) -> None:
+    if is_complete:
+        open_features(FakeBackbone(), split, cache=cache)
+    else:
+        interrupted(split, cache)
+    (cache / "features" / "notes.txt").write_text("x")
+    (cache / "scenes").mkdir()
+    assert remove_features(only(cache)) is None
+    assert list_features(cache) == []
+    assert [path.name for path in (cache / "features").iterdir()] == ["notes.txt"]
+    assert (cache / "scenes").is_dir()
+    assert all(file.exists() for file in split.files)
+
+
+def test_a_store_that_is_gone_already(split: Split, cache: Path) -> None:
+    open_features(FakeBackbone(), split, cache=cache)
+    stored = only(cache)
+    assert remove_features(stored) is None
+    assert remove_features(stored) is None
+    assert list((cache / "features").iterdir()) == []
+
+
+def test_a_store_in_use_stays_until_it_is_let_go(split: Split, cache: Path) -> None:
+    features: FeatureSet | None = open_features(FakeBackbone(), split, cache=cache)
+    assert features is not None
+    client = features.subset(torch.tensor([3]))
+    features = None
+    assert remove_features(only(cache)) == "another process is using it"
+    assert len(client.batch(torch.tensor([0]))) == 1
+    del client
+    assert remove_features(only(cache)) is None
+
+
+USING = """
+import sys
+from pathlib import Path
+from fake_backbone import FakeBackbone, write_split
+from fedmpt.data.features.store import open_features
+features = open_features(FakeBackbone(), write_split(Path(sys.argv[1]), 10), cache=Path(sys.argv[2]))
+print("using", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_store_that_another_process_uses_stays(split: Split, cache: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    arguments = [sys.executable, "-c", USING, str(tmp_path / "images"), str(cache)]
+    with subprocess.Popen(arguments, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"using\n"
+        assert remove_features(only(cache)) == "another process is using it"
+        process.communicate()
+    assert remove_features(only(cache)) is None
+
+
+def test_what_cannot_be_locked_is_left(split: Split, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_features(FakeBackbone(), split, cache=cache)
+    monkeypatch.setattr(feature_lock, "fcntl", None)
+    kept = remove_features(only(cache))
+    assert kept is not None
+    assert kept.startswith("files cannot be locked on this disk")
+    assert only(cache).state == "complete"
+
+
+def test_links_are_not_followed(split: Split, cache: Path, tmp_path: Path) -> None:
+    open_features(FakeBackbone(), split, cache=cache)
+    stored = only(cache)
+    stored.folder.rename(tmp_path / "moved")
+    stored.folder.symlink_to(tmp_path / "moved")
+    backbone = FakeBackbone()
+    assert len(open_features(backbone, split, cache=cache)) == 10
+    assert backbone.batches == []
+    assert only(cache).state == "complete"
+    kept = remove_features(only(cache))
+    assert kept is not None
+    assert kept.startswith("it is a link")
+    assert (tmp_path / "moved" / "store.json").exists()
+
+
+def test_who_opens_a_store_that_is_being_removed_builds_it_again(split: Split, cache: Path) -> None:
+    """The lock of the removal is held while another thread opens the features."""
+    open_features(FakeBackbone(), split, cache=cache)
+    stored = only(cache)
+    backbone, opened = FakeBackbone(), []
+    removing = take(cache / "features" / f"{stored.key}.lock")
+    assert removing is not None
+    handle = os.open(stored.folder / "store.json", os.O_RDWR)
+    assert feature_lock.lock(handle, shared=False)
+    thread = threading.Thread(target=lambda: opened.append(open_features(backbone, split, cache=cache)))
+    thread.start()
+    stored.folder.rename(cache / "removed")
+    os.close(handle)
+    removing.release()
+    thread.join(60)
+    assert sum(backbone.batches) == 10
+    assert len(opened[0]) == 10
+
+
+def test_states_are_of_one_store_each(split: Split, cache: Path) -> None:
+    open_features(FakeBackbone(), split, cache=cache)
+    interrupted(replace(split, files=split.files[::-1]), cache)
+    assert sorted(stored.state for stored in list_features(cache)) == ["complete", "interrupted"]

@@ -1,0 +1,235 @@
+"""A build that is killed, interrupted or out of room goes on where it was, to the same bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from fake_backbone import FakeBackbone, stores
+from feature_builds import BATCH, build, part_of, spoil, stopped, store_of
+
+from fedmpt.data.features import ahead as ahead
+from fedmpt.data.features.store import open_features
+from fedmpt.types import InputError, Split
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, MemoryError])
+@pytest.mark.parametrize(("at", "left"), [(2, [3, 3, 1]), (3, [3, 1]), (4, [1])])
+def test_a_stopped_build_goes_on_to_the_same_bytes(
+    split: Split, cache: Path, whole: dict[str, bytes], at: int, left: list[int], error: type[BaseException]
+) -> None:
+    stopped(split, cache, at=at, error=error)
+    assert stores(cache) == []
+    assert build(split, cache) == left
+    assert store_of(cache) == whole
+    assert build(split, cache) == []
+
+
+def test_a_build_stopped_again_and_again(split: Split, cache: Path, whole: dict[str, bytes]) -> None:
+    for _ in range(3):
+        stopped(split, cache, at=2)
+    assert build(split, cache) == [1]
+    assert store_of(cache) == whole
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from fake_backbone import FakeBackbone, write_split
+from fedmpt.data.features import log as feature_log
+from fedmpt.data.features.store import open_features
+from fedmpt.data.features.writer import StoreWriter
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+backbone = FakeBackbone()
+where = sys.argv[3]
+if where == "tower":
+    backbone.before = lambda pixels: len(backbone.batches) == 3 and kill()
+if where == "rows":
+    write = StoreWriter.write
+    StoreWriter.write = lambda self, rows, *features: kill() if write(self, rows, *features) or rows[0] == 6 else None
+if where == "end":
+    StoreWriter.finish = kill
+if where == "description":
+    os.fsync = lambda handle: kill() if os.readlink(f"/proc/self/fd/{handle}").endswith("store.json") else None
+if where == "name":
+    Path.rename = kill
+open_features(backbone, write_split(Path(sys.argv[1]), 10), cache=Path(sys.argv[2]), batch_size=3)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+@pytest.mark.parametrize(
+    ("where", "left"), [("tower", [3, 1]), ("rows", [3, 1]), ("end", []), ("description", []), ("name", [])]
+)
+def test_a_killed_process_goes_on_to_the_same_bytes(
+    split: Split, cache: Path, tmp_path: Path, whole: dict[str, bytes], where: str, left: list[int]
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    arguments = [sys.executable, "-c", KILLED, str(tmp_path / "images"), str(cache), where]
+    assert subprocess.run(arguments, env=environment, check=False).returncode == -signal.SIGKILL
+    assert part_of(cache).is_dir()
+    assert build(split, cache) == left
+    assert store_of(cache) == whole
+
+
+def fill_up(monkeypatch: pytest.MonkeyPatch, *, after_bytes: int) -> None:
+    """From now on files of arrays and logs take so many bytes more, then the disk is full."""
+    left = [after_bytes]
+    open_file = Path.open
+
+    def limited(path: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        file = open_file(path, mode, *args, **options)
+        if mode in ("w+b", "r+b", "wb", "ab"):
+            write = file.write
+
+            def write_some(content: bytes) -> int:
+                num_fitting = min(len(content), left[0])
+                left[0] -= num_fitting
+                write(content[:num_fitting])
+                if num_fitting < len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                return num_fitting
+
+            file = FullFile(file, write_some)
+        return file
+
+    monkeypatch.setattr(Path, "open", limited)
+
+
+class FullFile:
+    def __init__(self, file: Any, write: Callable[[bytes], int]) -> None:
+        self._file, self.write = file, write
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __enter__(self) -> FullFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+
+def test_a_disk_that_fills_up_at_any_byte(
+    split: Split, tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_computed = []
+    for after_bytes in range(0, 5000, 60):
+        cache = tmp_path / f"cache{after_bytes}"
+        with monkeypatch.context() as patch:
+            fill_up(patch, after_bytes=after_bytes)
+            with contextlib.suppress(InputError):
+                build(split, cache)
+        if stores(cache):
+            break
+        num_computed.append(sum(build(split, cache)))
+        assert store_of(cache) == whole
+    assert num_computed == sorted(num_computed, reverse=True)
+    assert set(num_computed) == {10, 7, 4, 1}
+
+
+def test_a_disk_that_is_full_at_once_leaves_nothing(split: Split, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_up(monkeypatch, after_bytes=0)
+    with pytest.raises(InputError, match="features cannot be written: No space left on device; make room on the disk"):
+        build(split, cache)
+    assert list((cache / "features").iterdir()) == []
+
+
+def test_what_an_interrupted_build_holds_needs_no_room(
+    split: Split, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped(split, cache, at=3)
+    row_bytes = (4 + 1) * 6 * 2
+    for free_bytes in (4 * row_bytes - 1, 4 * row_bytes):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free_bytes: SimpleNamespace(free=free))
+        backbone = FakeBackbone()
+        if free_bytes == 4 * row_bytes:
+            capsys.readouterr()
+            assert build(split, cache, backbone) == [3, 1]
+            break
+        with pytest.raises(InputError, match="the features take 240 B and 239 B are free; make room"):
+            build(split, cache, backbone)
+        assert backbone.batches == []
+    assert capsys.readouterr().err.splitlines() == [
+        "computing image features (6 of 10 are there, the others take 240 B in float16; 240 B are free)",
+        "computing image features (10, 6 are there)",
+    ]
+
+
+def test_size_is_told_after_the_first_batch(split: Split, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build(split, cache)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "computing image features (10)"
+    assert second.startswith("computing image features (10 images take 600 B in float16; ")
+    assert second.endswith(" are free)")
+    build(split, cache / "quiet", progress=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_bar_starts_at_what_is_there(
+    split: Split, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped(split, cache, at=3)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    backbone = FakeBackbone(before=lambda pixels: print(file=sys.stderr))  # Makes the bar show itself.
+    build(split, cache, backbone)
+    assert "6/10" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rows", [(0,), (0, 1, 2, 3), (1, 5), (5,)])
+def test_images_left_out_are_remembered(split: Split, cache: Path, tmp_path: Path, rows: tuple[int, ...]) -> None:
+    spoil(split, *rows)
+    build(split, tmp_path / "whole", skip_corrupt=True)
+    stopped(split, cache, at=3 if 3 not in rows else 2, skip_corrupt=True)
+    read: list[Path] = []
+    with pytest.MonkeyPatch.context() as patch:
+        inner = ahead.ThreadPoolExecutor.submit
+        patch.setattr(
+            ahead.ThreadPoolExecutor,
+            "submit",
+            lambda pool, function, item: read.append(item) or inner(pool, function, item),
+        )
+        features = open_features(FakeBackbone(), split, cache=cache, batch_size=BATCH, skip_corrupt=True)
+    assert features.skipped == tuple(split.files[row] for row in rows)
+    assert not {split.files[row] for row in rows} & {item for item in read if isinstance(item, Path)}
+    assert store_of(cache) == store_of(tmp_path / "whole")
+
+
+def test_images_that_were_left_out_stop_who_does_not_leave_out(split: Split, cache: Path) -> None:
+    spoil(split, 1)
+    stopped(split, cache, at=3, skip_corrupt=True)
+    backbone = FakeBackbone()
+    with pytest.raises(InputError, match=r"001\.png: the image cannot be read .*; or leave .* --skip-corrupt"):
+        build(split, cache, backbone)
+    assert backbone.batches == []
+    assert build(split, cache, skip_corrupt=True) == [3, 1]
+
+
+def test_who_stopped_at_a_corrupt_image_goes_on_without_it(split: Split, cache: Path) -> None:
+    spoil(split, 7)
+    with pytest.raises(InputError, match=r"007\.png"):
+        build(split, cache)
+    assert build(split, cache, skip_corrupt=True) == [2, 1]
+
+
+def test_another_batch_size_goes_on_too(split: Split, cache: Path) -> None:
+    stopped(split, cache, at=3)
+    backbone = FakeBackbone()
+    features = open_features(backbone, split, cache=cache, batch_size=4)
+    assert backbone.batches == [4]
+    fresh = open_features(FakeBackbone(), split, cache=cache / "fresh")
+    rows = torch.arange(10)
+    torch.testing.assert_close(features.batch(rows).patches, fresh.batch(rows).patches, rtol=2e-3, atol=2e-3)

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
+from threadpoolctl import threadpool_info, threadpool_limits
+from torch import Tensor
+
+from fedmpt.data.datasets.voc import load_voc
+from fedmpt.data.partition import partition
+from fedmpt.types import InputError
+
+
+def random_labels(num_images: int = 200, num_classes: int = 6, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(-1, 2, (num_images, num_classes), generator=generator, dtype=torch.int8)
+
+
+def assert_is_partition(clients: list[Tensor], num_images: int) -> None:
+    assert torch.equal(torch.cat(clients).sort().values, torch.arange(num_images))
+    for rows in clients:
+        assert rows.dtype == torch.int64
+        assert len(rows) > 0
+        assert torch.equal(rows, rows.sort().values)
+
+
+def as_clusters(clients: list[Tensor]) -> Tensor:
+    cluster = torch.empty(sum(map(len, clients)), dtype=torch.int64)
+    for index, rows in enumerate(clients):
+        cluster[rows] = index
+    return cluster
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {"setting": "heterogeneous", "t": 0.1},
+    {"setting": "heterogeneous", "t": 0.5},
+    {"setting": "heterogeneous", "t": 1.0},
+    {"setting": "iid", "num_clients": 1},
+    {"setting": "iid", "num_clients": 7},
+    {"setting": "iid", "num_clients": 200},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_every_image_has_one_client(options: dict[str, Any]) -> None:
+    assert_is_partition(partition(random_labels(), **options), 200)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_the_same_seed_gives_the_same_clients(options: dict[str, Any]) -> None:
+    labels = random_labels()
+    for one, other in zip(partition(labels, **options, seed=3), partition(labels, **options, seed=3), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_seeds_differ() -> None:
+    labels = random_labels()
+    one, other = (partition(labels, setting="iid", num_clients=4, seed=seed) for seed in (1, 2))
+    assert not torch.equal(one[0], other[0])
+    published = partition(labels, setting="heterogeneous", t=1.0)
+    assert torch.equal(as_clusters(published), as_clusters(partition(labels, setting="heterogeneous", t=1.0, seed=42)))
+
+
+def test_iid_deals_evenly() -> None:
+    sizes = [len(rows) for rows in partition(random_labels(), setting="iid", num_clients=7)]
+    assert sorted(sizes) == [28, 28, 28, 29, 29, 29, 29]
+
+
+def test_iid_does_shuffle() -> None:
+    first = partition(random_labels(), setting="iid", num_clients=2)[0]
+    assert not torch.equal(first, torch.arange(0, 200, 2))
+    assert not torch.equal(first, torch.arange(100))
+
+
+def test_clients_are_label_sets_when_there_are_as_many() -> None:
+    sets = torch.tensor([[1, 0, 0, 0], [0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1]], dtype=torch.int8)
+    which = torch.randint(4, (60,), generator=torch.Generator().manual_seed(0))
+    clients = partition(sets[which], setting="heterogeneous", t=1.0)
+    assert adjusted_rand_score(which, as_clusters(clients)) == 1.0
+
+
+def test_clients_are_in_the_order_of_their_first_rows() -> None:
+    clients = partition(random_labels(), setting="heterogeneous", t=1.0)
+    first = [int(rows[0]) for rows in clients]
+    assert first == sorted(first)
+
+
+def test_unknown_counts_as_absent() -> None:
+    labels = random_labels()
+    known = labels.clamp(min=0)
+    for one, other in zip(
+        partition(labels, setting="heterogeneous", t=1.0),
+        partition(known, setting="heterogeneous", t=1.0),
+        strict=True,
+    ):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "t", "num_clients"),
+    [(45, 0.7, 32), (81, 0.5, 40), (81, 0.1, 8), (20, 0.1, 2), (20, 1.0, 20), (3, 0.01, 1), (3, 0.5, 2)],
+)
+def test_number_of_clients_is_pythons_round(num_classes: int, t: float, num_clients: int) -> None:
+    one_class_each = torch.eye(num_classes, dtype=torch.int8).repeat(2, 1)
+    assert len(partition(one_class_each, setting="heterogeneous", t=t)) == num_clients
+
+
+def test_threads_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    num_used = []
+    fit_predict = KMeans.fit_predict
+
+    def watched(model: KMeans, points: Any) -> Any:
+        num_used.extend(pool["num_threads"] for pool in threadpool_info())
+        return fit_predict(model, points)
+
+    monkeypatch.setattr(KMeans, "fit_predict", watched)
+    labels = random_labels(3000, 20)
+    with threadpool_limits(limits=1):
+        one = as_clusters(partition(labels, setting="heterogeneous", t=0.5))
+    with threadpool_limits(limits=4):
+        other = as_clusters(partition(labels, setting="heterogeneous", t=0.5))
+    assert set(num_used) == {1}
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"setting": "heterogeneous"}, "needs t"),
+        ({"setting": "heterogeneous", "t": 0.0}, r"t is 0.0; it must be in \(0, 1\]"),
+        ({"setting": "heterogeneous", "t": 1.1}, "t is 1.1"),
+        ({"setting": "heterogeneous", "t": -0.5}, "t is -0.5"),
+        ({"setting": "heterogeneous", "t": float("nan")}, "t is nan"),
+        ({"setting": "heterogeneous", "t": 0.5, "num_clients": 3}, "num_clients belongs to the iid setting"),
+        ({"setting": "iid"}, "needs num_clients"),
+        ({"setting": "iid", "num_clients": 0}, "needs num_clients, at least 1; got 0"),
+        ({"setting": "iid", "num_clients": 201}, "201 clients cannot share 200 images"),
+        ({"setting": "iid", "num_clients": 3, "t": 0.5}, "t belongs to the heterogeneous setting"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        partition(random_labels(), **options)
+
+
+def test_more_clients_than_images() -> None:
+    with pytest.raises(InputError, match="6 clients cannot share 5 images"):
+        partition(random_labels()[:5], setting="heterogeneous", t=1.0)
+
+
+def test_too_few_label_sets_tells_the_largest_t() -> None:
+    labels = torch.eye(6, dtype=torch.int8)[[0, 1, 2] * 10]
+    with pytest.raises(InputError, match=r"6 clients .* only 3; the largest t that works is 0\.5"):
+        partition(labels, setting="heterogeneous", t=1.0)
+    assert len(partition(labels, setting="heterogeneous", t=0.5)) == 3
+
+
+@pytest.mark.parametrize(("num_classes", "num_sets"), [(7, 2), (3, 1), (81, 40), (80, 79)])
+def test_the_t_it_tells_does_work(num_classes: int, num_sets: int) -> None:
+    labels = torch.eye(num_classes, dtype=torch.int8)[:num_sets].repeat(num_classes, 1)
+    with pytest.raises(InputError) as refused:
+        partition(labels, setting="heterogeneous", t=1.0)
+    largest = float(str(refused.value).rsplit(" ", 1)[1])
+    assert len(partition(labels, setting="heterogeneous", t=largest)) == num_sets
+
+
+def test_all_present_and_all_absent_are_one_point() -> None:
+    labels = torch.tensor([[0, 0], [1, 1]], dtype=torch.int8).repeat(5, 1)
+    with pytest.raises(InputError, match=r"only 1; the largest t that works is 0\.5"):
+        partition(labels, setting="heterogeneous", t=1.0)
+
+
+@pytest.mark.parametrize(("t", "num_clients"), [(0.1, 2), (0.5, 10), (1.0, 20)])
+def test_real_labels(shared: Path, t: float, num_clients: int) -> None:
+    labels = load_voc(shared / "data" / "VOCdevkit").train.labels
+    clients = partition(labels, setting="heterogeneous", t=t)
+    assert len(clients) == num_clients
+    assert_is_partition(clients, 2000)
+
+
+def test_larger_t_is_more_skewed(shared: Path) -> None:
+    labels = load_voc(shared / "data" / "VOCdevkit").train.labels == 1
+    shares = labels.double().mean(0)
+    skews = []
+    for t in (0.1, 0.5, 1.0):
+        clients = partition(labels.to(torch.int8), setting="heterogeneous", t=t)
+        skews.append(sum(len(rows) * float((labels[rows].double().mean(0) - shares).abs().sum()) for rows in clients))
+    assert skews[0] < skews[1] < skews[2]

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedmpt.data.partition import Partition, load_partition, partition_split, save_partition
+from fedmpt.types import ImageData, InputError, Split
+
+SITES = ("Nürnberg", "A", "B", "A", "B", "A", "Nürnberg", "B")
+
+
+def image_data(folder: Path, *, name: str = "own", seed: int = 0, num_images: int = 8) -> ImageData:
+    labels = torch.randint(-1, 2, (num_images, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.int8)
+    files = tuple(folder / ("left" if row % 2 else "right") / f"{row // 2}.jpg" for row in range(num_images))
+    train = Split("train", files, labels, {"site": SITES[:num_images]})
+    return ImageData(name, ("a", "b", "c"), train=train, test=train)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> ImageData:
+    return image_data(tmp_path)
+
+
+@pytest.fixture
+def saved(tmp_path: Path, data: ImageData) -> Path:
+    path = tmp_path / "partition.json"
+    save_partition(path, partition_split(data.train, setting="natural", column="site"), data)
+    return path
+
+
+def assert_equal(one: Partition, other: Partition) -> None:
+    assert (one.setting, dict(one.options), one.seed, one.names) == (
+        other.setting,
+        dict(other.options),
+        other.seed,
+        other.names,
+    )
+    assert [rows.tolist() for rows in one.rows] == [rows.tolist() for rows in other.rows]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"setting": "natural", "column": "site"},
+        {"setting": "iid", "num_clients": 3, "seed": 7},
+        {"setting": "dirichlet", "num_clients": 3, "alpha": 0.3, "min_images": 2},
+        {"setting": "heterogeneous", "t": 0.7},
+    ],
+)
+def test_what_is_loaded_is_what_was_saved(tmp_path: Path, data: ImageData, options: dict[str, Any]) -> None:
+    parted = partition_split(data.train, **options)
+    save_partition(tmp_path / "p.json", parted, data)
+    assert_equal(load_partition(tmp_path / "p.json", data), parted)
+
+
+def test_the_file_is_plain_json_with_a_client_a_line(saved: Path) -> None:
+    record = json.loads(saved.read_text())
+    assert record["clients"][2] == {"name": "Nürnberg", "rows": [0, 6]}
+    assert (record["version"], record["dataset"], record["num_images"]) == (1, "own", 8)
+    assert sum('"rows"' in line for line in saved.read_text().splitlines()) == 3
+
+
+def test_a_data_set_may_move(saved: Path, data: ImageData) -> None:
+    assert_equal(load_partition(saved, image_data(Path("elsewhere/deeper"), name="copy")), load_partition(saved, data))
+
+
+def with_files(data: ImageData, files: tuple[Path, ...]) -> ImageData:
+    train = Split("train", files, data.train.labels)
+    return ImageData(data.name, data.class_names, train=train, test=train)
+
+
+def swapped(file: Path) -> Path:
+    """The file of that name in the other folder."""
+    return file.parents[1] / {"left": "right", "right": "left"}[file.parent.name] / file.name
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (lambda data: image_data(Path("x"), num_images=6), r"made for other data \('own'\): 8 training images.* has 6"),
+        (lambda data: image_data(Path("x"), seed=1), "the images of 'own' with other labels"),
+        (lambda data: with_files(data, data.train.files[::-1]), "the names or the order of the images differ"),
+        (lambda data: with_files(data, tuple(map(swapped, data.train.files))), "the names or the order"),
+        (lambda data: with_files(data, (*data.train.files[:7], Path("z.jpg"))), "the names or the order"),
+    ],
+)
+def test_other_data_are_refused(
+    saved: Path, data: ImageData, other: Callable[[ImageData], ImageData], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        load_partition(saved, other(data))
+
+
+def put(*keys: Any, value: Any) -> Callable[[dict[str, Any]], None]:
+    def change(record: Any) -> None:
+        for key in keys[:-1]:
+            record = record[key]
+        record[keys[-1]] = value
+
+    return change
+
+
+DAMAGES: list[tuple[Callable[[dict[str, Any]], None], str]] = [
+    (put("format", value="recipe"), "is no saved partition"),
+    (put("version", value=2), "has version 2, and this fedmpt reads 1"),
+    (put("version", value=True), "has version True"),
+    (put("num_images", value=True), "num_images is True"),
+    (put("num_images", value=None), "num_images is None"),
+    (put("num_images", value=9), "9 training images"),
+    (put("images_sha256", value=["x"]), "the names or the order"),
+    (put("labels_sha256", value=None), "other labels"),
+    (put("setting", value="random"), "setting is 'random', not one of heterogeneous"),
+    (put("setting", value=["iid"]), r"setting is \['iid'\]"),
+    (put("seed", value=1.5), "seed is 1.5, no whole number"),
+    (put("options", value=[]), "no object 'options'"),
+    (put("options", "alpha", value=float("inf")), "options has 'alpha': inf"),
+    (put("options", "colour", value=1), "options has 'colour': 1"),
+    (put("options", "t", value=True), "options has 't': True"),
+    (put("clients", value=[]), "no list 'clients'"),
+    (put("clients", value={"name": "A"}), "no list 'clients'"),
+    (put("clients", 1, value=[0, 1]), "client 1 has no name"),
+    (put("clients", 1, "name", value=" "), "client 1 has no name"),
+    (put("clients", 1, "name", value=7), "client 1 has no name"),
+    (put("clients", 1, "name", value="A"), "clients 0 and 1 are both named 'A'"),
+    (put("clients", 1, "rows", value="2 4 7"), "client 'B' has no list 'rows'"),
+    (put("clients", 1, "rows", value=[]), "client 'B' has no image, and cannot train"),
+    (put("clients", 1, "rows", value=[2, 4, 8]), "client 'B' has row 8; rows are whole numbers from 0 to 7"),
+    (put("clients", 1, "rows", value=[2, 4, -1]), "has row -1"),
+    (put("clients", 1, "rows", value=[2, 4, 7.0]), "has row 7.0"),
+    (put("clients", 1, "rows", value=[2, 4, True]), "has row True"),
+    (put("clients", 1, "rows", value=[2, 4, "7"]), "has row 7;"),
+    (put("clients", 1, "rows", value=[2, 4, None]), "has row None"),
+    (put("clients", 1, "rows", value=[2, 4, [7]]), r"has row \[7\]"),
+    (put("clients", 1, "rows", value=[2, 4, float("nan")]), "has row nan"),
+    (put("clients", 1, "rows", value=[2, 4, 10**300]), "has row 10000"),
+    (put("clients", 1, "rows", value=[2, 4, 7, 7]), "1 rows belong to more than one client, first 7 .of 'B'"),
+    (put("clients", 1, "rows", value=[2, 4, 7, 0]), "first 0 .of 'B', 'Nürnberg'"),
+    (put("clients", 1, "rows", value=[2, 7]), "1 of 8 rows have no client, first 4"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES)
+def test_damaged_files_are_refused(
+    saved: Path, data: ImageData, damage: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    record = json.loads(saved.read_text())
+    damage(record)
+    saved.write_text(json.dumps(record))
+    with pytest.raises(InputError, match=message) as refused:
+        load_partition(saved, data)
+    assert str(saved) in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["format", "version", "num_images", "images_sha256", "labels_sha256", "setting"])
+def test_missing_fields_are_refused(saved: Path, data: ImageData, key: str) -> None:
+    record = json.loads(saved.read_text())
+    del record[key]
+    saved.write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"partition\.json"):
+        load_partition(saved, data)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 400, -3])
+def test_truncated_files_are_refused(saved: Path, data: ImageData, keep: int) -> None:
+    saved.write_bytes(saved.read_bytes()[:keep])
+    with pytest.raises(InputError, match="not valid JSON"):
+        load_partition(saved, data)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "[]", "1" * 10_000, '"fedmpt partition"'])
+def test_other_json_is_refused(saved: Path, data: ImageData, content: str) -> None:
+    saved.write_text(content)
+    with pytest.raises(InputError, match=r"partition\.json"):
+        load_partition(saved, data)
+
+
+def test_absurdly_large_files_are_not_read(saved: Path, data: ImageData) -> None:
+    with saved.open("ab") as file:
+        file.truncate(2_000_000)
+    with pytest.raises(InputError, match="far too large for a partition of 8 images"):
+        load_partition(saved, data)
+
+
+@pytest.mark.parametrize("name", [".", "missing.json", "x" * 300, "zero\0byte"])
+def test_no_file(tmp_path: Path, data: ImageData, name: str) -> None:
+    with pytest.raises(InputError, match="is no file"):
+        load_partition(tmp_path / name, data)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, data: ImageData) -> None:
+    parted = partition_split(data.train, setting="iid", num_clients=2)
+    with pytest.raises(InputError, match=r"p\.json cannot be written: .*; choose another place"):
+        save_partition(tmp_path / "none" / "p.json", parted, data)

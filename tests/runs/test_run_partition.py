@@ -1,0 +1,136 @@
+"""A config's federated setting on a data set."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedmpt.data.partition import save_partition
+from fedmpt.runs.config import RunConfig
+from fedmpt.runs.partition import hide_labels, hold_out, partition_clients, setting_of
+from fedmpt.types import ABSENT, PRESENT, UNKNOWN, ImageData, InputError, Split
+
+NUM_IMAGES, NUM_CLASSES = 60, 4
+
+
+def images(num: int, *, name: str) -> Split:
+    labels = torch.rand(num, NUM_CLASSES, generator=torch.Generator().manual_seed(num)) < 0.4
+    sites = tuple("ABC"[row % 3] for row in range(num))
+    files = tuple(Path(f"{name}-{row}.jpg") for row in range(num))
+    return Split(name, files, labels.to(torch.int8), columns={"site": sites})
+
+
+@pytest.fixture
+def data() -> ImageData:
+    return ImageData("own", ("a", "b", "c", "d"), images(NUM_IMAGES, name="train"), images(10, name="test"))
+
+
+@pytest.mark.parametrize(
+    ("options", "num_clients"),
+    [
+        ({}, 2),
+        ({"setting": "heterogeneous", "t": 1.0}, 4),
+        ({"setting": "iid", "clients": 7}, 7),
+        ({"setting": "dirichlet", "clients": 5, "alpha": 0.1}, 5),
+        ({"setting": "dirichlet", "clients": 5}, 5),
+        ({"setting": "natural", "by": "site"}, 3),
+        ({"by": "site"}, 3),
+    ],
+)
+def test_each_setting_deals_every_image_once(data: ImageData, options: dict[str, object], num_clients: int) -> None:
+    config = RunConfig(data="own", **options)  # type: ignore[arg-type]
+    config.check()
+    partition = partition_clients(config, data)
+    assert len(partition.rows) == num_clients
+    assert torch.cat(partition.rows).sort().values.tolist() == list(range(NUM_IMAGES))
+
+
+def test_data_of_several_sites_stay_with_their_sites(data: ImageData) -> None:
+    sites = replace(data, client_column="site")
+    assert setting_of(RunConfig(data="own"), sites) == "natural"
+    assert partition_clients(RunConfig(data="own"), sites).names == ("A", "B", "C")
+    assert setting_of(RunConfig(data="own", t=1.0), sites) == "heterogeneous"
+    assert setting_of(RunConfig(data="own"), data) == "heterogeneous"
+
+
+def test_a_saved_partition_is_dealt_again(data: ImageData, tmp_path: Path) -> None:
+    first = partition_clients(RunConfig(data="own", setting="iid", clients=3, seed=5), data)
+    save_partition(tmp_path / "clients.json", first, data)
+    config = RunConfig(data="own", partition=str(tmp_path / "clients.json"))
+    config.check()
+    again = partition_clients(config, data)
+    assert all(torch.equal(one, other) for one, other in zip(first.rows, again.rows, strict=True))
+
+
+def test_natural_without_a_column_names_the_columns(data: ImageData) -> None:
+    with pytest.raises(InputError, match=r"--setting natural needs --by, .*: site"):
+        partition_clients(RunConfig(data="own", setting="natural"), data)
+
+
+def test_hidden_labels_leave_files_and_other_labels_alone(data: ImageData) -> None:
+    config = RunConfig(data="own", partial_labels="masked-negative", partial_fraction=0.5)
+    hidden, labels = hide_labels(config, data.train), data.train.labels
+    assert hidden.files == data.train.files
+    assert 0 < (hidden.labels == PRESENT).sum() < (labels == PRESENT).sum()
+    assert (hidden.labels[labels == ABSENT] == ABSENT).all()
+    unknown = hide_labels(replace(config, partial_labels="masked-unknown"), data.train).labels
+    assert 0.4 < (unknown == UNKNOWN).double().mean() < 0.6
+    assert torch.equal(unknown[unknown != UNKNOWN], labels[unknown != UNKNOWN])
+    assert hide_labels(RunConfig(data="own"), data.train) is data.train
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alpha": 0.5}, "--alpha goes with --setting dirichlet; heterogeneous takes --t"),
+        ({"setting": "iid", "clients": 2, "alpha": 1.0}, "--alpha goes with --setting dirichlet; iid takes --clients"),
+        ({"setting": "dirichlet"}, "--setting dirichlet needs --clients, at least 1; none is given"),
+        ({"setting": "dirichlet", "clients": 2, "alpha": 0.0}, "--alpha must be positive, got 0.0"),
+        ({"setting": "natural", "t": 0.5}, "--t goes with --setting heterogeneous; natural takes --by"),
+        ({"partition": "p.json", "t": 0.5}, "--partition says already who has which images; leave --t out"),
+        ({"partition": "p.json", "setting": "iid"}, "leave --setting out"),
+        ({"by": "site", "clients": 2}, "--clients goes with --setting iid or dirichlet; natural takes --by"),
+        ({"partial_fraction": 0.3}, "--partial-fraction 0.3 needs --partial-labels"),
+        ({"partial_fraction": 1.0}, r"--partial-fraction must be in \[0, 1\), got 1.0"),
+    ],
+)
+def test_options_that_do_not_go_together(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        RunConfig(data="own", **options).check()  # type: ignore[arg-type]
+
+
+def test_without_validation_the_data_are_as_they_are(data: ImageData) -> None:
+    assert hold_out(RunConfig(data="own"), data) is data
+
+
+def test_validation_takes_the_place_of_the_test_set(data: ImageData) -> None:
+    found = hold_out(RunConfig(data="own", validation=0.25), data)
+    assert (len(found.train), len(found.test), found.test.name) == (45, 15, "validation")
+    assert not {*found.test.files} & {*data.test.files}
+    assert sorted((*found.train.files, *found.test.files)) == sorted(data.train.files)
+    rows = {path: row for row, path in enumerate(data.train.files)}
+    for part in (found.train, found.test):
+        places = [rows[path] for path in part.files]
+        assert places == sorted(places)
+        assert torch.equal(part.labels, data.train.labels[places])
+        assert part.columns["site"] == tuple(data.train.columns["site"][row] for row in places)
+
+
+def test_validation_images_are_the_same_for_every_seed(data: ImageData) -> None:
+    one, other = (hold_out(RunConfig(data="own", validation=0.25, seed=seed), data) for seed in (0, 1))
+    assert one.test.files == other.test.files
+
+
+@pytest.mark.parametrize("share", [1e-6, 0.9999])
+def test_validation_needs_images_on_both_sides(data: ImageData, share: float) -> None:
+    with pytest.raises(InputError, match=r"--validation .* of 60 training images is (0|60)"):
+        hold_out(RunConfig(data="own", validation=share), data)
+
+
+@pytest.mark.parametrize("options", [{"validation": 1.0}, {"validation": -0.1}, {"validation": 0.2, "partition": "a"}])
+def test_validation_out_of_range_is_refused(options: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="--validation"):
+        RunConfig(data="own", **options).check()
