@@ -23,7 +23,7 @@ from fedmpt.evaluation.scoring import personal_scores, probabilities, score, set
 from fedmpt.federated.aggregate import check_fits
 from fedmpt.federated.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fedmpt.federated.simulate import Progress, Round, cohort_size, run_rounds
-from fedmpt.files import exclusive, read_json, write_json
+from fedmpt.files import default_cache, exclusive, read_json, write_json
 from fedmpt.methods import Method
 from fedmpt.runs.config import DTYPES, RunConfig, differences
 from fedmpt.runs.partition import hide_labels, hold_out, partition_clients
@@ -46,6 +46,14 @@ from fedmpt.types import PRESENT, Backbone, ImageData, InputError, Split, State
 class Watcher(Protocol):
     """Who is told how a run goes; `fedmpt.cli.progress` has one for the terminal."""
 
+    def started(self, config: RunConfig, prepared: Prepared, *, rounds_done: int) -> None: ...
+
+    def client_done(self, update: Update) -> None: ...
+
+    def round_done(self, done: Round) -> None: ...
+
+
+class _Silent:
     def started(self, config: RunConfig, prepared: Prepared, *, rounds_done: int) -> None: ...
 
     def client_done(self, update: Update) -> None: ...
@@ -129,21 +137,30 @@ def _check_labels(data: str, split: str, labels: Tensor) -> None:
 
 
 def train(
-    config: RunConfig, *, out: Path, resume: bool, cache: Path, watcher: Watcher, show_progress: bool = True
+    config: RunConfig,
+    *,
+    out: Path | str,
+    resume: bool = False,
+    cache: Path | str | None = None,
+    watcher: Watcher | None = None,
+    show_progress: bool = True,
 ) -> dict[str, Any]:
     """Run a federation and write ``out``: config.json, rounds.jsonl, checkpoint/, results.json. Returns the results.
 
     Nothing is written before everything that was given has been checked. With ``resume``, an interrupted run goes
-    on after its last complete round and ends with the same numbers; a finished one is left as it is.
+    on after its last complete round and ends with the same numbers; a finished one is left as it is. ``cache`` is the
+    folder of computed features, the user's own unless given; ``watcher`` is told how it goes; ``show_progress`` shows
+    bars for what comes before the first round.
 
     Raises:
         InputError: for wrong input, or if ``out`` holds another run.
     """
+    out, watcher = Path(out), watcher or _Silent()
     config = replace(config, method=config.method.resolved())
     _earlier(config, out, resume=resume)  # Asked before the long work, and again when the folder is ours.
     if resume and is_finished(out):
         return _stored_results(out)
-    prepared = prepare(config, cache=cache, show_progress=show_progress)
+    prepared = prepare(config, cache=Path(cache or default_cache()), show_progress=show_progress)
     with _held(out):
         checkpoint = _earlier(config, out, resume=resume)
         if resume and is_finished(out):
