@@ -110,41 +110,8 @@ def hang(after: int) -> Behaviour:
     return behave
 
 
-def drip(every_s: float) -> Behaviour:
-    """Sends a byte now and then, and ends after a while."""
-
-    def behave(handler: Handler, content: bytes) -> None:
-        rest = answer(handler, content, body_bytes=0)
-        for byte in rest[:200]:
-            if handler.faulty.stopping.wait(every_s):
-                return
-            handler.send(bytes([byte]))
-
-    return behave
-
-
-def marked(mark: str) -> Behaviour:
-    """Right, under another ETag; an empty one is not sent."""
-    return lambda handler, content: void(answer(handler, content, mark=mark))
-
-
 def without_ranges(handler: Handler, content: bytes) -> None:
     answer(handler, content, ranges=False)
-
-
-def without_length(handler: Handler, content: bytes) -> None:
-    """The end of the connection is the end of the file."""
-    handler.begin(200, {"Content-Type": "application/x-tar"})
-    handler.send(content)
-
-
-def chunked(handler: Handler, content: bytes) -> None:
-    handler.protocol_version = "HTTP/1.1"
-    handler.begin(200, {"Transfer-Encoding": "chunked"})
-    half = len(content) // 2
-    for block in (content[:half], content[half:]):
-        handler.wfile.write(b"%x\r\n%s\r\n" % (len(block), block))
-    handler.wfile.write(b"0\r\n\r\n")
 
 
 def other(content: bytes) -> Behaviour:
@@ -158,25 +125,11 @@ def status(code: int, **headers: object) -> Behaviour:
     )
 
 
-def head(code: int, **headers: object) -> Behaviour:
-    """A head of any kind before the right body."""
-
-    def behave(handler: Handler, content: bytes) -> None:
-        handler.begin(code, {name.replace("_", "-"): value for name, value in headers.items()})
-        handler.send(content)
-
-    return behave
-
-
 def page(handler: Handler, _: bytes) -> None:
     """What hotels and firewalls answer."""
     body = b"<html>Please log in</html>"
     handler.begin(200, {"Content-Type": "text/html; charset=utf-8", "Content-Length": len(body)})
     handler.wfile.write(body)
-
-
-def nonsense(handler: Handler, _: bytes) -> None:
-    handler.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n")
 
 
 def void(_: object) -> None:

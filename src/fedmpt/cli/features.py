@@ -121,8 +121,8 @@ def features(words: list[str]) -> None:
 def _build(options: BuildOptions) -> None:
     from fedmpt.backbone.load import load_backbone
     from fedmpt.data import load_data
-    from fedmpt.data.features.files import size_text
     from fedmpt.data.features.store import open_features
+    from fedmpt.data.progress import size_text
     from fedmpt.runs.config import DTYPES
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -155,8 +155,8 @@ def _build(options: BuildOptions) -> None:
 
 
 def _list(options: ListOptions) -> None:
-    from fedmpt.data.features.files import size_text
     from fedmpt.data.features.listing import list_features
+    from fedmpt.data.progress import size_text
 
     cache = cache_folder(options.cache)
     found = list_features(cache)
@@ -172,8 +172,8 @@ def _list(options: ListOptions) -> None:
 
 
 def _clean(options: CleanOptions) -> None:
-    from fedmpt.data.features.files import size_text
     from fedmpt.data.features.listing import list_features, remove_features, select_features
+    from fedmpt.data.progress import size_text
 
     states = _check_filters(options)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -215,7 +215,7 @@ def _check_filters(options: CleanOptions) -> list[State]:
 
 
 def _agreed(chosen: Sequence[StoredFeatures], num_bytes: int) -> bool:
-    from fedmpt.data.features.files import size_text
+    from fedmpt.data.progress import size_text
     from fedmpt.types import InputError
 
     if not sys.stdin.isatty():
@@ -229,7 +229,7 @@ def _stores(found: Sequence[StoredFeatures]) -> str:
 
 
 def _print_table(found: Sequence[StoredFeatures], console: Console) -> None:
-    from fedmpt.data.features.files import size_text
+    from fedmpt.data.progress import size_text
 
     table = Table()
     table.add_column("key", no_wrap=True)

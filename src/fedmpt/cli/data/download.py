@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -37,7 +38,6 @@ class DownloadOptions:
 def download(words: list[str]) -> None:
     options = tyro.cli(DownloadOptions, args=words, prog="fedmpt data download")
     from fedmpt.data.download import download as download_set
-    from fedmpt.data.download.report import Report
     from fedmpt.runs.records import check_writable
 
     check_writable(options.out, kind="folder")
@@ -45,7 +45,7 @@ def download(words: list[str]) -> None:
         download_set(
             options.name,
             options.out,
-            report=Report(Console(stderr=True, highlight=False, soft_wrap=True)),
+            say=partial(Console(stderr=True, highlight=False, soft_wrap=True).print, markup=False),
             parts=options.parts,
             mirror=options.mirror,
             keep_archives=options.keep_archives,

@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from fedmpt.data.features.ahead import map_ahead, progress_bar
 from fedmpt.data.features.files import Origin, SkippedRow, StoreFacts
 from fedmpt.data.features.writer import StoreWriter
 from fedmpt.data.images import quiet_pillow, read_image
+from fedmpt.data.progress import map_ahead, progress_bar
 from fedmpt.types import Backbone, InputError
 
 DESCRIPTION = "computing image features"
@@ -39,6 +39,9 @@ class BuildOptions:
         """A line about the build, for whoever waits for it."""
         if self.progress:
             print(f"{DESCRIPTION} ({what})", file=sys.stderr)
+
+    def say_waiting(self, part: Path) -> None:
+        self.say(f"waiting for another process, which computes them in {part}; 'fedmpt features list' tells how far")
 
 
 def build_store(

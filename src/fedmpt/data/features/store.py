@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,9 +17,10 @@ from torch import Tensor
 
 from fedmpt.backbone.views import ImageView, tokens_of
 from fedmpt.data.features.build import BuildOptions, build_store, corrupt_image
-from fedmpt.data.features.files import DamagedStoreError, Origin, Store, build_folder, publish, read_store
+from fedmpt.data.features.files import BUILD_LOG, DamagedStoreError, Origin, Store, read_store, writing
 from fedmpt.data.features.fingerprint import fingerprint, store_key
 from fedmpt.data.features.image_hashes import common_folder
+from fedmpt.files import building, publish
 from fedmpt.types import Backbone, Batch, InputError, Split
 
 __all__ = ["FeatureSet", "fingerprint", "open_features"]
@@ -190,13 +192,21 @@ def _find_or_build(backbone: Backbone, split: Split, folder: Path, options: Buil
     except DamagedStoreError as damage:
         _log.warning("%s is damaged (%s); its features are computed again", folder, damage)
     if store is None:
-        with build_folder(folder, on_wait=options.say) as part:
+        with contextlib.ExitStack() as stack:
+            with writing(folder.parent):
+                part = stack.enter_context(building(folder, on_wait=options.say_waiting))
             with contextlib.suppress(DamagedStoreError):
                 store = read_store(folder, key=key, rows=rows)
             if store is None:  # Else somebody was waited for and has finished it.
                 made_for = Origin(data, split.name, common_folder(split.files))
-                build_store(part, backbone, split.files, key=key, made_for=made_for, options=options)
-                publish(part, folder, key=key, rows=rows)
+                try:
+                    build_store(part, backbone, split.files, key=key, made_for=made_for, options=options)
+                    with writing(folder):
+                        publish(part, folder)
+                        (folder / BUILD_LOG).unlink()
+                finally:
+                    if not (part / BUILD_LOG).exists():
+                        shutil.rmtree(part, ignore_errors=True)
                 store = read_store(folder, key=key, rows=rows)
     assert store is not None
     with contextlib.suppress(OSError):  # When it was last used; a cache may be read-only.
