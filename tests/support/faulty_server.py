@@ -71,33 +71,26 @@ def etag(content: bytes) -> str:
     return f'"{hashlib.sha256(content).hexdigest()[:8]}"'
 
 
-def answer(
-    handler: Handler, content: bytes, *, body_bytes: int | None = None, mark: str | None = None, ranges: bool = True
-) -> bytes:
-    """Send the head of a right answer, and the first ``body_bytes`` of its body; returns the rest."""
-    asked = handler.faulty.asked[-1]
-    mark = etag(content) if mark is None else mark
+def answer(handler: Handler, content: bytes, *, body_bytes: int | None = None, ranges: bool = True) -> None:
+    """Send the head of a right answer, and the first ``body_bytes`` of its body."""
+    asked, mark = handler.faulty.asked[-1], etag(content)
     is_same = asked.headers.get("If-Range", mark) == mark
     start = asked.start if ranges and is_same else 0
     headers: dict[str, object] = {"Content-Type": "application/x-tar", "Content-Length": len(content) - start}
-    if mark:
-        headers["ETag"] = mark
+    headers["ETag"] = mark
     if start:
         headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
     handler.begin(206 if start else 200, headers)
-    body = content[start:]
-    size = len(body) if body_bytes is None else body_bytes
-    handler.send(body[:size])
-    return body[size:]
+    handler.send(content[start:][:body_bytes])
 
 
 def good(handler: Handler, content: bytes) -> None:
     answer(handler, content)
 
 
-def cut(after: int, *, mark: str | None = None) -> Behaviour:
+def cut(after: int) -> Behaviour:
     """Ends the connection after some bytes of the body."""
-    return lambda handler, content: void(answer(handler, content, body_bytes=after, mark=mark))
+    return lambda handler, content: answer(handler, content, body_bytes=after)
 
 
 def hang(after: int) -> Behaviour:
@@ -116,13 +109,11 @@ def without_ranges(handler: Handler, content: bytes) -> None:
 
 def other(content: bytes) -> Behaviour:
     """Another file in place of the right one."""
-    return lambda handler, _: void(answer(handler, content))
+    return lambda handler, _: answer(handler, content)
 
 
-def status(code: int, **headers: object) -> Behaviour:
-    return lambda handler, _: handler.begin(
-        code, {name.replace("_", "-"): value for name, value in headers.items()} | {"Content-Length": 0}
-    )
+def status(code: int) -> Behaviour:
+    return lambda handler, _: handler.begin(code, {"Content-Length": 0})
 
 
 def page(handler: Handler, _: bytes) -> None:
@@ -130,7 +121,3 @@ def page(handler: Handler, _: bytes) -> None:
     body = b"<html>Please log in</html>"
     handler.begin(200, {"Content-Type": "text/html; charset=utf-8", "Content-Length": len(body)})
     handler.wfile.write(body)
-
-
-def void(_: object) -> None:
-    """So that a behaviour of one expression returns nothing."""

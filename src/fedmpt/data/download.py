@@ -213,6 +213,7 @@ def _receive(url: str, part: Path, archive: Archive, advance: Advance) -> None:
         with part.open("ab") as file:
             while block := answer.read1(min(_BLOCK_BYTES, archive.size_bytes - file.tell())):
                 file.write(block)
+                file.flush()
                 advance(len(block))
 
 
