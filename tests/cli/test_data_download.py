@@ -15,8 +15,7 @@ from command_line import Command
 from faulty_server import FaultyServer, hang, other, page
 from tiny_archives import VOC_PATH, tiny_voc_source
 
-from fedmpt.data import load_data
-from fedmpt.data import archives
+from fedmpt.data import archives, load_data
 
 
 @pytest.fixture(autouse=True)

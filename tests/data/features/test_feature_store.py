@@ -15,7 +15,7 @@ from fake_backbone import FakeBackbone, all_rows, direct_features, stores
 from PIL import Image
 
 from fedmpt.data.datasets.voc import load_voc
-from fedmpt.data.features import image_hashes as image_hashes
+from fedmpt.data.features import image_hashes
 from fedmpt.data.features.store import open_features
 from fedmpt.types import InputError, Split
 
@@ -86,14 +86,10 @@ def change_order(backbone: FakeBackbone, split: Split) -> Split:
     return Split(split.name, split.files[::-1], split.labels.flip(0))
 
 
-def leave_one_out(backbone: FakeBackbone, split: Split) -> Split:
-    return Split(split.name, split.files[1:], split.labels[1:])
-
-
 @pytest.mark.parametrize("hashes_are_remembered", [False, True])
 @pytest.mark.parametrize(
     "change",
-    [change_one_pixel, swap_keeping_times, change_one_weight, change_preprocessing, change_order, leave_one_out],
+    [change_one_pixel, swap_keeping_times, change_one_weight, change_preprocessing, change_order],
 )
 def test_a_stale_store_is_never_used(
     split: Split,
@@ -114,13 +110,6 @@ def test_a_stale_store_is_never_used(
     torch.testing.assert_close(features.batch(all_rows(features)).patches, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_number_formats_have_stores_of_their_own(split: Split, cache: Path) -> None:
-    open_features(FakeBackbone(), split, cache=cache, store_dtype="float16")
-    open_features(FakeBackbone(), split, cache=cache, store_dtype="bfloat16")
-    open_features(FakeBackbone(), split, cache=cache, store_dtype="float32")
-    assert len(stores(cache)) == 3
-
-
 def test_rebuilt_features_are_the_same_bytes(split: Split, cache: Path) -> None:
     open_features(FakeBackbone(), split, cache=cache, batch_size=3, num_workers=1)
     folder = cache / "features" / stores(cache)[0]
@@ -129,12 +118,6 @@ def test_rebuilt_features_are_the_same_bytes(split: Split, cache: Path) -> None:
     open_features(FakeBackbone(), split, cache=cache, batch_size=3, num_workers=4)
     assert sorted(before) == ["patches.npy", "pooled.npy", "store.json"]
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-
-
-def test_duplicated_pictures_are_fine(split: Split, cache: Path) -> None:
-    twice = Split("train", split.files + split.files, torch.cat([split.labels, split.labels]))
-    batch = open_features(FakeBackbone(), twice, cache=cache).batch(torch.tensor([3, 13]))
-    torch.testing.assert_close(batch.patches[0], batch.patches[1])
 
 
 def test_the_store_describes_itself(split: Split, cache: Path) -> None:
@@ -202,7 +185,7 @@ def test_a_corrupt_image_stops_and_is_named(split: Split, cache: Path) -> None:
     assert stores(cache) == []
 
 
-@pytest.mark.parametrize("rows", [(0,), (9,), (0, 1, 2, 3, 4), (1, 5, 6)])
+@pytest.mark.parametrize("rows", [(0, 1, 2, 3, 4), (1, 5, 6, 9)])
 def test_corrupt_images_can_be_left_out(split: Split, cache: Path, rows: tuple[int, ...]) -> None:
     spoil(split, *rows)
     features = open_features(FakeBackbone(), split, cache=cache, batch_size=2, skip_corrupt=True)
@@ -249,11 +232,6 @@ def test_a_missing_image_is_never_left_out(split: Split, cache: Path) -> None:
 def test_wrong_options(split: Split, cache: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         open_features(FakeBackbone(), split, cache=cache, **options)
-
-
-def test_a_split_without_images(cache: Path) -> None:
-    with pytest.raises(InputError, match="split 'train' has no images"):
-        open_features(FakeBackbone(), Split("train", (), torch.zeros(0, 3, dtype=torch.int8)), cache=cache)
 
 
 def test_real_photos(shared: Path, cache: Path) -> None:
