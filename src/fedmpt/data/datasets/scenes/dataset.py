@@ -88,10 +88,12 @@ def _load_split(options: SceneOptions, name: SplitName, parent: Path, progress: 
             _log.warning("%s is damaged; its images are drawn again", folder)
         scenes = tuple(sample_scene(options, name, index) for index in range(count))
         with _writing(parent), building(folder, on_wait=lambda part: _log.info("waiting for %s", part)) as part:
-            if _stored(folder, count) is None:  # Else somebody was waited for and has drawn them.
-                _draw(part, scenes, name, progress)
-                publish(part, folder)
-            shutil.rmtree(part, ignore_errors=True)
+            try:
+                if _stored(folder, count) is None:  # Else somebody was waited for and has drawn them.
+                    _draw(part, scenes, name, progress)
+                    publish(part, folder)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
     files = tuple(folder / _file_name(index) for index in range(count))
     return Split(name, files, torch.tensor([scene.labels for scene in scenes], dtype=torch.int8))
 
