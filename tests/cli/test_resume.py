@@ -75,7 +75,8 @@ def test_a_run_killed_at_any_step_continues_to_the_same_numbers(
     )
     assert done.returncode == 0, done.stderr
     num_tries = int(done.stdout)
-    # Six and two batches of features; hashes of both sets of images; config, empty log, calibration, results; tensors and index of each round.
+    # Six and two batches of features, hashes of both sets of images; config, empty log, calibration, results;
+    # tensors and index of each round.
     assert num_tries == 6 + 2 + 2 + 4 + 2 * NUM_ROUNDS + 1
     assert_same_run(tmp_path / "0", one_run)
     for step in range(1, num_tries):

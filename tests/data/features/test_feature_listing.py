@@ -88,12 +88,6 @@ def test_a_damaged_store(split: Split, cache: Path, damage: Callable[[Path], obj
     assert list((cache / "features").iterdir()) == []
 
 
-def test_a_build_that_cannot_go_on_is_damaged(split: Split, cache: Path) -> None:
-    interrupted(split, cache)
-    (only(cache).folder / BUILD_LOG).write_text("x")
-    assert only(cache).state == "damaged"
-
-
 def test_last_used_comes_first_and_other_things_are_left_out(split: Split, cache: Path) -> None:
     for dtype, used in (("float16", 2000), ("bfloat16", 3000), ("float32", 1000)):
         open_features(FakeBackbone(), split, cache=cache, store_dtype=dtype)
@@ -104,12 +98,6 @@ def test_last_used_comes_first_and_other_things_are_left_out(split: Split, cache
         (cache / "features" / name).mkdir()
     found = list_features(cache)
     assert [stored.facts.dtype for stored in found if stored.facts] == ["bfloat16", "float16", "float32"]
-
-
-def test_no_cache(tmp_path: Path) -> None:
-    assert list_features(tmp_path / "nowhere") == []
-    (tmp_path / "features").write_text("a file")
-    assert list_features(tmp_path) == []
 
 
 def test_filters() -> None:

@@ -36,6 +36,13 @@ def test_what_is_read_is_what_the_memory_map_shows(split: Split, cache: Path, ro
     assert np.array_equal(pooled.numpy(), store.pooled[rows])
 
 
+def test_a_batch_has_its_labels(split: Split, cache: Path) -> None:
+    features = open_features(FakeBackbone(), split, cache=cache)
+    rows = torch.tensor([7, 0, 7, 3])
+    assert torch.equal(features.batch(rows).labels, split.labels[rows])
+    assert len(features.batch(torch.tensor([], dtype=torch.int64))) == 0
+
+
 def test_reading_without_preadv(split: Split, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     features = open_features(FakeBackbone(), split, cache=cache)
     rows = torch.tensor([7, 0, 7, 3])
@@ -51,17 +58,6 @@ def test_a_file_that_is_cut_short_while_in_use(split: Split, cache: Path) -> Non
     assert len(features.batch(torch.arange(9))) == 9
     with pytest.raises(InputError, match=r"patches\.npy was cut short by another program; start again"):
         features.batch(torch.tensor([0, 9]))
-
-
-def test_rows_come_in_the_order_asked_for(split: Split, cache: Path) -> None:
-    features = open_features(FakeBackbone(), split, cache=cache)
-    whole = features.batch(all_rows(features))
-    rows = torch.tensor([7, 0, 7, 3])
-    batch = features.batch(rows)
-    assert torch.equal(batch.patches, whole.patches[rows])
-    assert torch.equal(batch.pooled, whole.pooled[rows])
-    assert torch.equal(batch.labels, split.labels[rows])
-    assert len(features.batch(torch.tensor([], dtype=torch.int64))) == 0
 
 
 def test_subsets_are_views(split: Split, cache: Path) -> None:

@@ -163,13 +163,6 @@ def test_images_that_were_left_out_stop_who_does_not_leave_out(split: Split, cac
     assert build(split, cache, skip_corrupt=True) == [3, 1]
 
 
-def test_who_stopped_at_a_corrupt_image_goes_on_without_it(split: Split, cache: Path) -> None:
-    spoil(split, 7)
-    with pytest.raises(InputError, match=r"007\.png"):
-        build(split, cache)
-    assert build(split, cache, skip_corrupt=True) == [2, 1]
-
-
 def test_another_batch_size_goes_on_too(split: Split, cache: Path) -> None:
     stopped(split, cache, at=3)
     backbone = FakeBackbone()
