@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import tyro
-from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def download(words: list[str]) -> None:
         download_set(
             options.name,
             options.out,
-            say=partial(Console(stderr=True, highlight=False, soft_wrap=True).print, markup=False),
+            say=lambda line: print(line, file=sys.stderr),  # Which a bar on the screen makes room for.
             parts=options.parts,
             mirror=options.mirror,
             keep_archives=options.keep_archives,
