@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fedmpt.files import exclusive, read_json, write_atomically, write_json
+from fedmpt.files import building, exclusive, hold, is_held, publish, read_json, write_atomically, write_json
 from fedmpt.types import InputError
 
 
@@ -90,6 +92,8 @@ def test_missing_json_is_explained(tmp_path: Path) -> None:
 
 HOLD = """
 import sys
+import threading
+import time
 from pathlib import Path
 from fedmpt.files import exclusive
 with exclusive(Path(sys.argv[1])):
@@ -106,12 +110,65 @@ def test_a_folder_is_held_by_one_process_until_it_ends(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=f"another process is writing to .*{tmp_path.name}; wait for it"):
             exclusive(tmp_path).__enter__()
         other.kill()
-    with exclusive(tmp_path):
-        pass
-    with exclusive(tmp_path):
-        pass
+    for _ in range(2):
+        with exclusive(tmp_path):
+            pass
+    assert os.listdir(tmp_path) == []
 
 
 def test_what_blocks_within_a_held_folder_is_not_taken_for_another_process(tmp_path: Path) -> None:
     with pytest.raises(BlockingIOError, match="a pipe"), exclusive(tmp_path):
         raise BlockingIOError("a pipe")
+
+
+def test_a_folder_that_is_only_read_needs_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with exclusive(tmp_path):
+        assert os.listdir(tmp_path) == []
+
+
+def test_threads_are_never_within_together(tmp_path: Path) -> None:
+    within, seen = [0], []
+
+    def work() -> None:
+        for _ in range(5):
+            with hold(tmp_path / "lock", on_wait=lambda: None):
+                within[0] += 1
+                seen.append(within[0])
+                time.sleep(0)
+                within[0] -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [1] * 20
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_file_that_was_left_is_no_lock(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert not is_held(path)
+    path.write_text("12 node\n")
+    assert not is_held(path)
+    with hold(path):
+        assert is_held(path)
+        with pytest.raises(TimeoutError):
+            hold(path).__enter__()
+
+
+def test_what_is_built_gets_its_name_at_the_end(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "a"
+    with building(folder, on_wait=print) as part:
+        (part / "first").write_text("x")
+    folder.mkdir()
+    (folder / "damaged").write_text("x")
+    with building(folder, on_wait=print) as part:
+        assert os.listdir(part) == ["first"]
+        publish(part, folder)
+    assert os.listdir(tmp_path / "new") == ["a"]
+    assert os.listdir(folder) == ["first"]

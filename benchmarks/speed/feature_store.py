@@ -38,9 +38,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from fedmpt.data.features.files import StoreFacts, publish, read_store, size_text
+from fedmpt.data.features.files import StoreFacts, read_store
 from fedmpt.data.features.store import FeatureSet
 from fedmpt.data.features.writer import StoreWriter
+from fedmpt.data.progress import size_text
+from fedmpt.files import publish
 from fedmpt.types import Split
 
 ROWS, NUM_PATCHES, WIDTH, NUM_CLASSES = 82_783, 196, 512, 80
@@ -88,7 +90,7 @@ def write(folder: Path, rows: int) -> list[Measurement]:
     checked = watch.stop()
     assert writer.num_done == rows
     writer.finish()
-    publish(part, folder / KEY, key=KEY, rows=rows)
+    publish(part, folder / KEY)
     return [written, checked]
 
 

@@ -1,11 +1,12 @@
-"""Files of ours: where the cache is, and writing so that a reader never sees half of one."""
+"""Files of ours: where the cache is, writing so that a reader never sees half of one, and locks."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,26 +73,92 @@ def check_safetensors(path: Path) -> None:
 
 
 @contextmanager
+def hold(path: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold the lock file ``path``, which exists no longer than that; the hold ends with the process, however that ends.
+
+    ``on_wait`` is called once if another process or thread has held it for a while.
+
+    Raises:
+        TimeoutError: if another holds it, and there is no ``on_wait``.
+        OSError: if the file cannot be made, or locked.
+    """
+    from filelock import FileLock, Timeout  # Imported here: few commands lock anything.
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0.5 if on_wait else 0)  # Who only looks whether it is free holds it for a moment.
+    except Timeout:
+        if on_wait is None:
+            raise
+        on_wait()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Before it is let go: who waits for this file sees that it went, and makes a new one.
+            path.unlink()
+        lock.release()
+
+
+def is_held(path: Path) -> bool:
+    """Whether another process or thread holds the lock file ``path`` now."""
+    try:
+        if path.exists():
+            with hold(path):
+                pass
+    except TimeoutError:
+        return True
+    except OSError:  # Of a cache that others may only read.
+        pass
+    return False
+
+
+@contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
     """Hold a folder for this process; the hold ends with the process, however that ends.
 
     Raises:
         InputError: if another process holds it.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such lock; there the user has to take care.
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            stack.enter_context(hold(folder / ".fedmpt.lock"))
+        except TimeoutError:
             message = f"another process is writing to {folder}; wait for it or choose another folder"
             raise InputError(message) from None
-        except OSError:  # Some network file systems have no locks.
+        except OSError:  # Some network disks have no locks; a folder that is only read needs none.
             pass
         yield
-    finally:
-        os.close(handle)
+
+
+@contextmanager
+def building(folder: Path, *, on_wait: Callable[[Path], None]) -> Iterator[Path]:
+    """A folder to build ``folder`` in, for this process and thread alone, with what is there from before.
+
+    Others that want the same wait, and tell ``on_wait`` once where it is built. `publish` ends a build.
+
+    Raises:
+        OSError: if the file system refuses.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = part_of(folder)
+    with hold(lock_of(folder), on_wait=lambda: on_wait(part)):
+        part.mkdir(exist_ok=True)
+        yield part
+
+
+def publish(part: Path, folder: Path) -> None:
+    """Give what was built its name; what is there, and damaged, gives way."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    part.rename(folder)
+
+
+def part_of(folder: Path) -> Path:
+    """Where ``folder`` is built."""
+    return folder.with_name(f"{folder.name}.part")
+
+
+def lock_of(folder: Path) -> Path:
+    """The lock file of whoever builds or removes ``folder``."""
+    return folder.with_name(f"{folder.name}.lock")

@@ -15,8 +15,7 @@ from command_line import Command
 from faulty_server import FaultyServer, hang, other, page
 from tiny_archives import VOC_PATH, tiny_voc_source
 
-from fedmpt.data import load_data
-from fedmpt.data.download import archives
+from fedmpt.data import archives, load_data
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +87,7 @@ def test_faults_of_the_server_are_one_line(server: FaultyServer, run: Command, t
     server.script.append(other(server.files[f"{VOC_PATH}VOCtrainval.tar"][:-1] + b"x"))
     assert_refused(run, "is not the official archive: its SHA-256 is", *words)
     server.files.clear()
-    assert_refused(run, "/VOCtrainval.tar is not there (404", *words)
+    assert_refused(run, "/VOCtrainval.tar: the server answers 404", *words)
 
 
 def test_the_command_alone_lists_what_there_is(run: Command) -> None:
@@ -121,13 +120,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, sys.argv[1])
 from tiny_archives import tiny_voc_source
 from fedmpt.cli import main as cli
-from fedmpt.data.download import archives
+from fedmpt.data import archives
 archives.SOURCES["voc2007"] = tiny_voc_source(Path(sys.argv[2]))[0]
 cli.main(sys.argv[3:])
 """
 
 
-def test_ctrl_c_says_how_to_go_on(server: FaultyServer, run: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_download_goes_on(server: FaultyServer, run: Command, tmp_path: Path, kind: signal.Signals) -> None:
     server.script.append(hang(1000))
     words = ["download", "voc2007", "--out", str(tmp_path / "a b"), "--mirror", server.url]
     helpers = str(Path(__file__).resolve().parents[1] / "support")
@@ -139,10 +139,12 @@ def test_ctrl_c_says_how_to_go_on(server: FaultyServer, run: Command, tmp_path: 
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(kind)
         said = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
-    expected = f"fedmpt data download voc2007 --out '{tmp_path}/a b' --mirror {server.url}"
-    assert said.splitlines()[-1] == f"fedmpt data: interrupted; what has come is kept, go on with: {expected}"
+    if kind == signal.SIGINT:
+        assert process.returncode == 130
+        expected = f"fedmpt data download voc2007 --out '{tmp_path}/a b' --mirror {server.url}"
+        assert said.splitlines()[-1] == f"fedmpt data: interrupted; what has come is kept, go on with: {expected}"
     assert run("data", *words).code == 0
     assert server.asked[1].start == 1000
+    assert sorted(os.listdir(tmp_path / "a b")) == [".fedmpt-downloaded", "VOC2007"]

@@ -75,8 +75,9 @@ def test_a_run_killed_at_any_step_continues_to_the_same_numbers(
     )
     assert done.returncode == 0, done.stderr
     num_tries = int(done.stdout)
-    # Six and two batches of features; config, empty log, calibration, results; tensors and index of each round.
-    assert num_tries == 6 + 2 + 4 + 2 * NUM_ROUNDS + 1
+    # Six and two batches of features, hashes of both sets of images; config, empty log, calibration, results;
+    # tensors and index of each round.
+    assert num_tries == 6 + 2 + 2 + 4 + 2 * NUM_ROUNDS + 1
     assert_same_run(tmp_path / "0", one_run)
     for step in range(1, num_tries):
         out, cache = tmp_path / str(step), tmp_path / f"cache{step}"

@@ -39,18 +39,16 @@ def build(split: Split, cache: Path, backbone: FakeBackbone | None = None, **opt
     return backbone.batches
 
 
-def stopped(
-    split: Split, cache: Path, *, at: int, error: type[BaseException] = KeyboardInterrupt, **options: Any
-) -> None:
+def stopped(split: Split, cache: Path, *, at: int, **options: Any) -> None:
     """A build that is stopped in its batch number ``at``, counted from 1."""
     backbone = FakeBackbone()
 
     def stop(pixels: torch.Tensor) -> None:
         if len(backbone.batches) == at:
-            raise error
+            raise KeyboardInterrupt
 
     backbone.before = stop
-    with pytest.raises(error):
+    with pytest.raises(KeyboardInterrupt):
         build(split, cache, backbone, **options)
 
 

@@ -71,33 +71,26 @@ def etag(content: bytes) -> str:
     return f'"{hashlib.sha256(content).hexdigest()[:8]}"'
 
 
-def answer(
-    handler: Handler, content: bytes, *, body_bytes: int | None = None, mark: str | None = None, ranges: bool = True
-) -> bytes:
-    """Send the head of a right answer, and the first ``body_bytes`` of its body; returns the rest."""
-    asked = handler.faulty.asked[-1]
-    mark = etag(content) if mark is None else mark
+def answer(handler: Handler, content: bytes, *, body_bytes: int | None = None, ranges: bool = True) -> None:
+    """Send the head of a right answer, and the first ``body_bytes`` of its body."""
+    asked, mark = handler.faulty.asked[-1], etag(content)
     is_same = asked.headers.get("If-Range", mark) == mark
     start = asked.start if ranges and is_same else 0
     headers: dict[str, object] = {"Content-Type": "application/x-tar", "Content-Length": len(content) - start}
-    if mark:
-        headers["ETag"] = mark
+    headers["ETag"] = mark
     if start:
         headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
     handler.begin(206 if start else 200, headers)
-    body = content[start:]
-    size = len(body) if body_bytes is None else body_bytes
-    handler.send(body[:size])
-    return body[size:]
+    handler.send(content[start:][:body_bytes])
 
 
 def good(handler: Handler, content: bytes) -> None:
     answer(handler, content)
 
 
-def cut(after: int, *, mark: str | None = None) -> Behaviour:
+def cut(after: int) -> Behaviour:
     """Ends the connection after some bytes of the body."""
-    return lambda handler, content: void(answer(handler, content, body_bytes=after, mark=mark))
+    return lambda handler, content: answer(handler, content, body_bytes=after)
 
 
 def hang(after: int) -> Behaviour:
@@ -110,62 +103,17 @@ def hang(after: int) -> Behaviour:
     return behave
 
 
-def drip(every_s: float) -> Behaviour:
-    """Sends a byte now and then, and ends after a while."""
-
-    def behave(handler: Handler, content: bytes) -> None:
-        rest = answer(handler, content, body_bytes=0)
-        for byte in rest[:200]:
-            if handler.faulty.stopping.wait(every_s):
-                return
-            handler.send(bytes([byte]))
-
-    return behave
-
-
-def marked(mark: str) -> Behaviour:
-    """Right, under another ETag; an empty one is not sent."""
-    return lambda handler, content: void(answer(handler, content, mark=mark))
-
-
 def without_ranges(handler: Handler, content: bytes) -> None:
     answer(handler, content, ranges=False)
 
 
-def without_length(handler: Handler, content: bytes) -> None:
-    """The end of the connection is the end of the file."""
-    handler.begin(200, {"Content-Type": "application/x-tar"})
-    handler.send(content)
-
-
-def chunked(handler: Handler, content: bytes) -> None:
-    handler.protocol_version = "HTTP/1.1"
-    handler.begin(200, {"Transfer-Encoding": "chunked"})
-    half = len(content) // 2
-    for block in (content[:half], content[half:]):
-        handler.wfile.write(b"%x\r\n%s\r\n" % (len(block), block))
-    handler.wfile.write(b"0\r\n\r\n")
-
-
 def other(content: bytes) -> Behaviour:
     """Another file in place of the right one."""
-    return lambda handler, _: void(answer(handler, content))
+    return lambda handler, _: answer(handler, content)
 
 
-def status(code: int, **headers: object) -> Behaviour:
-    return lambda handler, _: handler.begin(
-        code, {name.replace("_", "-"): value for name, value in headers.items()} | {"Content-Length": 0}
-    )
-
-
-def head(code: int, **headers: object) -> Behaviour:
-    """A head of any kind before the right body."""
-
-    def behave(handler: Handler, content: bytes) -> None:
-        handler.begin(code, {name.replace("_", "-"): value for name, value in headers.items()})
-        handler.send(content)
-
-    return behave
+def status(code: int) -> Behaviour:
+    return lambda handler, _: handler.begin(code, {"Content-Length": 0})
 
 
 def page(handler: Handler, _: bytes) -> None:
@@ -173,11 +121,3 @@ def page(handler: Handler, _: bytes) -> None:
     body = b"<html>Please log in</html>"
     handler.begin(200, {"Content-Type": "text/html; charset=utf-8", "Content-Length": len(body)})
     handler.wfile.write(body)
-
-
-def nonsense(handler: Handler, _: bytes) -> None:
-    handler.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n")
-
-
-def void(_: object) -> None:
-    """So that a behaviour of one expression returns nothing."""

@@ -121,17 +121,16 @@ def features(words: list[str]) -> None:
 def _build(options: BuildOptions) -> None:
     from fedmpt.backbone.load import load_backbone
     from fedmpt.data import load_data
-    from fedmpt.data.features.files import size_text
     from fedmpt.data.features.store import open_features
+    from fedmpt.data.progress import size_text
     from fedmpt.runs.config import DTYPES
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     cache = cache_folder(options.cache)
     data = load_data(options.data, cache=cache, progress=True)
     backbone = load_backbone(options.backbone, device=options.device, dtype=DTYPES[options.dtype])
     for split in (data.train, data.test):
         if len(split) == 0:  # Images to test on alone, or to train on.
-            console.print(f"{split.name}: no images", markup=False)
+            _say(f"{split.name}: no images")
             continue
         try:
             stored = open_features(
@@ -147,15 +146,13 @@ def _build(options: BuildOptions) -> None:
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt("; what is done is stored, the same command goes on") from stop
         for path in stored.skipped:
-            console.print(f"left out, cannot be read: {path}", markup=False)
+            _say(f"left out, cannot be read: {path}")
         facts = stored.store.facts
         size = f"{stored.num_patches} x {stored.width}, {size_text(facts.rows * facts.row_bytes)} in {facts.dtype}"
-        folder = cache / "features" / facts.key
-        console.print(f"{split.name}: {len(stored):,} images, {size}, in {folder}", markup=False)
+        _say(f"{split.name}: {len(stored):,} images, {size}, in {cache / 'features' / facts.key}")
 
 
 def _list(options: ListOptions) -> None:
-    from fedmpt.data.features.files import size_text
     from fedmpt.data.features.listing import list_features
 
     cache = cache_folder(options.cache)
@@ -165,39 +162,35 @@ def _list(options: ListOptions) -> None:
         return
     if found:
         _print_table(found, Console())
-    total = sum(stored.size_bytes for stored in found)
-    Console(stderr=True, highlight=False, soft_wrap=True).print(
-        f"{_stores(found)}, {size_text(total)}, in {cache / 'features'}", markup=False
-    )
+    _say(f"{_stores(found)}, in {cache / 'features'}")
 
 
 def _clean(options: CleanOptions) -> None:
-    from fedmpt.data.features.files import size_text
     from fedmpt.data.features.listing import list_features, remove_features, select_features
+    from fedmpt.data.progress import size_text
 
     states = _check_filters(options)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     found = list_features(cache_folder(options.cache))
     selected = select_features(found, states=states, key=options.key, older_than_days=options.older_than)
     chosen = [stored for stored in selected if stored.state != "building"]
     for stored in selected:
         if stored not in chosen:
-            console.print(f"left alone, it is being built: {stored.folder}", markup=False)
+            _say(f"left alone, it is being built: {stored.folder}")
     if not chosen:
-        console.print("nothing to remove")
+        _say("nothing to remove")
         return
-    _print_table(chosen, console)
-    if not options.yes and not _agreed(chosen, sum(stored.size_bytes for stored in chosen)):
-        console.print("nothing was removed")
+    _print_table(chosen, Console(stderr=True))
+    if not options.yes and not _agreed(chosen):
+        _say("nothing was removed")
         return
     freed_bytes = 0
     for stored in chosen:
         kept = remove_features(stored)
         if kept:
-            console.print(f"left alone, {kept}: {stored.folder}", markup=False)
+            _say(f"left alone, {kept}: {stored.folder}")
         else:
             freed_bytes += stored.size_bytes
-    console.print(f"{size_text(freed_bytes)} freed")
+    _say(f"{size_text(freed_bytes)} freed")
 
 
 def _check_filters(options: CleanOptions) -> list[State]:
@@ -214,22 +207,28 @@ def _check_filters(options: CleanOptions) -> list[State]:
     return states
 
 
-def _agreed(chosen: Sequence[StoredFeatures], num_bytes: int) -> bool:
-    from fedmpt.data.features.files import size_text
+def _agreed(chosen: Sequence[StoredFeatures]) -> bool:
     from fedmpt.types import InputError
 
     if not sys.stdin.isatty():
         raise InputError("nothing was removed, as nobody can be asked here; give --yes to remove these")
-    print(f"remove {_stores(chosen)}, {size_text(num_bytes)}? [y/N] ", end="", file=sys.stderr, flush=True)
+    print(f"remove {_stores(chosen)}? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
 def _stores(found: Sequence[StoredFeatures]) -> str:
-    return "1 store" if len(found) == 1 else f"{len(found)} stores"
+    from fedmpt.data.progress import size_text
+
+    number = "1 store" if len(found) == 1 else f"{len(found)} stores"
+    return f"{number}, {size_text(sum(stored.size_bytes for stored in found))}"
 
 
 def _print_table(found: Sequence[StoredFeatures], console: Console) -> None:
-    from fedmpt.data.features.files import size_text
+    from fedmpt.data.progress import size_text
 
     table = Table()
     table.add_column("key", no_wrap=True)
@@ -239,15 +238,13 @@ def _print_table(found: Sequence[StoredFeatures], console: Console) -> None:
         table.add_column(column, justify="right" if column in ("images", "M x D", "size") else "left")
     for stored in found:
         facts, used = stored.facts, time.strftime("%Y-%m-%d %H:%M", time.localtime(stored.last_used))
-        size, state = size_text(stored.size_bytes), stored.state
-        if facts is None:
-            table.add_row(stored.key[:12], "", "", "", "", "", size, used, state)
-            continue
-        origin = facts.made_for
-        data = " ".join(filter(None, (origin.data, origin.split, f"({origin.folder})"))) if origin else ""
-        images = f"{facts.rows:,}" if stored.num_done == facts.rows else f"{stored.num_done:,} of {facts.rows:,}"
-        shape = f"{facts.num_patches} x {facts.width}"
-        table.add_row(stored.key[:12], data, facts.backbone, images, shape, facts.dtype, size, used, state)
+        about = [""] * 5
+        if facts is not None:
+            origin = facts.made_for
+            data = " ".join(filter(None, (origin.data, origin.split, f"({origin.folder})"))) if origin else ""
+            images = f"{facts.rows:,}" if stored.num_done == facts.rows else f"{stored.num_done:,} of {facts.rows:,}"
+            about = [data, facts.backbone, images, f"{facts.num_patches} x {facts.width}", facts.dtype]
+        table.add_row(stored.key[:12], *about, size_text(stored.size_bytes), used, stored.state)
     if not console.is_terminal:  # There is nothing to fit into: a key and a path a line, whole.
         console.width = 10_000
     console.print(table, markup=False)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fedmpt.data.datasets import coco, mlrsnet, multi_scene, nus_wide, voc
-from fedmpt.data.features.ahead import map_ahead, progress_bar
 from fedmpt.data.load import parse_spec
+from fedmpt.data.progress import map_ahead, progress_bar
 from fedmpt.data.reading import Part, closest
 from fedmpt.types import ABSENT, PRESENT, UNKNOWN, ImageData, InputError, Split
 

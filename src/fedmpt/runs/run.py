@@ -224,15 +224,15 @@ def _held(out: Path) -> Iterator[None]:
     """``out`` as a folder of this process alone, without half-written files; gone at the end if new and empty."""
     is_new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
-    with exclusive(out):
-        for leftover in (*out.glob(".*.tmp"), *out.glob("checkpoint/.*.tmp")):
-            leftover.unlink(missing_ok=True)
-        try:
+    try:
+        with exclusive(out):
+            for leftover in (*out.glob(".*.tmp"), *out.glob("checkpoint/.*.tmp")):
+                leftover.unlink(missing_ok=True)
             yield
-        finally:
-            if is_new:
-                with suppress(OSError):
-                    out.rmdir()
+    finally:
+        if is_new:
+            with suppress(OSError):
+                out.rmdir()
 
 
 def _earlier(config: RunConfig, out: Path, *, resume: bool) -> Checkpoint | None:

@@ -40,28 +40,14 @@ def test_features_too_large_for_float16(split: Split, cache: Path) -> None:
     assert float(features.batch(torch.arange(10)).patches.abs().max()) > 65504
 
 
-def test_features_too_large_for_bfloat16(split: Split, cache: Path) -> None:
-    backbone = FakeBackbone(after=lambda output: (output[0].clamp(min=3.4e38), output[1]))
-    with pytest.raises(InputError, match=r"000\.png: a feature of size 3\.4e\+38 does not fit bfloat16; set store_dty"):
-        open_features(backbone, split, cache=cache, store_dtype="bfloat16")
-    backbone.after = lambda output: tuple(item * 1e6 for item in output)
-    features = open_features(backbone, split, cache=cache, store_dtype="bfloat16")
-    assert float(features.batch(torch.arange(10)).patches.abs().max()) > 65504
-
-
 @pytest.mark.parametrize(
     "after",
     [
         lambda output: output[0],
-        lambda output: list(output),
-        lambda output: (*output, output[1]),
         lambda output: (output[0][:, 0], output[1]),
         lambda output: (output[0], output[1][:, :5]),
-        lambda output: (output[0][:1], output[1][:1]),
         lambda output: (output[0].transpose(1, 2), output[1]),
         lambda output: (output[0].int(), output[1]),
-        lambda output: (output[0].numpy(), output[1]),
-        lambda output: (output[0][:, :0], output[1]),
         lambda output: None,
     ],
 )
@@ -80,7 +66,7 @@ def test_the_number_of_patches_must_not_change(split: Split, cache: Path) -> Non
         open_features(backbone, split, cache=cache, batch_size=4)
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8), (1, 3, 8, 8)])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 3, 8, 8)])
 def test_preprocessing_that_breaks_the_protocol(split: Split, cache: Path, shape: tuple[int, ...]) -> None:
     backbone = FakeBackbone()
     backbone.preprocess = lambda image: torch.zeros(shape)

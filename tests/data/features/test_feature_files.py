@@ -1,4 +1,4 @@
-"""What may happen to the files of a store: damage, small disks, leftovers of processes that are no more."""
+"""What may happen to the files of a store: damage, small disks."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import json
 import logging
 import os
 import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +16,6 @@ import pytest
 import torch
 from fake_backbone import FakeBackbone
 
-from fedmpt.data.features.files import remove_leftovers, size_text
 from fedmpt.data.features.store import open_features
 from fedmpt.types import InputError, Split
 
@@ -44,21 +40,15 @@ def append(path: Path) -> None:
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "patches cut short": lambda folder: cut(folder / "patches.npy"),
-    "pooled cut short": lambda folder: cut(folder / "pooled.npy"),
     "patches grown": lambda folder: append(folder / "patches.npy"),
     "empty": lambda folder: (folder / "patches.npy").write_bytes(b""),
-    "no array": lambda folder: (folder / "pooled.npy").write_bytes(b"x" * 500),
-    "pickle": lambda folder: np.save(folder / "pooled.npy", np.array([{}]), allow_pickle=True),
     "another shape": lambda folder: np.save(folder / "patches.npy", np.zeros((10, 5, 6), np.float16)),
     "another format": lambda folder: np.save(folder / "patches.npy", np.zeros((10, 4, 6), np.float32)),
     "file gone": lambda folder: (folder / "pooled.npy").unlink(),
     "description gone": lambda folder: (folder / "store.json").unlink(),
     "description cut short": lambda folder: cut(folder / "store.json"),
-    "description of another kind": lambda folder: (folder / "store.json").write_text("[]"),
-    "unknown field": lambda folder: edit(folder, colour="red"),
     "another key": lambda folder: edit(folder, key="0" * 64),
     "a later version": lambda folder: edit(folder, format=999),
-    "a wrong number": lambda folder: edit(folder, num_patches="four"),
 }
 
 
@@ -91,28 +81,6 @@ def test_a_build_that_fails_in_its_first_batch_leaves_nothing(split: Split, cach
     assert len(open_features(FakeBackbone(), split, cache=cache)) == 10
 
 
-def finished_pid() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
-def test_only_leftovers_of_dead_processes_here_are_removed(tmp_path: Path) -> None:
-    here = socket.gethostname()
-    names = {
-        "dead": f"tmp-{finished_pid()}-0a1b-{here}",
-        "alive": f"tmp-{os.getpid()}-0a1b-{here}",
-        "elsewhere": f"tmp-{finished_pid()}-0a1b-not-{here}",
-        "other": "tmp-notes-of-mine",
-        "store": "0" * 64,
-    }
-    for name in names.values():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text("x")
-    remove_leftovers(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == set(names.values()) - {names["dead"]}
-
-
 def test_a_disk_that_is_too_small(split: Split, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needed_bytes = 10 * (4 + 1) * 6 * 2
     for free_bytes, fits in ((needed_bytes - 1, False), (10 * needed_bytes, True)):
@@ -125,23 +93,6 @@ def test_a_disk_that_is_too_small(split: Split, cache: Path, monkeypatch: pytest
             open_features(backbone, split, cache=cache, batch_size=2)
         assert backbone.batches == [2]  # Told by the first batch, before hours of work.
         assert list((cache / "features").iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("num_bytes", "text"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (999_949, "999.9 kB"),
-        (999_950, "1.0 MB"),
-        (16_612_896_768, "16.6 GB"),
-        (3 * 10**12, "3.0 TB"),
-        (10**16, "10000.0 TB"),
-    ],
-)
-def test_sizes_in_words(num_bytes: int, text: str) -> None:
-    assert size_text(num_bytes) == text
 
 
 def test_a_cache_that_is_a_file(split: Split, cache: Path) -> None:

@@ -6,19 +6,18 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from fake_backbone import FakeBackbone, stores
 
-from fedmpt.data.features import lock as feature_lock
-from fedmpt.data.features.files import BUILD_LOG
+from fedmpt.data.features.files import BUILD_LOG, lock
 from fedmpt.data.features.listing import StoredFeatures, list_features, remove_features, select_features
-from fedmpt.data.features.lock import take
 from fedmpt.data.features.store import FeatureSet, open_features
+from fedmpt.files import hold, lock_of
 from fedmpt.types import Split
 
 
@@ -89,12 +88,6 @@ def test_a_damaged_store(split: Split, cache: Path, damage: Callable[[Path], obj
     assert list((cache / "features").iterdir()) == []
 
 
-def test_a_build_that_cannot_go_on_is_damaged(split: Split, cache: Path) -> None:
-    interrupted(split, cache)
-    (only(cache).folder / BUILD_LOG).write_text("x")
-    assert only(cache).state == "damaged"
-
-
 def test_last_used_comes_first_and_other_things_are_left_out(split: Split, cache: Path) -> None:
     for dtype, used in (("float16", 2000), ("bfloat16", 3000), ("float32", 1000)):
         open_features(FakeBackbone(), split, cache=cache, store_dtype=dtype)
@@ -107,20 +100,14 @@ def test_last_used_comes_first_and_other_things_are_left_out(split: Split, cache
     assert [stored.facts.dtype for stored in found if stored.facts] == ["bfloat16", "float16", "float32"]
 
 
-def test_no_cache(tmp_path: Path) -> None:
-    assert list_features(tmp_path / "nowhere") == []
-    (tmp_path / "features").write_text("a file")
-    assert list_features(tmp_path) == []
-
-
 def test_filters() -> None:
     def made(key: str, state: str, days: float) -> StoredFeatures:
-        return StoredFeatures(key, Path(key), state, None, 0, 0, 1e9 - days * 86400)  # type: ignore[arg-type]
+        return StoredFeatures(key, Path(key), state, None, 0, 0, time.time() - days * 86400)  # type: ignore[arg-type]
 
     stored = [made("ab1", "complete", 1), made("ab2", "interrupted", 40), made("c", "damaged", 50)]
 
     def keys(**options: object) -> list[str]:
-        return [one.key for one in select_features(stored, now=1e9, **options)]  # type: ignore[arg-type]
+        return [one.key for one in select_features(stored, **options)]  # type: ignore[arg-type]
 
     assert keys() == ["ab1", "ab2", "c"]
     assert keys(states=["interrupted"]) == ["ab2"]
@@ -145,14 +132,6 @@ def test_what_nobody_uses_is_removed_and_nothing_else(split: Split, cache: Path,
     assert [path.name for path in (cache / "features").iterdir()] == ["notes.txt"]
     assert (cache / "scenes").is_dir()
     assert all(file.exists() for file in split.files)
-
-
-def test_a_store_that_is_gone_already(split: Split, cache: Path) -> None:
-    open_features(FakeBackbone(), split, cache=cache)
-    stored = only(cache)
-    assert remove_features(stored) is None
-    assert remove_features(stored) is None
-    assert list((cache / "features").iterdir()) == []
 
 
 def test_a_store_in_use_stays_until_it_is_let_go(split: Split, cache: Path) -> None:
@@ -188,15 +167,6 @@ def test_a_store_that_another_process_uses_stays(split: Split, cache: Path, tmp_
     assert remove_features(only(cache)) is None
 
 
-def test_what_cannot_be_locked_is_left(split: Split, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    open_features(FakeBackbone(), split, cache=cache)
-    monkeypatch.setattr(feature_lock, "fcntl", None)
-    kept = remove_features(only(cache))
-    assert kept is not None
-    assert kept.startswith("files cannot be locked on this disk")
-    assert only(cache).state == "complete"
-
-
 def test_links_are_not_followed(split: Split, cache: Path, tmp_path: Path) -> None:
     open_features(FakeBackbone(), split, cache=cache)
     stored = only(cache)
@@ -217,21 +187,11 @@ def test_who_opens_a_store_that_is_being_removed_builds_it_again(split: Split, c
     open_features(FakeBackbone(), split, cache=cache)
     stored = only(cache)
     backbone, opened = FakeBackbone(), []
-    removing = take(cache / "features" / f"{stored.key}.lock")
-    assert removing is not None
-    handle = os.open(stored.folder / "store.json", os.O_RDWR)
-    assert feature_lock.lock(handle, shared=False)
-    thread = threading.Thread(target=lambda: opened.append(open_features(backbone, split, cache=cache)))
-    thread.start()
-    stored.folder.rename(cache / "removed")
-    os.close(handle)
-    removing.release()
+    with (stored.folder / "store.json").open("r+b") as file, hold(lock_of(stored.folder)):
+        assert lock(file.fileno(), shared=False)
+        thread = threading.Thread(target=lambda: opened.append(open_features(backbone, split, cache=cache)))
+        thread.start()
+        stored.folder.rename(cache / "removed")
     thread.join(60)
     assert sum(backbone.batches) == 10
     assert len(opened[0]) == 10
-
-
-def test_states_are_of_one_store_each(split: Split, cache: Path) -> None:
-    open_features(FakeBackbone(), split, cache=cache)
-    interrupted(replace(split, files=split.files[::-1]), cache)
-    assert sorted(stored.state for stored in list_features(cache)) == ["complete", "interrupted"]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import tyro
-from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,6 @@ class DownloadOptions:
 def download(words: list[str]) -> None:
     options = tyro.cli(DownloadOptions, args=words, prog="fedmpt data download")
     from fedmpt.data.download import download as download_set
-    from fedmpt.data.download.report import Report
     from fedmpt.runs.records import check_writable
 
     check_writable(options.out, kind="folder")
@@ -45,7 +44,7 @@ def download(words: list[str]) -> None:
         download_set(
             options.name,
             options.out,
-            report=Report(Console(stderr=True, highlight=False, soft_wrap=True)),
+            say=lambda line: print(line, file=sys.stderr),  # Which a bar on the screen makes room for.
             parts=options.parts,
             mirror=options.mirror,
             keep_archives=options.keep_archives,

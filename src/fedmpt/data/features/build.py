@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from fedmpt.data.features.ahead import map_ahead, progress_bar
 from fedmpt.data.features.files import Origin, SkippedRow, StoreFacts
 from fedmpt.data.features.writer import StoreWriter
 from fedmpt.data.images import quiet_pillow, read_image
+from fedmpt.data.progress import map_ahead, progress_bar
 from fedmpt.types import Backbone, InputError
 
 DESCRIPTION = "computing image features"
@@ -39,6 +39,9 @@ class BuildOptions:
         """A line about the build, for whoever waits for it."""
         if self.progress:
             print(f"{DESCRIPTION} ({what})", file=sys.stderr)
+
+    def say_waiting(self, part: Path) -> None:
+        self.say(f"waiting for another process, which computes them in {part}; 'fedmpt features list' tells how far")
 
 
 def build_store(
@@ -82,31 +85,25 @@ def _build_block(
     options: BuildOptions,
 ) -> None:
     """One block, which begins at row ``start``, from decoded images to the disk."""
-    rows = [start + index for index, item in enumerate(block) if isinstance(item, Tensor)]
+    read = {row: item for row, item in enumerate(block, start) if isinstance(item, Tensor)}
     skipped = [
-        _skipped(start + index, files[start + index], item)
-        for index, item in enumerate(block)
+        SkippedRow(row, str(files[row]), str(item).removeprefix(f"{files[row]}: "))
+        for row, item in enumerate(block, start)
         if isinstance(item, InputError)
     ]
     if skipped and not options.skip_corrupt:
         raise corrupt_image(files, skipped[0])
-    if rows:
-        pixels = _stack(backbone, [item for item in block if isinstance(item, Tensor)])
-        names = [files[row] for row in rows]
-        patches, pooled = (
-            _stored(features, names, options.store_dtype) for features in _encode(backbone, pixels.to(options.device))
-        )
-        writer.write(rows, patches, pooled)
+    if read:
+        names = [files[row] for row in read]
+        pixels = _stack(backbone, list(read.values())).to(options.device)
+        patches, pooled = (_stored(values, names, options.store_dtype) for values in _encode(backbone, pixels))
+        writer.write(list(read), patches, pooled)
     writer.end_block(start + len(block), skipped)
 
 
 def corrupt_image(files: Sequence[Path], skipped: SkippedRow) -> InputError:
     """The error for an image that cannot be read where nobody asked to leave such images out."""
     return InputError(f"{files[skipped.row]}: {skipped.reason}; or leave such images out with --skip-corrupt")
-
-
-def _skipped(row: int, path: Path, error: InputError) -> SkippedRow:
-    return SkippedRow(row, str(path), str(error).removeprefix(f"{path}: "))
 
 
 def _blocks(
@@ -154,8 +151,7 @@ def _encode(
 ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B D"]]:
     with torch.no_grad():
         output = backbone.encode_image(pixels)
-    tensors = isinstance(output, tuple) and len(output) == 2 and all(isinstance(item, Tensor) for item in output)
-    if not tensors or not _is_protocol_shape(*output, num_images=len(pixels)):
+    if not _is_protocol(output, num_images=len(pixels)):
         given = ", ".join(map(_describe, output)) if isinstance(output, tuple) else _describe(output)
         raise InputError(
             f"backbone {backbone.name!r}: encode_image must return float tensors (patches [B, M, D], pooled [B, D]) "
@@ -165,15 +161,12 @@ def _encode(
     return patches.float().cpu(), pooled.float().cpu()
 
 
-def _is_protocol_shape(patches: Tensor, pooled: Tensor, *, num_images: int) -> bool:
-    return (
-        patches.is_floating_point()
-        and pooled.is_floating_point()
-        and patches.ndim == 3
-        and patches.numel() > 0
-        and patches.shape[0] == num_images
-        and pooled.shape == (num_images, patches.shape[2])
-    )
+def _is_protocol(output: object, *, num_images: int) -> bool:
+    if not (isinstance(output, tuple) and len(output) == 2 and all(isinstance(item, Tensor) for item in output)):
+        return False
+    patches, pooled = output
+    shapes_fit = patches.ndim == 3 and pooled.shape == (num_images, patches.shape[2]) and len(patches) == num_images
+    return shapes_fit and patches.is_floating_point() and pooled.is_floating_point()
 
 
 def _describe(value: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,9 +17,10 @@ from torch import Tensor
 
 from fedmpt.backbone.views import ImageView, tokens_of
 from fedmpt.data.features.build import BuildOptions, build_store, corrupt_image
-from fedmpt.data.features.files import DamagedStoreError, Origin, Store, build_folder, publish, read_store
+from fedmpt.data.features.files import BUILD_LOG, DamagedStoreError, Origin, Store, read_store, writing
 from fedmpt.data.features.fingerprint import fingerprint, store_key
 from fedmpt.data.features.image_hashes import common_folder
+from fedmpt.files import building, publish
 from fedmpt.types import Backbone, Batch, InputError, Split
 
 __all__ = ["FeatureSet", "fingerprint", "open_features"]
@@ -135,10 +137,10 @@ def open_features(
     """Features of ``split``, from ``cache`` if model, preprocessing and image bytes are what they were.
 
     Otherwise they are computed: ``num_workers`` threads decode ahead of the tower, which takes ``batch_size`` images
-    at a time (as suits the device unless given) on ``device``, where the backbone must be. Nothing half-finished is
-    ever used, and a build that was interrupted goes on where it was. Of several processes that open the same features
-    at once, one computes and the others wait. ``skip_corrupt`` leaves out images that cannot be decoded. ``data`` is
-    how the user named the data set, for `fedmpt features list`. ``views`` are computed and stored in the same way.
+    at a time (as suits the device unless given) on ``device``, where the backbone must be. A build that was
+    interrupted goes on where it was; of several processes, one computes and the others wait. ``skip_corrupt`` leaves
+    out images that cannot be decoded. ``data`` is how the user named the data set, for `fedmpt features list`.
+    ``views`` are computed and stored in the same way.
 
     Raises:
         InputError: if an option is out of range, an image is missing or corrupt (and not to be skipped) or all
@@ -148,67 +150,62 @@ def open_features(
     assert split.labels.shape[0] == len(split)
     if batch_size is None:
         batch_size = CPU_BATCH_SIZE if torch.device(device).type == "cpu" else GPU_BATCH_SIZE
-    options = BuildOptions(store_dtype, batch_size, device, skip_corrupt, progress, num_workers)
-    _check(options)
+    if store_dtype not in get_args(StoreDtype):
+        raise InputError(f"store_dtype is {store_dtype!r}; it may be: {', '.join(get_args(StoreDtype))}")
+    for name, number in {"batch_size": batch_size, "num_workers": num_workers}.items():
+        if number < 1:
+            raise InputError(f"{name} is {number}; it must be at least 1")
     if len(split) == 0:
         raise InputError(f"split {split.name!r} has no images")
-    return replace(
-        _open(backbone, split, cache, options, data),
-        views={
-            name: StoredView(_open(view.of(backbone), split, cache, options, data).store, view.num_streams)
-            for name, view in (views or {}).items()
-        },
-    )
+    options = BuildOptions(store_dtype, batch_size, device, skip_corrupt, progress, num_workers)
+    store = _open(backbone, split, cache, options, data)
+    stored_views = {
+        name: StoredView(_open(view.of(backbone), split, cache, options, data), view.num_streams)
+        for name, view in (views or {}).items()
+    }
+    kept = torch.ones(len(split), dtype=torch.bool)
+    kept[[entry.row for entry in store.facts.skipped]] = False
+    rows = kept.nonzero().flatten()
+    return FeatureSet(store, split, rows, split.labels[rows], stored_views)
 
 
-def _open(backbone: Backbone, split: Split, cache: Path, options: BuildOptions, data: str) -> FeatureSet:
+def _open(backbone: Backbone, split: Split, cache: Path, options: BuildOptions, data: str) -> Store:
+    threads, progress = options.num_workers, options.progress
     key = store_key(
-        backbone,
-        split.files,
-        store_dtype=options.store_dtype,
-        num_threads=options.num_workers,
-        progress=options.progress,
-        cache=cache,
+        backbone, split.files, store_dtype=options.store_dtype, num_threads=threads, progress=progress, cache=cache
     )
-    store = _find_or_build(backbone, split, cache / "features" / key, options, data=data)
-    return _feature_set(store, split, skip_corrupt=options.skip_corrupt)
-
-
-def _check(options: BuildOptions) -> None:
-    if options.store_dtype not in get_args(StoreDtype):
-        raise InputError(f"store_dtype is {options.store_dtype!r}; it may be: {', '.join(get_args(StoreDtype))}")
-    for name in ("batch_size", "num_workers"):
-        if getattr(options, name) < 1:
-            raise InputError(f"{name} is {getattr(options, name)}; it must be at least 1")
-
-
-def _find_or_build(backbone: Backbone, split: Split, folder: Path, options: BuildOptions, *, data: str) -> Store:
-    key, rows = folder.name, len(split)
-    store = None
+    folder = cache / "features" / key
     try:
-        store = read_store(folder, key=key, rows=rows)
+        store = read_store(folder, key=key, rows=len(split))
     except DamagedStoreError as damage:
         _log.warning("%s is damaged (%s); its features are computed again", folder, damage)
+        store = None
     if store is None:
-        with build_folder(folder, on_wait=options.say) as part:
-            with contextlib.suppress(DamagedStoreError):
-                store = read_store(folder, key=key, rows=rows)
-            if store is None:  # Else somebody was waited for and has finished it.
-                made_for = Origin(data, split.name, common_folder(split.files))
-                build_store(part, backbone, split.files, key=key, made_for=made_for, options=options)
-                publish(part, folder, key=key, rows=rows)
-                store = read_store(folder, key=key, rows=rows)
-    assert store is not None
+        store = _build(backbone, split, folder, options, Origin(data, split.name, common_folder(split.files)))
     with contextlib.suppress(OSError):  # When it was last used; a cache may be read-only.
         os.utime(folder / "store.json")
+    if store.facts.skipped and not options.skip_corrupt:  # It may come from a run that did skip.
+        raise corrupt_image(split.files, store.facts.skipped[0])
     return store
 
 
-def _feature_set(store: Store, split: Split, *, skip_corrupt: bool) -> FeatureSet:
-    skipped = store.facts.skipped
-    if skipped and not skip_corrupt:  # The store may come from a run that did skip.
-        raise corrupt_image(split.files, skipped[0])
-    kept = torch.ones(len(split), dtype=torch.bool)
-    kept[[entry.row for entry in skipped]] = False
-    rows = kept.nonzero().flatten()
-    return FeatureSet(store, split, rows, split.labels[rows])
+def _build(backbone: Backbone, split: Split, folder: Path, options: BuildOptions, made_for: Origin) -> Store:
+    key, rows = folder.name, len(split)
+    with contextlib.ExitStack() as stack:
+        with writing(folder.parent):
+            part = stack.enter_context(building(folder, on_wait=options.say_waiting))
+        store = None
+        with contextlib.suppress(DamagedStoreError):
+            store = read_store(folder, key=key, rows=rows)
+        try:
+            if store is None:  # Else somebody was waited for and has finished it.
+                build_store(part, backbone, split.files, key=key, made_for=made_for, options=options)
+                with writing(folder):
+                    publish(part, folder)
+                    (folder / BUILD_LOG).unlink()
+                store = read_store(folder, key=key, rows=rows)
+        finally:
+            if not (part / BUILD_LOG).exists():
+                shutil.rmtree(part, ignore_errors=True)
+    assert store is not None
+    return store

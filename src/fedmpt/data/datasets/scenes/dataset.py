@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from fedmpt.data.datasets.scenes.render import render
 from fedmpt.data.datasets.scenes.scene import Scene
 from fedmpt.data.datasets.scenes.vocabulary import CLASS_NAMES, STYLES
 from fedmpt.data.datasets.scenes.world import sample_scene
-from fedmpt.data.features.ahead import progress_bar
-from fedmpt.data.features.files import remove_leftovers, temporary_folder
+from fedmpt.data.progress import progress_bar
+from fedmpt.files import building, publish
 from fedmpt.types import ImageData, InputError, Split
 
 VERSION = 1
@@ -86,12 +87,13 @@ def _load_split(options: SceneOptions, name: SplitName, parent: Path, progress: 
         if folder.exists():
             _log.warning("%s is damaged; its images are drawn again", folder)
         scenes = tuple(sample_scene(options, name, index) for index in range(count))
-        with _writing(parent):
-            parent.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(parent)
-            with temporary_folder(parent) as temporary:
-                _draw(temporary, scenes, name, progress)
-                _publish(temporary, folder, count)
+        with _writing(parent), building(folder, on_wait=lambda part: _log.info("waiting for %s", part)) as part:
+            try:
+                if _stored(folder, count) is None:  # Else somebody was waited for and has drawn them.
+                    _draw(part, scenes, name, progress)
+                    publish(part, folder)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
     files = tuple(folder / _file_name(index) for index in range(count))
     return Split(name, files, torch.tensor([scene.labels for scene in scenes], dtype=torch.int8))
 
@@ -125,20 +127,6 @@ def _draw(folder: Path, scenes: tuple[Scene, ...], name: str, progress: bool) ->
             advance(1)
     lines = [json.dumps(scene.to_json(), separators=(",", ":")) + "\n" for scene in scenes]
     (folder / FACTORS_FILE).write_text("".join(lines), encoding="utf-8")
-
-
-def _publish(temporary: Path, folder: Path, count: int) -> None:
-    """Give finished images their name, unless another process did first; damaged ones there give way."""
-    try:
-        temporary.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-        if _stored(folder, count) is not None:
-            return
-        with temporary_folder(folder.parent) as aside:
-            folder.rename(aside / "old")
-            temporary.rename(folder)
 
 
 @contextlib.contextmanager

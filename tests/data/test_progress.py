@@ -4,12 +4,13 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from fedmpt.data.features import ahead as ahead
-from fedmpt.data.features.ahead import map_ahead, progress_bar
+from fedmpt.data import progress as module
+from fedmpt.data.progress import map_ahead, progress_bar, size_text
 
 
 def test_order_is_kept_whoever_finishes_first() -> None:
@@ -48,7 +49,7 @@ def test_leaving_early_starts_nothing_more(monkeypatch: pytest.MonkeyPatch) -> N
         started.append(item)
         assert item == 0 or is_ending.wait(30)
 
-    monkeypatch.setattr(ahead, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(module, "ThreadPoolExecutor", Pool)
     with closing(map_ahead(work, range(1000), num_workers=1, ahead=50)) as stream:
         next(stream)
     assert started in ([0], [0, 1])
@@ -68,8 +69,47 @@ def test_the_bar_is_for_people_at_a_terminal(
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     monkeypatch.setenv("TERM", "xterm")
-    with progress_bar("reading", 2, enabled=enabled) as advance:
+    with progress_bar("reading [a]", 2, enabled=enabled) as advance:
         advance(2)
     captured = capsys.readouterr()
-    assert ("reading" in captured.err and "2/2" in captured.err) == (terminal and enabled)
+    assert ("reading [a]" in captured.err and "2/2" in captured.err) == (terminal and enabled)
     assert captured.out == ""
+
+
+def test_a_bar_of_bytes_may_begin_anew(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress_bar("a.tar", 4_000_000, num_done=2_000_000, in_bytes=True) as advance:
+        advance(-2_000_000)
+        advance(1_000_000)
+    assert "1.0/4.0 MB" in capsys.readouterr().err
+
+
+def test_without_a_terminal_there_is_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    with (
+        progress_bar("a.tar", 1_000_000, num_done=400_000, in_bytes=True) as receive,
+        progress_bar("drawing", 5000, is_long=True) as draw,
+    ):
+        for seconds, received, drawn in ((10, 50_000, 0), (30, 100_000, 0), (60, 150_000, 1000), (99, 300_000, 4000)):
+            now[0] = seconds
+            receive(received)
+            draw(drawn)
+    assert capsys.readouterr().err.splitlines() == [
+        "drawing (5000)",
+        "a.tar: 550.0 kB of 1.0 MB, 5.0 kB/s, 0:01:30 left",
+        "drawing: 0 of 5,000, nothing new so far",
+        "a.tar: 700.0 kB of 1.0 MB, 5.0 kB/s, 0:01:00 left",
+        "drawing: 1,000 of 5,000, 0:04:00 left",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (999_950, "1.0 MB"), (10**16, "10000.0 TB")],
+)
+def test_sizes_in_words(num_bytes: int, text: str) -> None:
+    assert size_text(num_bytes) == text
