@@ -12,7 +12,7 @@ import torch
 from fedmpt.data.features.store import FeatureSet
 from fedmpt.evaluation.metrics import Scores, multilabel_scores
 from fedmpt.evaluation.scoring import probabilities, set_global
-from fedmpt.federated.aggregate import MEAN, aggregate, check_fits, check_memory
+from fedmpt.federated.aggregate import MEAN, aggregate, check_fits
 from fedmpt.federated.aggregation import Aggregation
 from fedmpt.federated.client import LocalResult, LocalTraining, local_update
 from fedmpt.methods import Method
@@ -80,13 +80,11 @@ def run_rounds(
     evaluated with those that `Method.neutral_personal` names.
 
     Raises:
-        InputError: from `local_update`, `check_fits`, `check_memory` and `aggregate`.
+        InputError: from `local_update`, `check_fits` and `aggregate`.
     """
     check_fits(method, aggregation, cohort_size=cohort_size(len(clients), federation.participation))
     shared, initial = method.split(get_state(method))
     progress = Progress(rounds_done=0, state=shared, personal={}) if start is None else start
-    if progress.rounds_done:
-        check_memory(method, aggregation, progress.memory)
     loop = _Loop(method, clients, test, initial, federation, training, aggregation, seed, on_update)
     for index in range(progress.rounds_done + 1, federation.rounds + 1):
         done = loop.run_round(index, progress)

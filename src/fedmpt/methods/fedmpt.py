@@ -16,20 +16,17 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fedmpt.backbone.text_tower import TextTower
 from fedmpt.conditions.record import names_hash, resolved_names
-from fedmpt.methods.base import Method, MethodConfig, check_class_names
+from fedmpt.methods.base import Method, MethodConfig
 from fedmpt.methods.parts.adapted_cosines import adapted_cosines
 from fedmpt.methods.parts.heads import scaled_log_odds
 from fedmpt.methods.parts.losses import asymmetric_loss
 from fedmpt.methods.parts.prompts import PromptTemplate, context_from, random_context
 from fedmpt.methods.parts.transport import check_similarity, patch_marginals, sinkhorn
-from fedmpt.types import Backbone, Batch, InputError
+from fedmpt.types import Backbone, Batch, InputError, check_options
 
 # The five that the paper prints as its example; the shipped set "generic" has the same.
 GENERIC_CONDITIONS = ("spatial layout", "object pose", "background", "lighting and weather", "object scale")
-
-MAX_RANK = 4096
 
 
 @dataclass(frozen=True)
@@ -138,13 +135,11 @@ class FedMPT(Method):
     def __init__(
         self, config: FedMPTConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
     ) -> None:
-        super().__init__()
-        _check(config, class_names)
+        super().__init__(backbone, class_names)
+        _check(config)
         self.config = config
         self.sources = {"conditions": names_hash(config.conditions)}
-        self.logit_scale = backbone.logit_scale
         self.num_classes = len(class_names)
-        self.tower = TextTower(backbone.text_model)
         self.template = PromptTemplate(
             self.tower,
             backbone.tokenizer,
@@ -279,19 +274,13 @@ class FedMPT(Method):
         return scaled_log_odds(probabilities, self.scale, self.bias)
 
 
-def _check(config: FedMPTConfig, class_names: Sequence[str]) -> None:
-    check_class_names(class_names, method="FedMPT")
+def _check(config: FedMPTConfig) -> None:
     conditions = config.conditions
     if not conditions or len(set(conditions)) != len(conditions) or not all(map(str.strip, conditions)):
         raise InputError(f"--conditions must be at least one, all different and in words, got {conditions!r}")
-    for name in ("entropy", "patch_temperature", "rank", "num_class_context", "sinkhorn_iterations"):
-        if not 0 < getattr(config, name) < float("inf"):
-            raise InputError(f"--{name.replace('_', '-')} must be positive, got {getattr(config, name)}")
+    positive = ("entropy", "patch_temperature", "rank", "num_class_context", "sinkhorn_iterations")
+    check_options(config, "(0, inf)", *positive)
     rates = [field.name for field in fields(config) if field.name.endswith("_rate")]
-    for name in ("num_condition_context", "sinkhorn_tolerance", "gamma_positive", "gamma_negative", *rates):
-        if not 0 <= getattr(config, name) < float("inf"):
-            raise InputError(f"--{name.replace('_', '-')} must not be negative, got {getattr(config, name)}")
-    if config.rank > MAX_RANK:
-        raise InputError(f"--rank must be at most {MAX_RANK}, got {config.rank}")
-    if not 0 <= config.margin < 1:
-        raise InputError(f"--margin must be in [0, 1), got {config.margin}")
+    others = ("num_condition_context", "sinkhorn_tolerance", "gamma_positive", "gamma_negative")
+    check_options(config, "[0, inf)", *others, *rates)
+    check_options(config, "[0, 1)", "margin")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fedmpt.methods.base import MethodConfig
 from fedmpt.methods.parts.transport import partial_transport
 from fedmpt.methods.plot import PromptTransport, different_contexts
-from fedmpt.types import Backbone, InputError, State
+from fedmpt.types import Backbone, State, check_options
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,8 @@ class FedOTP(PromptTransport):
     def __init__(
         self, config: FedOTPConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
     ) -> None:
-        if not 0 < config.mass <= 1:
-            raise InputError(f"--mass must be in (0, 1], got {config.mass}; it is a share of the patches")
-        super().__init__(backbone, class_names, num_prompts=2, num_context=config.num_context, entropy=config.entropy)
+        check_options(config, "(0, 1]", "mass")
+        super().__init__(config, backbone, class_names, num_prompts=2)
         self.mass = config.mass
         shared, personal = different_contexts(
             self.tower, backbone.tokenizer, config.context_init, 2, config.num_context, generator=generator
