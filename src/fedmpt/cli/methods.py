@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import tyro
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 
 CALIBRATION = "calibration."
@@ -54,8 +55,8 @@ class Facts:
     learning_rate: float
 
 
-def methods(words: list[str]) -> None:
-    options = tyro.cli(MethodsOptions, args=words, prog="fedmpt methods")
+def methods(arguments: list[str]) -> None:
+    options = tyro.cli(MethodsOptions, args=arguments, prog="fedmpt methods")
     found = facts()
     if options.json:
         print(json.dumps([dataclasses.asdict(row) for row in found], indent=2))
@@ -101,8 +102,8 @@ def _print(rows: list[Facts]) -> None:
     table = Table(title="methods; sizes with CLIP ViT-B/16 and 20 classes", title_justify="left", show_lines=True)
     table.add_column("name", style="bold", no_wrap=True)
     table.add_column("what it is")
-    table.add_column("parameters", justify="right", no_wrap=True)
-    table.add_column("sent a round", justify="right", no_wrap=True)
+    for column in ("parameters", "sent a round"):
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_column("reads")
     for row in rows:
         head = f" + {row.head_parameters}" if row.head_parameters else ""
@@ -111,7 +112,7 @@ def _print(rows: list[Facts]) -> None:
             row.name,
             f"{row.summary}\n[dim]{row.source}[/dim]",
             f"{row.parameters:,}{head}{personal}",
-            _size(row.sent_bytes),
+            decimal(row.sent_bytes),
             ", ".join(row.reads),
         )
     console = Console(highlight=False)
@@ -119,10 +120,3 @@ def _print(rows: list[Facts]) -> None:
     if any(row.head_parameters for row in rows):
         console.print("+ 2: scale and bias of the shared head, which make a method's scores probabilities")
     console.print("options of one: fedmpt train --method NAME --help", markup=False)
-
-
-def _size(num_bytes: int) -> str:
-    if num_bytes < 1000:
-        return f"{num_bytes} B"
-    unit, scale = ("kB", 1e3) if num_bytes < 1e6 else ("MB", 1e6)
-    return f"{num_bytes / scale:.1f} {unit}"

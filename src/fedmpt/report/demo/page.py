@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from fedmpt.data.features.store import FeatureSet
 from fedmpt.files import write_atomically
 from fedmpt.methods.fedmpt import FedMPT
 from fedmpt.report.demo.charts import COLOURS, curves
-from fedmpt.report.demo.pictures import explained_images, png_uri, scenes_with
+from fedmpt.report.demo.pictures import explained_images, one_for_each_pair, png_uri
 from fedmpt.report.demo.trials import TITLES, Outcome, Trial
 from fedmpt.types import PRESENT, Split
 
@@ -41,7 +42,7 @@ def write_page(
         "classes": CLASS_NAMES,
         "conditions": method.config.conditions,
         "methods": TITLES,
-        "images": explained_images(outcomes, unseen, count=len(PARTNERS)),
+        "images": explained_images(outcomes, unseen),
     }
     scores = {name: {"natural": one.natural, "reversed": one.reversed} for name, one in outcomes.items()}
     page = environment.from_string(template).render(
@@ -116,13 +117,8 @@ def _charts(outcomes: Mapping[str, Outcome]) -> dict[str, str]:
 def _samples(split: Split, *, partner: bool) -> list[dict[str, str]]:
     """One image for each of the first pairs: with the partner as training shows it, or without as the test does."""
     scenes = read_scenes(split)
-    rows: list[int] = []
-    for pair in PARTNERS:
-        fresh = [row for row in scenes_with(scenes, pair, partner=partner, count=NUM_SAMPLES) if row not in rows]
-        rows += fresh[:1]
-    return [
-        {"image": png_uri(split.files[row]), "text": ", ".join(scenes[row].class_names)} for row in rows[:NUM_SAMPLES]
-    ]
+    rows = islice(one_for_each_pair(scenes, partner=partner), NUM_SAMPLES)
+    return [{"image": png_uri(split.files[row]), "text": ", ".join(scenes[row].class_names)} for row in rows]
 
 
 def _together(train: Split) -> float:
