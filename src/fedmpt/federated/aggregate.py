@@ -1,4 +1,8 @@
-"""What the server does with a round's updates. It knows nothing of who calls it."""
+"""The server's step of a round: the clients' updates become the next state.
+
+In this order: check, clip, average (by the method or by a robust rule), step of the server's optimiser. It knows
+nothing of who calls it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A whole federation in one process: rounds, cohorts, local training, averaging, evaluation."""
+"""A whole federation in one process: every round draws a cohort, has each client take its step
+(`fedmpt.federated.client`), then the server (`fedmpt.federated.aggregate`), and evaluates.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedmpt.methods.base import MethodConfig
-from fedmpt.methods.parts.transport import partial_transport
 from fedmpt.methods.plot import PromptTransport, different_contexts
 from fedmpt.types import Backbone, State, check_options
 
@@ -67,9 +66,3 @@ class FedOTP(PromptTransport):
         # Paper scores clients' own models only. A personal context as it was drawn knows nothing, and half of the mass
         # has to go to it; what all clients learned stands in for it.
         return {"personal_context": shared["context"].clone()}
-
-    def plan(self, cosines: Float[Tensor, "B C M N"]) -> Float[Tensor, "B C M N"]:
-        num_patches, num_prompts = cosines.shape[-2:]
-        rows = cosines.new_full((num_patches,), 1 / num_patches)
-        columns = cosines.new_full((num_prompts,), 1 / num_prompts)
-        return partial_transport(1 - cosines, rows, columns, mass=self.mass, entropy=self.entropy)

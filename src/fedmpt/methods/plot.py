@@ -50,6 +50,9 @@ class PromptTransport(Method):
     class c. State: ``calibration.scale`` and ``calibration.bias``, beside the contexts.
     """
 
+    mass: float | None = None
+    """Share of the patches' mass that is sent; None for all, which is to be met exactly."""
+
     def __init__(self, config: Any, backbone: Backbone, class_names: Sequence[str], *, num_prompts: int) -> None:
         """``config`` has ``num_context`` and ``entropy``."""
         super().__init__(backbone, class_names)
@@ -70,9 +73,12 @@ class PromptTransport(Method):
     def contexts(self) -> Float[Tensor, "N b W"]:
         """Of every prompt."""
 
-    @abstractmethod
     def plan(self, cosines: Float[Tensor, "B C M N"]) -> Float[Tensor, "B C M N"]:
-        """What each patch sends to each prompt of each class. No gradient."""
+        """What each patch sends to each prompt of each class; all patches and all prompts count the same."""
+        num_patches, num_prompts = cosines.shape[-2:]
+        rows = cosines.new_full((num_patches,), 1 / num_patches)
+        columns = cosines.new_full((num_prompts,), 1 / num_prompts)
+        return sinkhorn(1 - cosines, rows, columns, entropy=self.entropy, mass=self.mass)
 
     def encode_text(self) -> Float[Tensor, "N C D"]:
         return F.normalize(self.tower.encode(self.template.embed(self.contexts())), dim=-1)
@@ -104,12 +110,6 @@ class PLOT(PromptTransport):
 
     def contexts(self) -> Float[Tensor, "N b W"]:
         return self.context
-
-    def plan(self, cosines: Float[Tensor, "B C M N"]) -> Float[Tensor, "B C M N"]:
-        num_patches, num_prompts = cosines.shape[-2:]
-        rows = cosines.new_full((num_patches,), 1 / num_patches)
-        columns = cosines.new_full((num_prompts,), 1 / num_prompts)
-        return sinkhorn(1 - cosines, rows, columns, entropy=self.entropy)
 
 
 def different_contexts(

@@ -147,18 +147,10 @@ class RunConfig:
             rest = dict(words)
             method = dict(rest.pop("method"))
             method_class = METHODS[method.pop("name")]
-            return _construct(
-                cls,
-                rest
-                | {
-                    "federation": _construct(Federation, rest["federation"], source),
-                    "training": _construct(LocalTraining, rest["training"], source),
-                    # Runs of before there was a choice have none stored; they took the mean.
-                    "aggregation": _construct(Aggregation, rest.get("aggregation", {}), source),
-                    "method": _construct(method_class, method_class.of_stored(method), source),
-                },
-                source,
-            )
+            # Runs of before there was a choice of aggregation have none stored; they took the mean.
+            parts = {name: _construct(part, rest.get(name, {}), source) for name, part in NESTED.items()}
+            parts["method"] = _construct(method_class, method_class.of_stored(method), source)
+            return _construct(cls, rest | parts, source)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise

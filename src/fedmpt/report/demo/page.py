@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from itertools import islice
 from pathlib import Path
@@ -94,23 +94,18 @@ def _compared(difference: float, more: str, less: str) -> str:
 def _charts(outcomes: Mapping[str, Outcome]) -> dict[str, str]:
     """Curves by what they show."""
 
-    def chart(world: str, *keys: str, unit: str) -> str:
-        def value(scores: Mapping[str, Any]) -> float:
-            for key in keys:
-                scores = scores[key]
-            return float(scores)  # type: ignore[arg-type]
-
+    def chart(world: str, value: Callable[[Mapping[str, Any]], float], *, unit: str) -> str:
         trained = {name: outcome for name, outcome in outcomes.items() if outcome.rounds}
-        lines = {
-            name: [(line["round"], value(line[world])) for line in outcome.rounds] for name, outcome in trained.items()
-        }
-        flat = {name: value(getattr(o, world)) for name, o in outcomes.items() if name not in trained}
+        lines = {name: [(line["round"], value(line[world])) for line in one.rounds] for name, one in trained.items()}
+        flat = {name: value(getattr(one, world)) for name, one in outcomes.items() if name not in trained}
         return curves(lines, flat=flat, names=TITLES, unit=unit)
 
     return {
-        "natural": chart("natural", "mAP", unit="mAP, natural test"),
-        "reversed": chart("reversed", "mAP", unit="mAP, reversed test"),
-        "false": chart("reversed", "shift", "false_coactivation", unit="absent partner reported, %"),
+        "natural": chart("natural", lambda scores: scores["mAP"], unit="mAP, natural test"),
+        "reversed": chart("reversed", lambda scores: scores["mAP"], unit="mAP, reversed test"),
+        "false": chart(
+            "reversed", lambda scores: scores["shift"]["false_coactivation"], unit="absent partner reported, %"
+        ),
     }
 
 
