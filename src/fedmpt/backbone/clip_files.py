@@ -5,8 +5,6 @@ Weights are read from safetensors only: unpickling a ``pytorch_model.bin`` runs 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,15 @@ import torch
 from PIL import Image
 
 from fedmpt.backbone.image_tower import ClipBackbone
-from fedmpt.backbone.model_folder import PICKLED, WEIGHTS, WEIGHTS_INDEX, check_own, settings_in, weights_in
+from fedmpt.backbone.model_folder import (
+    PICKLED,
+    WEIGHTS,
+    WEIGHTS_INDEX,
+    check_own,
+    quiet_transformers,
+    settings_in,
+    weights_in,
+)
 from fedmpt.files import check_safetensors
 from fedmpt.types import InputError
 
@@ -34,7 +40,7 @@ def load_clip(folder: Path, *, weights: Path, name: str, device: torch.device, d
         InputError: if a file is missing, broken or of another model, or files do not fit each other.
     """
     _check_files(folder, weights)
-    with _quiet():
+    with quiet_transformers():
         model = _load_model(folder, weights)
         tokenizer, processor = _load_tokenizer(folder), _load_processor(folder)
     # Read before the cast: bf16 would turn a scale of 100.0 into 98.9.
@@ -233,19 +239,3 @@ def _check_processor_fits(folder: Path, backbone: ClipBackbone) -> None:
             f"{_preprocessor_file(folder)} makes pictures of {got}, the image tower (config.json, image_size) takes "
             f"{[3, side, side]}; mend crop_size and size"
         )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' progress bars and load reports; what matters in a report is checked and raised."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
