@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -22,9 +23,15 @@ def run(*words: str) -> str:
     return done.stdout
 
 
-def test_one_round_trains_every_client_and_scores(tmp_path: Path, tiny_clip_folder: Path) -> None:
-    voc = write_tiny_voc(tmp_path)
-    printed = run("examples/one_round.py", "--backbone", str(tiny_clip_folder), "--voc", str(voc), "--t", "0.1")
+def test_one_round_trains_every_client_and_scores(
+    tmp_path: Path, tiny_clip_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script, voc = str(PROJECT / "examples/one_round.py"), write_tiny_voc(tmp_path)
+    words = ["--backbone", str(tiny_clip_folder), "--voc", str(voc), "--t", "0.1"]
+    monkeypatch.setattr(sys, "argv", [script, *words])
+    monkeypatch.setenv("FEDMPT_CACHE", str(tmp_path / "cache"))
+    runpy.run_path(script, run_name="__main__")
+    printed = capsys.readouterr().out
     assert re.search(r"^client 1: loss \d+\.\d+ on \d+ images$", printed, re.MULTILINE)
     assert re.search(r"^after one round: mAP \d+\.\d+, CF1 \d+\.\d+, OF1 \d+\.\d+$", printed, re.MULTILINE)
 

@@ -63,13 +63,6 @@ def check_state(state: State, *, like: State, source: str) -> None:
             )
 
 
-def check_not_negative(state: State, names: Iterable[str], *, source: str) -> None:
-    """Raises InputError, naming ``source`` and the tensor, if one of ``names`` has a value below zero."""
-    for name in names:
-        if num_negative := int((state[name] < 0).sum()):
-            raise InputError(f"{source}: tensor {name!r} has {num_negative} negative values, where none can be")
-
-
 def mean_state(updates: Iterable[Update], *, weighting: Weighting) -> dict[str, Tensor]:
     """Mean of the clients' states (FedAvg, McMahan et al. 2017), summed in double precision in the order given.
 

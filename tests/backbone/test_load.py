@@ -44,9 +44,7 @@ def test_a_folder_that_exists_comes_first(name: str, tmp_path: Path, monkeypatch
     assert parse_spec(name) == Source("folder", name)
 
 
-@pytest.mark.parametrize(
-    "spec", ["./clip", "/no/where", "~/no_such_clip", "~nobody_x/clip", r"C:\clip", "c:/clip", "a/b/c"]
-)
+@pytest.mark.parametrize("spec", ["./clip", "/no/where", "~/no_such_clip", r"C:\clip", "c:/clip", "a/b/c"])
 def test_what_can_only_be_a_path_is_not_sought_on_the_hub(spec: str) -> None:
     assert "no such folder" in error_of(spec)
 
@@ -54,12 +52,11 @@ def test_what_can_only_be_a_path_is_not_sought_on_the_hub(spec: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "part"),
     [
-        ("", "is empty"),
-        ("  ", "is empty"),
-        ("package.module:", "no function name"),
-        ("package.module:load()", "no function name"),
-        ("not-a-module:load", "neither a .py file nor a module name"),
-        ("https://example.org/clip", "no function name"),
+        ("", "cannot be a hub id"),
+        ("package.module:", "neither file.py:function nor"),
+        ("package.module:load()", "neither file.py:function nor"),
+        ("not-a-module:load", "neither file.py:function nor"),
+        ("https://example.org/clip", "neither file.py:function nor"),
         ("open ai/clip", "cannot be a hub id"),
     ],
 )
@@ -70,7 +67,7 @@ def test_a_spec_of_no_form_names_the_forms(spec: str, part: str) -> None:
 
 
 def test_a_file_instead_of_its_folder_or_function(tiny_clip_folder: Path, tmp_path: Path) -> None:
-    assert f"give its folder, {str(tiny_clip_folder)!r}" in error_of(tiny_clip_folder / "model.safetensors")
+    assert f"is a file, not a folder; give {tiny_clip_folder}" in error_of(tiny_clip_folder / "model.safetensors")
     plugin = tmp_path / "plugin.py"
     plugin.touch()
     assert f"append the function that makes it: {plugin}:load" in error_of(plugin)
@@ -85,7 +82,7 @@ def test_importing_it_leaves_transformers_alone() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta", ""])
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", ""])
 def test_a_device_that_is_not_there(tiny_clip_folder: Path, device: str) -> None:
     message = error_of(tiny_clip_folder, device=device)
     assert f"device {device!r} cannot be used" in message

@@ -59,8 +59,6 @@ class NoBackbone:
     logit_scale = float("nan")
     preprocess = 3
 
-
-NUMBER = 3
 """
 
 
@@ -186,10 +184,6 @@ def test_a_missing_function_lists_the_files_own_and_the_closest(plugin_file: Pat
     message = str(error_of(f"{plugin_file}:laod"))
     assert str(plugin_file) in message
     assert "it has NoBackbone, Tower, load, load_later; did you mean 'load'?" in message
-
-
-def test_what_is_no_function(plugin_file: Path) -> None:
-    assert "'NUMBER' is a int, not a function" in str(error_of(f"{plugin_file}:NUMBER"))
 
 
 def test_a_file_without_functions(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from command_line import Command, Outcome, Place, read_results
 
 from fedmpt.cli.conditions.score import ScoreOptions, _split, score
 from fedmpt.cli.train import _train_options
-from fedmpt.cli.train_arguments import train_words
+from fedmpt.cli.train_arguments import train_arguments
 from fedmpt.data import load_data
 from fedmpt.data.partial_labels import mask_labels
 from fedmpt.federated.aggregation import Aggregation
@@ -219,7 +219,7 @@ def test_a_config_comes_back_from_its_words(method: str, start: str, tmp_path: P
         federation=dataclasses.replace(config.federation, rounds=3, participation=0.3, weighting="data"),
         aggregation=Aggregation(clip_norm=2.5),
     )
-    words = shlex.split(shlex.join([*train_words(config), "--out", str(tmp_path / "a")]))
+    words = shlex.split(shlex.join([*train_arguments(config), "--out", str(tmp_path / "a")]))
     assert _train_options(words).run == config
 
 
@@ -228,5 +228,5 @@ def test_any_text_comes_back_from_its_words(text: str, tmp_path: Path) -> None:
     config = preset("default", "fedmpt", data="voc:x")
     method = dataclasses.replace(config.method, class_context_init=text)  # type: ignore[call-arg] # Of FedMPT.
     config = dataclasses.replace(config, method=method, backbone=text or "x")
-    words = shlex.split(shlex.join([*train_words(config), "--out", str(tmp_path / "a")]))
+    words = shlex.split(shlex.join([*train_arguments(config), "--out", str(tmp_path / "a")]))
     assert _train_options(words).run == config

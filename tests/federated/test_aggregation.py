@@ -17,7 +17,7 @@ from fedmpt.types import InputError
         ({"aggregator": "trimmed-mean", "trim": float("nan")}, r"--trim must be in \[0, 0\.5\), got nan"),
         ({"aggregator": "trimmed-mean", "trim": -0.1}, r"--trim must be in"),
         ({"aggregator": "krum", "num_faulty": -1}, "--num-faulty must not be negative, got -1"),
-        ({"aggregator": "krum", "num_selected": 0}, "--num-selected must be at least 1, got 0"),
+        ({"aggregator": "krum", "num_selected": 0}, "--num-selected must be positive, got 0"),
         ({"clip_norm": 0.0}, "--clip-norm must be positive, got 0"),
         ({"clip_norm": float("inf")}, "--clip-norm must be positive, got inf"),
         ({"server": "momentum", "server_learning_rate": -1.0}, "--server-learning-rate must be positive"),

@@ -76,38 +76,6 @@ def test_forgetting_the_memory_would_be_noticed(run: Run, server: Any) -> None:
     assert not torch.equal(forgetful[-1].progress.state["weight"], whole[-1].progress.state["weight"])
 
 
-VELOCITY, SQUARES = "server/velocity/weight", "server/second_moment/weight"
-WRONG_MEMORY: dict[str, tuple[str, dict[str, torch.Tensor | None], str]] = {
-    "of another shape": ("momentum", {VELOCITY: torch.zeros(1, 1)}, r"'velocity/weight' has shape \(1, 1\), expected"),
-    "not finite": ("momentum", {VELOCITY: torch.full((CLASSES, WIDTH), torch.nan)}, "'velocity/weight' has .* not fin"),
-    "of an unknown tensor": ("momentum", {"server/velocity/w": torch.zeros(1)}, "unknown tensor 'velocity/w'"),
-    "of an unknown slot": ("adam", {"server/velocity": torch.zeros(1)}, "unknown tensor 'velocity'"),
-    "of an unknown owner": ("adam", {"client/weight": torch.zeros(1)}, "unknown tensor 'client/weight'"),
-    "of another method": ("adam", {"method/theta": torch.zeros(1)}, "unknown tensor 'theta'"),
-    "negative squares": ("adam", {SQUARES: torch.full((CLASSES, WIDTH), -1e-3)}, "weight' has 15 negative values"),
-    "without a slot": ("adam", {SQUARES: None}, "'second_moment/weight' is missing"),
-    "of no server": ("none", {VELOCITY: torch.zeros(CLASSES, WIDTH)}, "unknown tensor 'velocity/weight'"),
-}
-
-
-@pytest.mark.parametrize("case", WRONG_MEMORY)
-def test_a_wrong_memory_is_refused_before_any_training(run: Run, case: str) -> None:
-    server, changes, message = WRONG_MEMORY[case]
-    done = run(Aggregation(server=server), federation=replace(FEDERATION, rounds=1))[0].progress
-    memory = {name: tensor for name, tensor in {**done.memory, **changes}.items() if tensor is not None}
-    updates: list[object] = []
-    with pytest.raises(InputError, match=f"the server's memory in the checkpoint .* restore it .*{message}"):
-        run(Aggregation(server=server), start=replace(done, memory=memory), on_update=updates.append)
-    assert not updates
-
-
-@pytest.mark.parametrize("server", ["momentum", "adam"])
-def test_a_memory_that_is_gone_is_not_started_anew(run: Run, server: Any) -> None:
-    done = run(Aggregation(server=server), federation=replace(FEDERATION, rounds=1))[0].progress
-    with pytest.raises(InputError, match=r"the server's memory in the checkpoint .* is missing"):
-        run(Aggregation(server=server), start=replace(done, memory={}))
-
-
 def test_rounds_that_are_too_small_are_refused_before_any_training() -> None:
     few = [separable(6, num_classes=CLASSES, width=WIDTH, seed=seed) for seed in range(5)]
     method = toy()

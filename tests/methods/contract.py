@@ -21,7 +21,7 @@ from fedmpt.federated.client import LocalTraining, local_update
 from fedmpt.federated.simulate import Progress
 from fedmpt.methods import Method, MethodConfig
 from fedmpt.state import get_state, set_state
-from fedmpt.types import UNKNOWN, Backbone, Batch, State
+from fedmpt.types import UNKNOWN, Backbone, Batch, InputError, State
 
 CLASS_NAMES = ("cat", "dog", "x", "dining table", "the o")
 TRAINING = LocalTraining(batch_size=8)
@@ -65,6 +65,10 @@ class MethodContract:
         assert found.dtype == torch.float32
         # Images that look different score differently: no output is stuck.
         assert (found.std(0) > 0).all()
+
+    def test_one_class_is_nothing_to_compare(self, config: MethodConfig, backbone: Backbone) -> None:
+        with pytest.raises(InputError, match="compares classes and got 1; give at least two"):
+            config.build(backbone, ["cat"], generator=torch.Generator())
 
     def test_probabilities_stay_in_range_where_similarities_saturate(
         self, config: MethodConfig, backbone: Backbone

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from fedmpt.methods.base import Method, check_num_context
-from fedmpt.types import InputError
+from fedmpt.methods.base import Method
+from fedmpt.types import InputError, check_options
 
 
 @pytest.mark.parametrize("name", ["sources", "views", "training_views"])
@@ -16,9 +18,20 @@ def test_nobody_can_add_to_a_default_that_all_methods_share(name: str) -> None:
         default["tokens"] = None
 
 
-def test_a_context_has_a_token_and_the_flag_is_named() -> None:
-    check_num_context(1)
-    with pytest.raises(InputError, match=r"^--num-context must be positive, got 0$"):
-        check_num_context(0)
-    with pytest.raises(InputError, match=r"^--num-negative-context must be positive, got -2$"):
-        check_num_context(-2, flag="--num-negative-context")
+@pytest.mark.parametrize(
+    ("interval", "inside", "outside", "words"),
+    [
+        ("(0, inf)", [1, 1e-9], [0, -1, float("inf"), float("nan")], "be positive"),
+        ("[0, inf)", [0, 7.5], [-1e-9, float("inf"), float("nan")], "not be negative"),
+        ("[0, 1)", [0, 0.5], [-1, 1], r"be in \[0, 1\)"),
+        ("(0, 1]", [1, 0.5], [0, 1.5], r"be in \(0, 1\]"),
+    ],
+)
+def test_options_are_held_to_their_interval(
+    interval: str, inside: list[float], outside: list[float], words: str
+) -> None:
+    for value in (None, *inside):
+        check_options(SimpleNamespace(num_context=value), interval, "num_context")
+    for value in outside:
+        with pytest.raises(InputError, match=rf"^--num-context must {words}, got {value}$"):
+            check_options(SimpleNamespace(num_context=value), interval, "num_context")

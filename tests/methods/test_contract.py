@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from contract import MethodContract
-from toy_method import ToyConfig
 
 from fedmpt.methods import METHODS, MethodConfig
 from fedmpt.methods.fedmpt import FedMPTConfig
@@ -79,19 +78,6 @@ class TestMethods(MethodContract):
         run = RunConfig(data="voc:VOCdevkit", method=config)
         words = json.loads(json.dumps(run.to_json(), allow_nan=False))
         assert RunConfig.from_json(words, source="config.json") == run
-
-
-class TestToyMethod(MethodContract):
-    """None of the methods keeps a tensor at home yet, so one that does is held to the contract as well."""
-
-    learning_rate = 0.1
-
-    @pytest.fixture
-    def config(self) -> MethodConfig:
-        return ToyConfig(personal_offset=True)
-
-    def test_has_something_personal(self, method: Any) -> None:
-        assert method.personal == {"offset"}
 
 
 def test_the_table_names_its_methods() -> None:

@@ -13,11 +13,11 @@ from b16 import trained_at_b16
 from contract import CLASS_NAMES, build
 from torch import Tensor
 
-from fedmpt.federated.aggregate import aggregate, check_memory
+from fedmpt.federated.aggregate import aggregate
 from fedmpt.federated.aggregation import Aggregation
 from fedmpt.federated.checkpoint import load_checkpoint, save_checkpoint
 from fedmpt.federated.simulate import Progress
-from fedmpt.methods.fedawa import SLOTS, FedAWA, FedAWAConfig, alignment_loss
+from fedmpt.methods.fedawa import FedAWA, FedAWAConfig, alignment_loss
 from fedmpt.state import Update, get_state, mean_state
 from fedmpt.types import Backbone, InputError, State
 
@@ -159,42 +159,6 @@ def test_a_stored_memory_goes_on_to_the_same_numbers(method: FedAWA, tmp_path: P
         assert one.keys() == other.keys()
         assert all(torch.equal(one[name], other[name]) for name in one)
     assert not torch.equal(rounds_of(method, cohorts)[0]["context"], results[0][0]["context"])
-
-
-WRONG_MEMORY: dict[str, tuple[dict[str, Tensor | None], str]] = {
-    "without weights": ({"theta": None}, "tensor 'theta' is missing"),
-    "without clients": ({"clients": None}, "tensor 'clients' is missing"),
-    "short": (
-        {"first_moment": torch.zeros(2, dtype=torch.float64)},
-        r"'first_moment' has shape \(2,\), expected \(3,\)",
-    ),
-    "not finite": (
-        {"theta": torch.full((3,), torch.nan, dtype=torch.float64)},
-        "'theta' has 3 values that are not fin",
-    ),
-    "of another format": ({"theta": torch.zeros(3)}, "'theta' is torch.float32, expected torch.float64"),
-    "unknown": ({"phi": torch.zeros(3)}, "unknown tensor 'phi'"),
-    "a client twice": ({"clients": torch.tensor([0, 1, 1])}, "'clients' has to name each client .* once"),
-    "no such client": ({"clients": torch.tensor([-1, 0, 1])}, "'clients' has 1 negative values"),
-    "clients as one number": ({"clients": torch.tensor(3)}, "'clients' has to name each client"),
-    "negative squares": ({"second_moment": -torch.ones(3, dtype=torch.float64)}, "'second_moment' has 3 negative val"),
-    "before its first step": (
-        {"steps": torch.zeros(3, dtype=torch.float64)},
-        "'steps' has a client with less than one",
-    ),
-    "empty": (dict.fromkeys(("clients", *SLOTS)), "tensor 'clients' is missing"),
-}
-
-
-@pytest.mark.parametrize("case", WRONG_MEMORY)
-def test_a_wrong_memory_is_refused(method: FedAWA, case: str) -> None:
-    changes, message = WRONG_MEMORY[case]
-    _, memory = rounds_of(method, [[drawn(method, client) for client in range(3)]])
-    check_memory(method, Aggregation(), memory)
-    changed: dict[str, Tensor | None] = {**memory, **{f"method/{name}": tensor for name, tensor in changes.items()}}
-    kept = {name: tensor for name, tensor in changed.items() if tensor is not None}
-    with pytest.raises(InputError, match=f"the server's memory in the checkpoint .* restore it .*{message}"):
-        check_memory(method, Aggregation(), kept)
 
 
 def test_the_order_of_a_clients_tensors_does_not_matter(method: FedAWA) -> None:

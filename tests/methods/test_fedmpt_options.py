@@ -110,8 +110,3 @@ def test_paper_values_are_the_papers() -> None:
 def test_wrong_options_are_named(backbone: Backbone, name: str, value: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         build(replace(PLAIN, **{name: value}), backbone)
-
-
-def test_one_class_is_nothing_to_compare(backbone: Backbone) -> None:
-    with pytest.raises(InputError, match="FedMPT compares classes with each other and got 1; give at least two"):
-        PLAIN.build(backbone, ["cat"], generator=torch.Generator())

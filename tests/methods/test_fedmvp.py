@@ -233,11 +233,6 @@ def test_classes_without_attributes_are_named(backbone: Backbone) -> None:
         ORIGINAL.build(backbone, ["cat", "zebu"], generator=torch.Generator())
 
 
-def test_one_class_is_nothing_to_compare(backbone: Backbone) -> None:
-    with pytest.raises(InputError, match="FedMVP compares classes with each other and got 1"):
-        ORIGINAL.build(backbone, ["cat"], generator=torch.Generator())
-
-
 def test_widths_that_the_heads_cannot_share_are_named() -> None:
     odd_image = shapes_of({**VIT_B_16, "vision": {**VIT_B_16["vision"], "hidden_size": 66, "num_attention_heads": 6}})
     with pytest.raises(InputError, match="4 heads, and the image width 66 of backbone 'shapes' is no multiple"):

@@ -172,11 +172,6 @@ def test_options_that_cannot_be(backbone: Backbone, name: str, value: float, mes
         build(replace(CONFIG, **{name: value}), backbone)
 
 
-def test_one_class_is_nothing_to_compare(backbone: Backbone) -> None:
-    with pytest.raises(InputError, match="PLOT compares classes with each other and got 1"):
-        CONFIG.build(backbone, ["cat"], generator=torch.Generator())
-
-
 def test_a_diverged_model_is_said_to_be_one(method: PLOT, backbone: Backbone) -> None:
     with pytest.raises(InputError, match="no longer finite"):
         method(whole(images(method, backbone)), torch.full((3, len(CLASS_NAMES), 40), float("nan")))

@@ -126,8 +126,3 @@ def test_trained_parameters_at_vit_b_16() -> None:
 def test_wrong_options_are_named(backbone: Backbone, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         build(replace(CONFIG, **options), backbone)
-
-
-def test_one_class_is_nothing_to_compare(backbone: Backbone) -> None:
-    with pytest.raises(InputError, match="PosCoOp compares classes with each other and got 1"):
-        CONFIG.build(backbone, ["cat"], generator=torch.Generator())

@@ -58,8 +58,3 @@ def test_words_to_start_from_stand_next_to_the_class(backbone: Backbone) -> None
 def test_too_long_a_context_is_named(backbone: Backbone) -> None:
     with pytest.raises(InputError, match="the text tower takes 77; shorten a name or use fewer context tokens"):
         build(PromptFLConfig(num_context=76), backbone)
-
-
-def test_one_class_is_nothing_to_compare(backbone: Backbone) -> None:
-    with pytest.raises(InputError, match="PromptFL compares classes with each other and got 1"):
-        CONFIG.build(backbone, ["cat"], generator=torch.Generator())

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from b16 import trained_at_b16
-from contract import CLASS_NAMES, build, gradients_of, images, whole
+from contract import build, gradients_of, images, whole
 from used_ram import CONFIG, few, used_ram
 
 from fedmpt.federated.aggregate import aggregate
@@ -217,8 +217,6 @@ def test_parameters_at_b16() -> None:
 def test_options_that_cannot_be(backbone: Backbone, name: str, value: float, message: str) -> None:
     with pytest.raises(InputError, match=message):
         build(dataclasses.replace(CONFIG, **{name: value}), backbone)
-    with pytest.raises(InputError, match="RAM compares classes with each other and got 1"):
-        CONFIG.build(backbone, CLASS_NAMES[:1], generator=torch.Generator())
 
 
 def test_a_backbone_that_is_closed_is_refused(backbone: Backbone) -> None:

@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
-import subprocess
-import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from fedmpt.cli.main import main
 from fedmpt.report.demo.charts import curves
 
-COMMAND = (
-    sys.executable,
-    "-c",
-    "from fedmpt.cli.main import main; main()",
-    "demo",
-    "--rounds",
-    "2",
-    "--num-train",
-    "60",
-    "--num-test",
-    "80",
-)
+COMMAND = ("demo", "--rounds", "2", "--num-train", "60", "--num-test", "80")
 
 
-def run(out: Path, cache: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, "--out", str(out), "--cache", str(cache), *more], capture_output=True, text=True)
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def run(out: Path, cache: Path, *more: str) -> Done:
+    printed, said, code = io.StringIO(), io.StringIO(), 0
+    with redirect_stdout(printed), redirect_stderr(said):
+        try:
+            main([*COMMAND, "--out", str(out), "--cache", str(cache), *more])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+    return Done(code, printed.getvalue(), said.getvalue())
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
     out, cache = tmp_path_factory.mktemp("demo") / "a", tmp_path_factory.mktemp("cache")
     done = run(out, cache)
-    assert done.returncode == 0, done.stderr
-    return out, cache, done.stdout
+    assert done.code == 0, done.err
+    return out, cache, done.out
 
 
 def test_the_table_has_the_scores_of_the_runs(finished: tuple[Path, Path, str]) -> None:
@@ -81,17 +84,17 @@ def test_a_second_call_trains_nothing_again(finished: tuple[Path, Path, str]) ->
     out, cache, printed = finished
     before = {path: path.stat().st_mtime_ns for path in out.rglob("checkpoint/*")}
     again = run(out, cache)
-    assert again.returncode == 0, again.stderr
-    assert again.stdout == printed
+    assert again.code == 0, again.err
+    assert again.out == printed
     assert {path: path.stat().st_mtime_ns for path in out.rglob("checkpoint/*")} == before
 
 
 def test_other_options_in_the_same_folder_are_refused(finished: tuple[Path, Path, str]) -> None:
     out, cache, _ = finished
     refused = run(out, cache, "--seed", "7")
-    assert refused.returncode == 2
-    assert "seed was 0, now 7" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    assert refused.code == 2
+    assert "seed was 0, now 7" in refused.err
+    assert "Traceback" not in refused.err
 
 
 def test_charts_are_the_same_for_the_same_numbers() -> None:
@@ -106,6 +109,6 @@ def test_charts_are_the_same_for_the_same_numbers() -> None:
 
 def test_too_few_test_pictures_are_refused_at_once(finished: tuple[Path, Path, str], tmp_path: Path) -> None:
     refused = run(tmp_path / "b", finished[1], "--num-test", "2")
-    assert refused.returncode == 2
-    assert "take more with --num-test" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    assert refused.code == 2
+    assert "take more with --num-test" in refused.err
+    assert "Traceback" not in refused.err

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,15 +21,21 @@ from fedmpt.data.datasets.scenes.vocabulary import BACKGROUNDS, DISTRACTORS
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "scenes_clip"
 
 
-@pytest.fixture
-def parts(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import captions
-    import objective
-    import stream
-    import train
+@pytest.fixture(scope="module")
+def parts() -> Iterator[SimpleNamespace]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPTS))
+        import captions
+        import objective
+        import stream
+        import train
 
-    return SimpleNamespace(captions=captions, objective=objective, stream=stream, train=train)
+        yield SimpleNamespace(captions=captions, objective=objective, stream=stream, train=train)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(parts: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return parts.train.prepared_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 def test_patch_shares_count_the_pixels_of_each_concept(parts: SimpleNamespace) -> None:
@@ -67,8 +75,7 @@ def _is_part_of_another(name: str, shown: set[str], captions: object) -> bool:
     return any(f" {name} " in f" {word} " for other in shown for word in captions.SYNONYMS.get(other, ()))  # type: ignore[attr-defined]
 
 
-def test_text_of_the_training_is_that_of_transformers(parts: SimpleNamespace, tmp_path: Path) -> None:
-    tokenizer = parts.train.prepared_tokenizer(tmp_path)
+def test_text_of_the_training_is_that_of_transformers(parts: SimpleNamespace, tokenizer: Any) -> None:
     model = parts.train.new_model(tokenizer, seed=0).eval()
     texts = ["a photo of a cat.", "background : at night , a dog and a potted plant."]
     padded = tokenizer(texts, padding=True, return_tensors="pt")
@@ -79,9 +86,8 @@ def test_text_of_the_training_is_that_of_transformers(parts: SimpleNamespace, tm
     torch.testing.assert_close(ours, torch.nn.functional.normalize(theirs, dim=-1))
 
 
-def test_random_tokens_leave_the_words_and_the_end_in_place(parts: SimpleNamespace, tmp_path: Path) -> None:
+def test_random_tokens_leave_the_words_and_the_end_in_place(parts: SimpleNamespace, tokenizer: Any) -> None:
     objective = parts.objective
-    tokenizer = parts.train.prepared_tokenizer(tmp_path)
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     model = parts.train.new_model(tokenizer, seed=0)
     made = objective.Objective(model, tokenizer)

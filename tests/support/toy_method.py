@@ -36,7 +36,7 @@ class Toy(Method):
     """State: ``weight`` [C, D] and ``offset`` [C]. ``seen`` keeps the pooled features of every batch."""
 
     def __init__(self, num_classes: int, width: int, *, personal_offset: bool, generator: torch.Generator) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # It has no towers.
         self.weight = nn.Parameter(torch.randn(num_classes, width, generator=generator))
         self.offset = nn.Parameter(torch.zeros(num_classes))
         self.personal = frozenset({"offset"} if personal_offset else ())

@@ -5,8 +5,6 @@ Weights are read from safetensors only: unpickling a ``pytorch_model.bin`` runs 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,15 @@ import torch
 from PIL import Image
 
 from fedmpt.backbone.image_tower import ClipBackbone
-from fedmpt.backbone.model_folder import PICKLED, WEIGHTS, WEIGHTS_INDEX, check_own, settings_in, weights_in
+from fedmpt.backbone.model_folder import (
+    PICKLED,
+    WEIGHTS,
+    WEIGHTS_INDEX,
+    check_own,
+    quiet_transformers,
+    settings_in,
+    weights_in,
+)
 from fedmpt.files import check_safetensors
 from fedmpt.types import InputError
 
@@ -34,8 +40,7 @@ def load_clip(folder: Path, *, weights: Path, name: str, device: torch.device, d
         InputError: if a file is missing, broken or of another model, or files do not fit each other.
     """
     _check_files(folder, weights)
-    _check_model_type(folder / "config.json")
-    with _quiet():
+    with quiet_transformers():
         model = _load_model(folder, weights)
         tokenizer, processor = _load_tokenizer(folder), _load_processor(folder)
     # Read before the cast: bf16 would turn a scale of 100.0 into 98.9.
@@ -107,19 +112,17 @@ def _has_safetensors(folder: Path) -> bool:
 
 
 def _check_files(folder: Path, weights: Path) -> None:
-    missing = []
-    if not (folder / "config.json").is_file():
-        missing.append("config.json")
-    if not _preprocessor_file(folder).is_file():
-        missing.append(f"{PREPROCESSOR} (how pictures are resized and normalised)")
-    if not (folder / "tokenizer.json").is_file() and not all(
-        (folder / name).is_file() for name in ("vocab.json", "merges.txt")
-    ):
-        missing.append("the tokenizer (tokenizer.json, or vocab.json and merges.txt)")
+    tokenizers = (("tokenizer.json",), ("vocab.json", "merges.txt"))
     pickled = sorted(file.name for pattern in PICKLED for file in folder.glob(pattern))
-    if not _has_safetensors(weights) and not pickled:
-        missing.append(f"the weights ({WEIGHTS})")
-    if missing:
+    there = {
+        "config.json": (folder / "config.json").is_file(),
+        f"{PREPROCESSOR} (how pictures are resized and normalised)": _preprocessor_file(folder).is_file(),
+        "the tokenizer (tokenizer.json, or vocab.json and merges.txt)": any(
+            all((folder / name).is_file() for name in names) for names in tokenizers
+        ),
+        f"the weights ({WEIGHTS})": _has_safetensors(weights) or bool(pickled),
+    }
+    if missing := [name for name, is_there in there.items() if not is_there]:
         raise InputError(
             f"{folder} is no complete CLIP model, it lacks {', '.join(missing)}; "
             "copy all files of the model there (hf download ID --local-dir FOLDER)"
@@ -131,20 +134,12 @@ def _check_files(folder: Path, weights: Path) -> None:
         )
     check_own(folder)
     for file in weights_in(weights):
-        _check_weights(file)
-
-
-def _check_weights(file: Path) -> None:
-    if not file.is_file():
-        raise InputError(f"{file} is missing, {WEIGHTS_INDEX} names it; copy it there")
-    check_safetensors(file)
-
-
-def _check_model_type(config: Path) -> None:
-    kind = settings_in(config).get("model_type")
-    if kind != "clip":
+        if not file.is_file():
+            raise InputError(f"{file} is missing, {WEIGHTS_INDEX} names it; copy it there")
+        check_safetensors(file)
+    if (kind := settings_in(folder / "config.json").get("model_type")) != "clip":
         raise InputError(
-            f"{config}: model_type is {kind!r}, not 'clip' with both towers; "
+            f"{folder / 'config.json'}: model_type is {kind!r}, not 'clip' with both towers; "
             "for another kind of model write a plug-in, file.py:function (see fedmpt.types.Backbone)"
         )
 
@@ -226,43 +221,21 @@ def text_model_of(model: Any) -> Any:
 
 
 def _check_tokenizer_fits(folder: Path, config: Any, tokenizer: Any) -> None:
+    different = None
     if len(tokenizer) > config.vocab_size:
-        raise InputError(
-            f"{folder}: the tokenizer knows {len(tokenizer)} tokens, the text tower (config.json, vocab_size) "
-            f"{config.vocab_size}; they are of different models"
-        )
+        different = f"the tokenizer knows {len(tokenizer)} tokens, the text tower {config.vocab_size} (vocab_size)"
     # 2 stands in OpenAI's own configs and means: the highest id, which is end-of-text.
-    if config.eos_token_id not in (2, tokenizer.eos_token_id):
-        raise InputError(
-            f"{folder}: end-of-text is token {tokenizer.eos_token_id} for the tokenizer and {config.eos_token_id} "
-            "for the text tower (config.json, eos_token_id); they are of different models"
-        )
+    elif (end := tokenizer.eos_token_id) != config.eos_token_id != 2:
+        different = f"end-of-text is token {end} for the tokenizer and {config.eos_token_id} for the text tower"
+    if different:
+        raise InputError(f"{folder}: {different}; tokenizer and config.json are of different models")
 
 
 def _check_processor_fits(folder: Path, backbone: ClipBackbone) -> None:
     side = backbone.image_size
-    try:
-        got = list(backbone.preprocess(Image.new("RGB", (side + 16, side))).shape)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{_preprocessor_file(folder)}: a test picture could not be prepared ({error})") from error
+    got = list(backbone.preprocess(Image.new("RGB", (side + 16, side))).shape)
     if got != [3, side, side]:
         raise InputError(
             f"{_preprocessor_file(folder)} makes pictures of {got}, the image tower (config.json, image_size) takes "
             f"{[3, side, side]}; mend crop_size and size"
         )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' progress bars and load reports; what matters in a report is checked and raised."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

@@ -7,7 +7,6 @@ import hashlib
 import importlib
 import importlib.util
 import math
-import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -17,37 +16,20 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor, nn
 
+from fedmpt.backbone.wrapped import Wrapped
 from fedmpt.types import Backbone, InputError
 
 Factory = Callable[[], Any]
 
 
-class MovedPlugin:
-    """A plug-in moved to a device or with its text tower cast. Everything else is the plug-in's own.
-
-    ``plugin`` is the object as it was returned.
-    """
+class MovedPlugin(Wrapped):
+    """A plug-in moved to a device or with its text tower cast."""
 
     def __init__(self, plugin: Any, device: torch.device) -> None:
-        self.plugin = plugin
-        self.name: str = plugin.name
-        self.image_size: int = plugin.image_size
-        self.logit_scale: float = plugin.logit_scale
-        self.tokenizer = plugin.tokenizer
-        self.text_model = plugin.text_model
+        super().__init__(plugin)
         self._device = device
-
-    def __getattr__(self, name: str) -> Any:
-        """Members beyond the protocol. Called only for names this object has not got."""
-        if name == "plugin":  # not set yet, while being unpickled
-            raise AttributeError(name)
-        return getattr(self.plugin, name)
-
-    def preprocess(self, image: Image.Image) -> Float[Tensor, "3 H W"]:
-        return self.plugin.preprocess(image)
 
     @torch.no_grad()
     def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B D"]]:
@@ -65,15 +47,20 @@ def load_plugin(factory: Factory, *, spec: str, device: torch.device, dtype: tor
     Raises:
         InputError: if ``factory`` raises, or its object lacks members or has some of a wrong type (each is named).
     """
-    plugin = _call(factory, spec)
-    problems = _problems(plugin)
-    if problems:
+    try:
+        plugin = factory()
+    except Exception as error:
+        file = getattr(getattr(factory, "__code__", None), "co_filename", None)
+        raise _failed(error, f"backbone {spec!r}", file=file) from error
+    if problems := _problems(plugin):
         raise InputError(
             f"backbone {spec!r} returned a {type(plugin).__name__} that is no backbone: {'; '.join(problems)}. "
             f"See fedmpt.types.Backbone for the members a backbone has."
         )
-    for module in _modules(plugin):
-        module.requires_grad_(False).eval().to(device)
+    attributes = vars(plugin).values() if hasattr(plugin, "__dict__") else ()
+    for part in (plugin, plugin.text_model, *attributes):
+        if isinstance(part, nn.Module):
+            part.requires_grad_(False).eval().to(device)
     # Only the text tower is cast, since we run it ourselves. The image side is the plug-in's own code, which may
     # rely on its dtype (normalisation in fp32, quantised weights, autocast).
     plugin.text_model.to(dtype)
@@ -84,7 +71,7 @@ def load_plugin(factory: Factory, *, spec: str, device: torch.device, dtype: tor
 
 def function_in_file(path: str, function: str) -> Factory:
     """The callable ``function`` of a Python file, which is run once for it. Its folder does not enter ``sys.path``."""
-    file = Path(os.path.expanduser(path)).absolute()  # unlike Path.expanduser, takes an unknown ~user
+    file = Path(path).expanduser().absolute()
     if not file.is_file():
         raise InputError(f"backbone {path}:{function}: no file {file}; check the path before the colon")
     # The path enters the name so that two files called backbone.py do not replace each other.
@@ -98,7 +85,7 @@ def function_in_file(path: str, function: str) -> Factory:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise InputError(f"{_place(error, str(file))}: running this file raised {_describe(error)}") from error
+        raise _failed(error, "running this file", file=str(file)) from error
     return _function(module, function, where=str(file))
 
 
@@ -106,15 +93,15 @@ def function_in_module(name: str, function: str) -> Factory:
     """The callable ``function`` of an importable module."""
     try:
         module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise InputError(f"{_place(error)}: importing {name} raised {_describe(error)}") from error
+    except Exception as error:
+        # A package that the module itself imports may be missing too; then the module is there, and fails.
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is None or not f"{name}.".startswith(f"{missing}."):
+            raise _failed(error, f"importing {name}") from error
         raise InputError(
-            f"backbone {name}:{function}: no module {error.name!r}; install its package, set PYTHONPATH, "
+            f"backbone {name}:{function}: no module {missing!r}; install its package, set PYTHONPATH, "
             f"or give the file itself, file.py:{function}"
         ) from error
-    except Exception as error:
-        raise InputError(f"{_place(error)}: importing {name} raised {_describe(error)}") from error
     return _function(module, function, where=getattr(module, "__file__", None) or name)
 
 
@@ -122,8 +109,6 @@ def _function(module: ModuleType, function: str, *, where: str) -> Factory:
     found = getattr(module, function, None)
     if callable(found):
         return found
-    if found is not None:
-        raise InputError(f"{where}: {function!r} is a {type(found).__name__}, not a function")
     # Imported names would drown the module's own.
     own = sorted(
         name
@@ -135,41 +120,27 @@ def _function(module: ModuleType, function: str, *, where: str) -> Factory:
     raise InputError(f"{where}: no function {function!r}; it has {', '.join(own) or 'no function at all'}{hint}")
 
 
-def _call(factory: Factory, spec: str) -> Any:
-    try:
-        return factory()
-    except Exception as error:
-        file = getattr(getattr(factory, "__code__", None), "co_filename", None)
-        raise InputError(f"{_place(error, file)}: backbone {spec!r} raised {_describe(error)}") from error
-
-
-def _place(error: Exception, file: str | None = None) -> str:
-    """File and line: the innermost of ``file`` if the error passed through it, else where it was raised."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}, line {error.lineno}"
+def _failed(error: Exception, what: str, *, file: str | None = None) -> InputError:
+    """With file and line: the innermost of ``file`` if the error passed through it, else where it was raised."""
     frames = traceback.extract_tb(error.__traceback__)
     frame = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1])
-    return f"{frame.filename}, line {frame.lineno}"
-
-
-def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    place = (frame.filename, frame.lineno)
+    if isinstance(error, SyntaxError) and error.filename:
+        place = (error.filename, error.lineno)
+    return InputError(f"{place[0]}, line {place[1]}: {what} raised {type(error).__name__}: {error}")
 
 
 def _problems(plugin: Any) -> list[str]:
     """Everything that keeps an object from being a backbone, one phrase each."""
     from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-    def is_number(value: Any) -> bool:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
-
-    def is_count(value: Any) -> bool:
-        return isinstance(value, int) and is_number(value)
+    def is_positive(value: Any) -> bool:
+        return isinstance(value, (int, float)) and math.isfinite(value) and value > 0
 
     checks: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "name": ("a non-empty str", lambda value: isinstance(value, str) and bool(value)),
-        "image_size": ("a positive int", is_count),
-        "logit_scale": ("a positive float", is_number),
+        "image_size": ("a positive int", lambda value: isinstance(value, int) and value > 0),
+        "logit_scale": ("a positive float", is_positive),
         "tokenizer": ("a transformers CLIPTokenizer", lambda value: isinstance(value, CLIPTokenizer)),
         "text_model": (
             "a transformers CLIPTextModelWithProjection",
@@ -182,14 +153,7 @@ def _problems(plugin: Any) -> list[str]:
     for member, (wanted, fits) in checks.items():
         if not hasattr(plugin, member):
             problems.append(f"{member} is missing (wanted {wanted})")
-        elif not fits(getattr(plugin, member)):
-            value = getattr(plugin, member)
+        elif not fits(value := getattr(plugin, member)):
             shown = repr(value) if isinstance(value, (str, int, float)) else f"a {type(value).__name__}"
             problems.append(f"{member} is {shown}, not {wanted}")
     return problems
-
-
-def _modules(plugin: Any) -> list[nn.Module]:
-    attributes = vars(plugin).values() if hasattr(plugin, "__dict__") else ()
-    found = [value for value in (plugin, plugin.text_model, *attributes) if isinstance(value, nn.Module)]
-    return list({id(module): module for module in found}.values())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from fedmpt.backbone.image_tower import ClipBackbone
 from fedmpt.backbone.strong_view import strongly_augmented
+from fedmpt.backbone.wrapped import Wrapped
 from fedmpt.types import Backbone, InputError
 
 
@@ -98,22 +98,7 @@ def tokens_of(
     return torch.cat([first[:, None], others], dim=1).unflatten(1, (num_streams, -1))
 
 
-class _ViewOf:
-    """What all views take over from their backbone."""
-
-    def __init__(self, backbone: Any) -> None:
-        self.plugin = backbone  # The name under which hashes of features look into a wrapper.
-        self.name: str = backbone.name
-        self.image_size: int = backbone.image_size
-        self.logit_scale: float = backbone.logit_scale
-        self.tokenizer = backbone.tokenizer
-        self.text_model = backbone.text_model
-
-    def preprocess(self, image: Image.Image) -> Float[Tensor, "3 H W"]:
-        return self.plugin.preprocess(image)
-
-
-class _TowerTokensOf(_ViewOf):
+class _TowerTokensOf(Wrapped):
     def __init__(self, backbone: ClipBackbone, view: TowerTokens) -> None:
         super().__init__(backbone)
         self.view = view
@@ -134,12 +119,8 @@ class _TowerTokensOf(_ViewOf):
         return rows[:, 1:].float(), rows[:, 0].float()
 
 
-class _StrongViewOf(_ViewOf):
-    def __getattr__(self, name: str) -> Any:
-        """``fingerprint``, where the backbone has one of its own; the preprocessing tells the views apart."""
-        if name == "plugin":  # Not set yet.
-            raise AttributeError(name)
-        return getattr(self.plugin, name)
+class _StrongViewOf(Wrapped):
+    """Of the same fingerprint, where the backbone has one of its own: the preprocessing tells the views apart."""
 
     def preprocess(self, image: Image.Image) -> Float[Tensor, "3 H W"]:
         return self.plugin.preprocess(strongly_augmented(image))

@@ -46,8 +46,8 @@ class DemoOptions:
     """Folder for pictures and features; $FEDMPT_CACHE or a folder of the user's cache unless given."""
 
 
-def demo(words: list[str]) -> None:
-    options = tyro.cli(DemoOptions, args=words, prog="fedmpt demo")
+def demo(arguments: list[str]) -> None:
+    options = tyro.cli(DemoOptions, args=arguments, prog="fedmpt demo")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     began = time.perf_counter()
     _check_extra()
@@ -56,13 +56,8 @@ def demo(words: list[str]) -> None:
     from fedmpt.runs.records import check_writable
 
     check_writable(options.out, kind="folder")
-    trial = Trial(
-        rounds=options.rounds,
-        seed=options.seed,
-        spurious=options.spurious,
-        num_train=options.num_train,
-        num_test=options.num_test,
-    )
+    given = {name: value for name, value in vars(options).items() if name not in ("out", "cache")}
+    trial = Trial(**given)
     cache = cache_folder(options.cache)
     outcomes = {}
     try:
@@ -114,18 +109,10 @@ def _write_page(trial: Trial, outcomes: Mapping[str, Outcome], *, out: Path, cac
 def _print_table(outcomes: Mapping[str, Outcome]) -> None:
     from fedmpt.report.demo.trials import TITLES
 
-    table = Table(title="percent")
-    columns = (
-        "method",
-        "mAP natural",
-        "mAP reversed",
-        "CF1 natural",
-        "CF1 reversed",
-        "absent partner reported",
-        "trained",
-    )
-    for column in columns:
-        table.add_column(column, justify="left" if column == "method" else "right")
+    table = Table("method", title="percent")
+    scores = ("mAP natural", "mAP reversed", "CF1 natural", "CF1 reversed", "absent partner reported")
+    for column in (*scores, "trained"):
+        table.add_column(column, justify="right")
     for name, outcome in outcomes.items():
         natural, unseen = outcome.natural, outcome.reversed
         values = [natural["mAP"], unseen["mAP"], natural["CF1"], unseen["CF1"], unseen["shift"]["false_coactivation"]]

@@ -43,8 +43,8 @@ class EvaluateOptions:
     """Folder for computed features; $FEDMPT_CACHE or a folder of the user's cache unless given."""
 
 
-def evaluate(words: list[str]) -> None:
-    options = tyro.cli(EvaluateOptions, args=words, prog="fedmpt evaluate")
+def evaluate(arguments: list[str]) -> None:
+    options = tyro.cli(EvaluateOptions, args=arguments, prog="fedmpt evaluate")
     from fedmpt.data import load_data
     from fedmpt.data.features.store import open_features
     from fedmpt.evaluation.biased_pairs import biased_pairs

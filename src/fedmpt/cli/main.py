@@ -39,26 +39,26 @@ COMMANDS = ("train", "evaluate", "predict", "methods", "conditions", "data", "fe
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. Exit codes: 0 done, 2 wrong input, 130 interrupted; anything else is a fault of ours."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ("-h", "--help"):
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
         print(HELP, end="")
         return
-    if words[0] == "--version":
+    if given[0] == "--version":
         from fedmpt import __version__
 
         print(f"fedmpt {__version__}")
         return
-    sys.exit(_run(words[0], words[1:]))
+    sys.exit(_run(given[0], given[1:]))
 
 
-def _run(command: str, words: list[str]) -> int:
+def _run(command: str, arguments: list[str]) -> int:
     if command not in COMMANDS:
         *names, last = COMMANDS
         print(f"fedmpt: unknown command {command!r}; there are {', '.join(names)} and {last}", file=sys.stderr)
         return 2
     try:
         # Imported late: --help and --version need none of it.
-        getattr(import_module(f"fedmpt.cli.{command}"), command)(words)
+        getattr(import_module(f"fedmpt.cli.{command}"), command)(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # The reader, say `head`, has enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

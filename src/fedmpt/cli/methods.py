@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import tyro
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 
 CALIBRATION = "calibration."
@@ -31,39 +32,16 @@ class MethodsOptions:
     """One JSON list, for machines."""
 
 
-@dataclass(frozen=True)
-class Facts:
-    """One method. ``parameters`` and ``sent_bytes`` are with ViT-B/16 and 20 classes.
-
-    Attributes:
-        parameters: trained numbers, without those of the shared head.
-        head_parameters: trained numbers of the shared head, 2 or 0.
-        personal_parameters: of all these, how many stay with their client.
-        sent_bytes: what a client sends in a round, running statistics included.
-        reads: what it needs of an image.
-    """
-
-    name: str
-    summary: str
-    source: str
-    parameters: int
-    head_parameters: int
-    personal_parameters: int
-    sent_bytes: int
-    reads: tuple[str, ...]
-    learning_rate: float
-
-
-def methods(words: list[str]) -> None:
-    options = tyro.cli(MethodsOptions, args=words, prog="fedmpt methods")
+def methods(arguments: list[str]) -> None:
+    options = tyro.cli(MethodsOptions, args=arguments, prog="fedmpt methods")
     found = facts()
     if options.json:
-        print(json.dumps([dataclasses.asdict(row) for row in found], indent=2))
+        print(json.dumps(found, indent=2))
     else:
         _print(found)
 
 
-def facts() -> list[Facts]:
+def facts() -> list[dict[str, Any]]:
     """Of every method at its defaults, in the order of the table of methods."""
     import torch
 
@@ -81,48 +59,40 @@ def facts() -> list[Facts]:
         views = (*method.views.values(), *method.training_views.values())
         # FedMPT's conditions stand in its config; attributes are looked up.
         attributes = ["class attributes"] if method.sources.keys() - {"conditions"} else []
-        found.append(
-            Facts(
-                name=name,
-                summary=config.summary,
-                source=config.source,
-                parameters=sum(sizes.values()) - head,
-                head_parameters=head,
-                personal_parameters=sum(sizes[part] for part in method.personal),
-                sent_bytes=num_bytes(method.split(method.state_dict())[0]),
-                reads=("features", *(view.label for view in views), *attributes),
-                learning_rate=config.learning_rate,
-            )
-        )
+        row = {
+            "name": name,
+            "summary": config.summary,
+            "source": config.source,
+            "parameters": sum(sizes.values()) - head,  # Trained numbers, without those of the shared head: 2 or 0.
+            "head_parameters": head,
+            "personal_parameters": sum(sizes[part] for part in method.personal),  # Those that stay with their client.
+            "sent_bytes": num_bytes(method.split(method.state_dict())[0]),  # In a round, running statistics included.
+            "reads": ["features", *(view.label for view in views), *attributes],
+            "learning_rate": config.learning_rate,
+        }
+        found.append(row)
     return found
 
 
-def _print(rows: list[Facts]) -> None:
+def _print(rows: list[dict[str, Any]]) -> None:
     table = Table(title="methods; sizes with CLIP ViT-B/16 and 20 classes", title_justify="left", show_lines=True)
     table.add_column("name", style="bold", no_wrap=True)
     table.add_column("what it is")
-    table.add_column("parameters", justify="right", no_wrap=True)
-    table.add_column("sent a round", justify="right", no_wrap=True)
+    for column in ("parameters", "sent a round"):
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_column("reads")
     for row in rows:
-        head = f" + {row.head_parameters}" if row.head_parameters else ""
-        personal = f"\n{row.personal_parameters:,} stay home" if row.personal_parameters else ""
+        head = f" + {row['head_parameters']}" if row["head_parameters"] else ""
+        personal = f"\n{row['personal_parameters']:,} stay home" if row["personal_parameters"] else ""
         table.add_row(
-            row.name,
-            f"{row.summary}\n[dim]{row.source}[/dim]",
-            f"{row.parameters:,}{head}{personal}",
-            _size(row.sent_bytes),
-            ", ".join(row.reads),
+            row["name"],
+            f"{row['summary']}\n[dim]{row['source']}[/dim]",
+            f"{row['parameters']:,}{head}{personal}",
+            decimal(row["sent_bytes"]),
+            ", ".join(row["reads"]),
         )
     console = Console(highlight=False)
     console.print(table)
-    if any(row.head_parameters for row in rows):
+    if any(row["head_parameters"] for row in rows):
         console.print("+ 2: scale and bias of the shared head, which make a method's scores probabilities")
     console.print("options of one: fedmpt train --method NAME --help", markup=False)
-
-
-def _size(num_bytes: int) -> str:
-    if num_bytes < 1000:
-        return f"{num_bytes} B"
-    unit, scale = ("kB", 1e3) if num_bytes < 1e6 else ("MB", 1e6)
-    return f"{num_bytes / scale:.1f} {unit}"

@@ -41,8 +41,8 @@ class PredictOptions:
     """Also show so many of the most probable classes when fewer are over their threshold."""
 
 
-def predict(words: list[str]) -> None:
-    options = tyro.cli(PredictOptions, args=words, prog="fedmpt predict")
+def predict(arguments: list[str]) -> None:
+    options = tyro.cli(PredictOptions, args=arguments, prog="fedmpt predict")
     from fedmpt.inference.predict import load_trained
     from fedmpt.inference.predict import predict as predict_labels
     from fedmpt.types import InputError

@@ -9,11 +9,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+METRICS = ("mAP", "CF1", "OF1", "CF1_PR")
+
 
 def print_scores(results: Mapping[str, Any]) -> None:
-    table = Table(title="test set, percent")
-    for column in ("threshold", "mAP", "CF1", "OF1", "CF1_PR"):
-        table.add_column(column, justify="left" if column == "threshold" else "right")
+    table = Table("threshold", title="test set, percent")
+    for column in METRICS:
+        table.add_column(column, justify="right")
     names = {
         "test": "fixed 0.5",
         "test_calibrated": "calibrated by the clients",
@@ -21,9 +23,9 @@ def print_scores(results: Mapping[str, Any]) -> None:
     }
     for key, name in names.items():
         if key in results:
-            table.add_row(name, *(f"{results[key][metric]:.2f}" for metric in ("mAP", "CF1", "OF1", "CF1_PR")))
+            table.add_row(name, *(f"{results[key][metric]:.2f}" for metric in METRICS))
     if "oracle" in results:
-        best = [f"{results['oracle'][metric]['score']:.2f}" for metric in ("CF1", "OF1", "CF1_PR")]
+        best = [f"{results['oracle'][metric]['score']:.2f}" for metric in METRICS[1:]]
         table.add_row("oracle: chosen on the test labels", "", *best)
     Console().print(table)
     if "context_shift" in results:
@@ -32,8 +34,7 @@ def print_scores(results: Mapping[str, Any]) -> None:
 
 def _print_shift(shift: Mapping[str, Any]) -> None:
     """The pairs that training shows together: is b found without a, and is it reported where there is only a?"""
-    table = Table(title="context shift: pairs a -> b that training shows together, percent")
-    table.add_column("pair")
+    table = Table("pair", title="context shift: pairs a -> b that training shows together, percent")
     for column in ("lift", "b without a, AP", "b with a, AP", "b reported, only a there"):
         table.add_column(column, justify="right")
     columns = ("exclusive", "cooccurring", "false_coactivation")

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from fedmpt.runs.config import RunConfig
 
 
-def train(words: list[str]) -> None:
+def train(arguments: list[str]) -> None:
     from fedmpt.cli.progress import TerminalWatcher
     from fedmpt.runs.run import is_finished
     from fedmpt.runs.run import train as train_run
 
-    options = _train_options(words)
+    options = _train_options(arguments)
     console = Console(stderr=True, quiet=options.quiet, highlight=False, soft_wrap=True)
     was_finished = is_finished(options.out)
     try:
@@ -47,7 +47,7 @@ def train(words: list[str]) -> None:
         print_scores(results)
 
 
-def _train_options(words: list[str]) -> TrainOptions:
+def _train_options(arguments: list[str]) -> TrainOptions:
     """Parsed in two steps, since the method decides which options there are."""
     from fedmpt.cli.train_options import TrainOptions
     from fedmpt.types import InputError
@@ -56,14 +56,15 @@ def _train_options(words: list[str]) -> TrainOptions:
     for flag in ("--method", "--preset", "--out", "--data"):
         chooser.add_argument(flag, nargs="?")  # A value may be missing: the second parser has the message for that.
     chooser.add_argument("--resume", action="store_true")
-    chosen, _ = chooser.parse_known_args(words)
-    wants_help = "-h" in words or "--help" in words
+    chosen, _ = chooser.parse_known_args(arguments)
+    wants_help = "-h" in arguments or "--help" in arguments
     if not chosen.out and not wants_help:
         raise InputError("give a folder for the run with --out, for example --out runs/a")
     out = Path(chosen.out or ".")
     start = _from_preset(chosen, data=chosen.data or "") if wants_help else _starting_config(chosen, out)
     default = TrainOptions(out=out, method=start.method.name, preset=chosen.preset or "default", run=start)
-    return tyro.cli(TrainOptions, args=words, default=default, prog="fedmpt train", config=(tyro.conf.OmitArgPrefixes,))
+    config = (tyro.conf.OmitArgPrefixes,)
+    return tyro.cli(TrainOptions, args=arguments, default=default, prog="fedmpt train", config=config)
 
 
 def _starting_config(chosen: argparse.Namespace, out: Path) -> RunConfig:
@@ -94,7 +95,6 @@ def _from_preset(chosen: argparse.Namespace, *, data: str) -> RunConfig:
 def _how_to_continue(options: TrainOptions) -> str:
     if not (options.out / "config.json").is_file():
         return "; nothing was stored, give the same command to start again"
-    words = ["fedmpt", "train", "--out", str(options.out), "--resume"]
-    if options.cache:
-        words += ["--cache", str(options.cache)]
-    return f"; complete rounds are stored, continue with: {shlex.join(words)}"
+    cache = ["--cache", str(options.cache)] if options.cache else []
+    command = shlex.join(["fedmpt", "train", "--out", str(options.out), "--resume", *cache])
+    return f"; complete rounds are stored, continue with: {command}"

@@ -1,4 +1,4 @@
-"""A config as the words of the command that gives it."""
+"""A config as the arguments of the command that gives it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 from fedmpt.runs.config import RunConfig, preset
 
 
-def train_words(config: RunConfig) -> list[str]:
+def train_arguments(config: RunConfig) -> list[str]:
     """The options of ``fedmpt train`` that give ``config``: the method, and all that are not the default."""
     start = dict(_flat(preset("default", config.method.name, data="")))
-    words = ["--method", config.method.name]
+    arguments = ["--method", config.method.name]
     for name, value in _flat(config):
         flag = name.replace("_", "-")
         if value == start[name]:
             continue
         if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
+            arguments.append(f"--{flag}" if value else f"--no-{flag}")
         else:
-            # In one word with the flag, a text may begin with a hyphen. Several texts cannot, here and on the line.
+            # In one argument with the flag, a text may begin with a hyphen. Several texts cannot, here and on the line.
             given = [f"--{flag}", *map(str, value if isinstance(value, tuple) else [value])]
-            words += ["=".join(given)] if isinstance(value, str) and value.startswith("-") else given
-    return words
+            arguments += ["=".join(given)] if isinstance(value, str) and value.startswith("-") else given
+    return arguments
 
 
 def _flat(config: Any) -> Iterator[tuple[str, Any]]:

@@ -9,13 +9,12 @@ classes' F1 (DualCoOp), ``CF1_PR`` the harmonic mean of mean precision and mean 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from fedmpt.types import ABSENT, PRESENT, UNKNOWN, InputError
@@ -51,16 +50,8 @@ class Scores:
     num_images: int
 
     def to_json(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """The scores as JSON holds them, ``per_class`` keyed by name and null where a class has no positives.
-
-        Raises:
-            InputError: if the names are not one a class, or a name occurs twice.
-        """
-        if len(class_names) != len(self.per_class):
-            raise InputError(f"{len(class_names)} class names for {len(self.per_class)} scored classes; give one each")
-        twice = [name for name, count in Counter(class_names).items() if count > 1]
-        if twice:
-            raise InputError(f"class name {twice[0]!r} occurs more than once; scores are stored by name, so rename one")
+        """The scores as JSON holds them, ``per_class`` keyed by name and null where a class has no positives."""
+        assert len(set(class_names)) == len(class_names), "scores are stored by name"
         return {
             "mAP": self.mAP,
             "CF1": self.CF1,
@@ -91,8 +82,7 @@ class OracleScores:
 
     def to_json(self) -> dict[str, dict[str, float]]:
         """``{"CF1": {"score": ..., "threshold": ...}, "OF1": ..., "CF1_PR": ...}``, scores in percent."""
-        best = {"CF1": self.CF1, "OF1": self.OF1, "CF1_PR": self.CF1_PR}
-        return {metric: {"score": found.score, "threshold": found.threshold} for metric, found in best.items()}
+        return asdict(self)
 
 
 def multilabel_scores(
@@ -115,19 +105,16 @@ def multilabel_scores(
             outside [0, 1] or NaN, or a label is none of the three values.
     """
     answers = _checked_answers(probabilities, labels)
-    cutoff, recorded = _checked_threshold(threshold, answers.probabilities)
+    cutoffs = _checked_threshold(threshold, num_classes=answers.present.shape[1])
     per_class = _average_precisions(answers)
     scored = [value for value in per_class if value is not None]
-    f1 = _f1_scores(_count(answers, cutoff))
     return Scores(
         mAP=sum(scored) / len(scored),
-        CF1=f1.per_class,
-        OF1=f1.overall,
-        CF1_PR=f1.precision_recall,
+        **_f1_scores(answers, cutoffs),
         per_class=per_class,
-        threshold=recorded,
+        threshold=tuple(cutoffs.tolist()) if cutoffs.ndim else cutoffs.item(),
         num_classes_without_positives=len(per_class) - len(scored),
-        num_images=len(answers.probabilities),
+        num_images=len(answers.present),
     )
 
 
@@ -140,17 +127,13 @@ def oracle_scores(
     published tables that were made this way. Inputs and errors are those of `multilabel_scores`.
     """
     answers = _checked_answers(probabilities, labels)
-    if len(thresholds) == 0:
-        raise InputError("no thresholds to choose from; give at least one in [0, 1]")
-    tried = []
-    for threshold in thresholds:
-        cutoff, _ = _checked_threshold(float(threshold), answers.probabilities)
-        tried.append((float(threshold), _f1_scores(_count(answers, cutoff))))
-    return OracleScores(
-        CF1=_best([(f1.per_class, at) for at, f1 in tried]),
-        OF1=_best([(f1.overall, at) for at, f1 in tried]),
-        CF1_PR=_best([(f1.precision_recall, at) for at, f1 in tried]),
-    )
+    tried = [(at, _f1_scores(answers, _checked_threshold(at, num_classes=1))) for at in thresholds]
+
+    def best(metric: str) -> BestScore:
+        score, lowest = max((scores[metric], -at) for at, scores in tried)
+        return BestScore(score, -lowest)
+
+    return OracleScores(CF1=best("CF1"), OF1=best("OF1"), CF1_PR=best("CF1_PR"))
 
 
 @dataclass(frozen=True)
@@ -160,44 +143,23 @@ class _Answers:
     known: Bool[np.ndarray, "B C"]
 
 
-@dataclass(frozen=True)
-class _Counts:
-    true_positives: Int[np.ndarray, "C"]
-    predicted: Int[np.ndarray, "C"]
-    positives: Int[np.ndarray, "C"]
-
-
-@dataclass(frozen=True)
-class _F1:
-    per_class: float
-    overall: float
-    precision_recall: float
-
-
-def _count(answers: _Answers, cutoff: Float[np.ndarray, "..."]) -> _Counts:
-    predicted = (answers.probabilities > cutoff) & answers.known
-    return _Counts(
-        true_positives=(predicted & answers.present).sum(axis=0),
-        predicted=predicted.sum(axis=0),
-        positives=answers.present.sum(axis=0),
-    )
-
-
-def _f1_scores(counts: _Counts) -> _F1:
-    has_positives = counts.positives > 0
-    hits = counts.true_positives[has_positives]
-    predicted, positives = counts.predicted[has_positives], counts.positives[has_positives]
+def _f1_scores(answers: _Answers, cutoff: Float[np.ndarray, "..."]) -> dict[str, float]:
+    """CF1, OF1 and CF1_PR by name; ``cutoff`` is one for all classes, or one a class."""
+    is_predicted = (answers.probabilities > cutoff.astype(answers.probabilities.dtype)) & answers.known
+    hits = (is_predicted & answers.present).sum(axis=0)
+    predicted, positives = is_predicted.sum(axis=0), answers.present.sum(axis=0)
+    # False alarms in classes without positives still count against the overall score.
+    overall = 2 * hits.sum() / (predicted.sum() + positives.sum())
+    hits, predicted, positives = (counts[positives > 0] for counts in (hits, predicted, positives))
     # A class that is never predicted has no hits either, so dividing by one makes its precision 0.
     precision = float((hits / np.maximum(predicted, 1)).mean())
     recall = float((hits / positives).mean())
     both = precision + recall
-    # False alarms in classes without positives still count against the overall score.
-    overall = 2 * counts.true_positives.sum() / (counts.predicted.sum() + counts.positives.sum())
-    return _F1(
-        per_class=100 * float((2 * hits / (predicted + positives)).mean()),
-        overall=100 * float(overall),
-        precision_recall=100 * 2 * precision * recall / both if both > 0 else 0.0,
-    )
+    return {
+        "CF1": 100 * float((2 * hits / (predicted + positives)).mean()),
+        "OF1": 100 * float(overall),
+        "CF1_PR": 100 * 2 * precision * recall / both if both > 0 else 0.0,
+    }
 
 
 def _average_precisions(answers: _Answers) -> tuple[float | None, ...]:
@@ -212,48 +174,43 @@ def _average_precisions(answers: _Answers) -> tuple[float | None, ...]:
     )
 
 
-def _best(tried: list[tuple[float, float]]) -> BestScore:
-    score, negative_threshold = max((score, -threshold) for score, threshold in tried)
-    return BestScore(score=score, threshold=-negative_threshold)
-
-
 def _checked_answers(probabilities: Table, labels: Table) -> _Answers:
     scores, truth = _as_floats(probabilities), _as_array(labels)
     if scores.ndim != 2 or scores.shape != truth.shape:
         raise InputError(
             f"probabilities have shape {scores.shape} and labels {truth.shape}; both must be [images, classes]"
         )
-    if scores.size == 0:
-        raise InputError(f"nothing to score: there are {scores.shape[0]} images and {scores.shape[1]} classes")
     # Written so that NaN, for which every comparison is false, is outside as well.
-    inside = (scores >= 0) & (scores <= 1)
-    if not inside.all():
-        remedy = "pass probabilities, for instance a sigmoid of the logits"
-        raise InputError(_first_bad("probability", scores, inside, "in [0, 1]", remedy))
-    present, known = truth == PRESENT, truth != UNKNOWN
-    valid = present | (truth == ABSENT) | ~known
-    if not valid.all():
-        remedy = "map the labels to these three values first"
-        raise InputError(_first_bad("label", truth, valid, "1 (present), 0 (absent) or -1 (unknown)", remedy))
+    _refuse("probability", scores, ~((scores >= 0) & (scores <= 1)), "in [0, 1]; pass a sigmoid of logits")
+    allowed = "1 (present), 0 (absent) or -1 (unknown); map the labels to these three values first"
+    _refuse("label", truth, ~np.isin(truth, (PRESENT, ABSENT, UNKNOWN)), allowed)
+    present = truth == PRESENT
     if not present.any():
         raise InputError(
             "no label is 1 (present), so no score is defined; check that split and classes are the right ones"
         )
-    return _Answers(probabilities=scores, present=present, known=known)
+    return _Answers(probabilities=scores, present=present, known=truth != UNKNOWN)
+
+
+def _refuse(noun: str, table: Shaped[np.ndarray, "B C"], is_bad: Bool[np.ndarray, "B C"], allowed: str) -> None:
+    if is_bad.any():
+        row, column = np.argwhere(is_bad)[0]
+        raise InputError(
+            f"{noun} {table[row, column]} at row {row}, class index {column} ({is_bad.sum()} such entries in all) is "
+            f"not {allowed}"
+        )
 
 
 def _checked_threshold(
-    threshold: float | Sequence[float] | Tensor | np.ndarray, probabilities: Float[np.ndarray, "B C"]
-) -> tuple[Float[np.ndarray, "..."], float | tuple[float, ...]]:
+    threshold: float | Sequence[float] | Tensor | np.ndarray, *, num_classes: int
+) -> Float[np.ndarray, "..."]:
     given = _as_floats(threshold)
-    num_classes = probabilities.shape[1]
     if given.shape not in {(), (num_classes,)}:
         raise InputError(f"threshold has shape {given.shape}; give one number, or {num_classes}, one a class")
     inside = (given >= 0) & (given <= 1)
     if not inside.all():
         raise InputError(f"threshold {given[~inside].flat[0]} is outside [0, 1]; it is compared with probabilities")
-    recorded = float(given) if given.ndim == 0 else tuple(float(value) for value in given)
-    return given.astype(probabilities.dtype), recorded
+    return given
 
 
 def _as_array(values: float | Sequence[float] | Table) -> Shaped[np.ndarray, "..."]:
@@ -261,20 +218,9 @@ def _as_array(values: float | Sequence[float] | Table) -> Shaped[np.ndarray, "..
         values = values.detach().cpu()
         # NumPy has no bfloat16; half precision goes to float32, where every value of it is exact.
         values = (values.float() if values.is_floating_point() and values.itemsize < 4 else values).numpy()
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"expected numbers, got an array of {array.dtype}")
-    return array
+    return np.asarray(values)
 
 
 def _as_floats(values: float | Sequence[float] | Table) -> Float[np.ndarray, "..."]:
     array = _as_array(values)
     return array if array.dtype.kind == "f" else array.astype(np.float64)
-
-
-def _first_bad(
-    noun: str, table: Shaped[np.ndarray, "B C"], valid: Bool[np.ndarray, "B C"], allowed: str, remedy: str
-) -> str:
-    row, column = np.argwhere(~valid)[0]
-    more = f" ({(~valid).sum()} such entries)" if (~valid).sum() > 1 else ""
-    return f"{noun} {table[row, column]} at row {row}, class index {column} is not {allowed}{more}; {remedy}"

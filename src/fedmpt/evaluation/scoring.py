@@ -64,18 +64,17 @@ def personal_scores(
         InputError: if a client's tensors do not fit the method, naming the client.
     """
     before = get_state(method)
-    found: list[Scores] = []
-    newcomer: Scores | None = None
+
+    def scored(own: State, name: str) -> Scores:
+        set_state(method, {**shared, **own}, source=f"personal tensors of {name}")
+        return multilabel_scores(probabilities(method, test), test.labels)
+
+    newcomer = scored(initial, "a new client") if len(personal) < len(client_names) else None
+    rows = []
     for client, name in enumerate(client_names):
-        if client not in personal and newcomer is not None:
-            found.append(newcomer)
-            continue
-        set_state(method, {**shared, **personal.get(client, initial)}, source=f"personal tensors of {name}")
-        found.append(multilabel_scores(probabilities(method, test), test.labels))
-        if client not in personal:
-            newcomer = found[-1]
+        found = scored(personal[client], name) if client in personal else newcomer
+        rows.append({metric: getattr(found, metric) for metric in METRICS})
     set_state(method, before)
-    rows = [{metric: getattr(scores, metric) for metric in METRICS} for scores in found]
     means = {metric: fmean(row[metric] for row in rows) for metric in METRICS}
     return {**means, "clients": [{"name": name, **row} for name, row in zip(client_names, rows, strict=True)]}
 

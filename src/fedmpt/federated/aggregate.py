@@ -1,4 +1,8 @@
-"""What the server does with a round's updates. It knows nothing of who calls it."""
+"""The server's step of a round: the clients' updates become the next state.
+
+In this order: check, clip, average (by the method or by a robust rule), step of the server's optimiser. It knows
+nothing of who calls it.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +23,6 @@ from fedmpt.types import InputError, State
 MEAN = Aggregation()
 METHOD, SERVER = "method/", "server/"
 """Whose a tensor of the server's memory is: the method's own aggregation's, or the server optimiser's."""
-STORED = "the server's memory in the checkpoint is damaged, restore it from a copy or train again"
-"""How messages about a memory start, wherever it was read from."""
 
 
 def aggregate(
@@ -71,25 +73,6 @@ def check_fits(method: Method, aggregation: Aggregation, *, cohort_size: int) ->
             "would replace; leave --aggregator out or choose another --method"
         )
     aggregation.check_cohort(cohort_size)
-
-
-def check_memory(method: Method, aggregation: Aggregation, memory: State) -> None:
-    """What `aggregate` is to go on with after some rounds, before anybody trains for it.
-
-    Raises:
-        InputError: if a tensor is missing, unknown, misshapen, not finite, or negative where it is a mean of squares.
-    """
-    if unknown := sorted(name for name in memory if not name.startswith((METHOD, SERVER))):
-        raise InputError(f"{STORED}: unknown tensor {unknown[0]!r} ({len(unknown)} in all)")
-    method.check_memory(_of(METHOD, memory), source=STORED)
-    shared, _ = method.split(method.state_dict())
-    server_optimizer.check_memory(
-        _of(SERVER, memory),
-        state=shared,
-        parameters=_parameters(method, shared),
-        aggregation=aggregation,
-        source=STORED,
-    )
 
 
 def _parameters(method: Method, state: State) -> list[str]:

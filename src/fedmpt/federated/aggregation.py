@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from fedmpt.state import Weighting
-from fedmpt.types import InputError
+from fedmpt.types import InputError, check_options
 
 # An option that has no effect is refused: whoever gave it believes that it has one.
 OWNERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -64,22 +64,12 @@ class Aggregation:
         for field in fields(self):
             choice, words = OWNERS.get(field.name, ("aggregator", (self.aggregator,)))
             if getattr(self, field.name) != field.default and getattr(self, choice) not in words:
-                raise InputError(
-                    f"{_flag(field.name)} goes with --{choice} {' or '.join(words)}, not {getattr(self, choice)}"
-                )
-        if not 0 <= self.trim < 0.5:
-            raise InputError(f"--trim must be in [0, 0.5), got {self.trim}; it is dropped at either end")
-        if self.num_faulty < 0:
-            raise InputError(f"--num-faulty must not be negative, got {self.num_faulty}")
-        if self.num_selected < 1:
-            raise InputError(f"--num-selected must be at least 1, got {self.num_selected}")
-        for name in ("clip_norm", "server_learning_rate", "server_tau"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise InputError(f"{_flag(name)} must be positive, got {value}")
-        for name in ("server_momentum", "server_beta1", "server_beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{_flag(name)} must be in [0, 1), got {getattr(self, name)}")
+                flag = field.name.replace("_", "-")
+                raise InputError(f"--{flag} goes with --{choice} {' or '.join(words)}, not {getattr(self, choice)}")
+        check_options(self, "[0, 0.5)", "trim")
+        check_options(self, "[0, inf)", "num_faulty")
+        check_options(self, "(0, inf)", "num_selected", "clip_norm", "server_learning_rate", "server_tau")
+        check_options(self, "[0, 1)", "server_momentum", "server_beta1", "server_beta2")
 
     def check_cohort(self, size: int) -> None:
         """Raises InputError if rounds of ``size`` clients are too small for the aggregator."""
@@ -119,7 +109,3 @@ def num_trimmed(trim: float, size: int) -> int:
     """How many of ``size`` values a share of ``trim`` drops at either end."""
     # 0.29 of 100 is 29, whatever the product is rounded to; and something has to be left.
     return min(math.floor(trim * size + 1e-9), (size - 1) // 2)
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

@@ -1,4 +1,7 @@
-"""What a client does in a round. It knows nothing of who calls it: one process, or Flower."""
+"""The client's step of a round: the server's state, trained on the client's own images, becomes an update.
+
+It knows nothing of who calls it.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 
 from fedmpt.federated.aggregation import Aggregation
-from fedmpt.state import check_not_negative, check_state
 from fedmpt.types import State
 
 Kept = Mapping[str, Tensor]
@@ -36,16 +35,6 @@ def server_step(
     return state, remembered
 
 
-def check_memory(
-    memory: State, *, state: State, parameters: Sequence[str], aggregation: Aggregation, source: str
-) -> None:
-    """Raises InputError, naming ``source``, if ``memory`` cannot be what `server_step` returned for such a state."""
-    slots = SLOTS[aggregation.server]
-    check_state(memory, like={f"{slot}/{name}": state[name] for slot in slots for name in parameters}, source=source)
-    squares = [name for name in memory if name.startswith("second_moment/")]
-    check_not_negative(memory, squares, source=source)
-
-
 def _momentum(change: Tensor, kept: Kept, options: Aggregation) -> tuple[Tensor, Kept]:
     """FedAvgM (Hsu et al. 2019)."""
     velocity = options.server_momentum * kept.get("velocity", 0.0) + change
@@ -63,9 +52,3 @@ def _adam(change: Tensor, kept: Kept, options: Aggregation) -> tuple[Tensor, Kep
 
 RULES: Mapping[str, Rule] = {"momentum": _momentum, "adam": _adam}
 """By the name that ``--server`` takes."""
-SLOTS: Mapping[str, tuple[str, ...]] = {
-    "none": (),
-    "momentum": ("velocity",),
-    "adam": ("first_moment", "second_moment"),
-}
-"""What each of them keeps of a parameter."""

@@ -1,4 +1,6 @@
-"""A whole federation in one process: rounds, cohorts, local training, averaging, evaluation."""
+"""A whole federation in one process: every round draws a cohort, has each client take its step
+(`fedmpt.federated.client`), then the server (`fedmpt.federated.aggregate`), and evaluates.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,9 @@ import torch
 from fedmpt.data.features.store import FeatureSet
 from fedmpt.evaluation.metrics import Scores, multilabel_scores
 from fedmpt.evaluation.scoring import probabilities, set_global
-from fedmpt.federated.aggregate import MEAN, aggregate, check_fits, check_memory
+from fedmpt.federated.aggregate import MEAN, aggregate, check_fits
 from fedmpt.federated.aggregation import Aggregation
-from fedmpt.federated.client import LocalResult, LocalTraining, local_update
+from fedmpt.federated.client import LocalTraining, local_update
 from fedmpt.methods import Method
 from fedmpt.seeding import generator
 from fedmpt.state import Update, Weighting, get_state
@@ -80,13 +82,11 @@ def run_rounds(
     evaluated with those that `Method.neutral_personal` names.
 
     Raises:
-        InputError: from `local_update`, `check_fits`, `check_memory` and `aggregate`.
+        InputError: from `local_update`, `check_fits` and `aggregate`.
     """
     check_fits(method, aggregation, cohort_size=cohort_size(len(clients), federation.participation))
     shared, initial = method.split(get_state(method))
     progress = Progress(rounds_done=0, state=shared, personal={}) if start is None else start
-    if progress.rounds_done:
-        check_memory(method, aggregation, progress.memory)
     loop = _Loop(method, clients, test, initial, federation, training, aggregation, seed, on_update)
     for index in range(progress.rounds_done + 1, federation.rounds + 1):
         done = loop.run_round(index, progress)
@@ -111,11 +111,33 @@ class _Loop:
     def run_round(self, index: int, before: Progress) -> Round:
         began, federation = time.perf_counter(), self.federation
         cohort = draw_cohort(len(self.clients), federation.participation, seed=self.seed, round_index=index)
-        note = _RoundNotes(dict(before.personal), self.on_update)
+        rate = learning_rate_of(index, federation)
+        personal, losses = dict(before.personal), list[tuple[float, int]]()
+
+        def updates() -> Iterator[Update]:
+            """One by one, for an aggregation that holds no more than one at a time."""
+            for client in cohort:
+                result = local_update(
+                    self.method,
+                    before.state,
+                    self.clients[client],
+                    personal=before.personal.get(client, self.initial),
+                    client=client,
+                    round_index=index,
+                    seed=self.seed,
+                    learning_rate=rate,
+                    training=self.training,
+                )
+                if result.personal:
+                    personal[client] = result.personal
+                losses.append((result.update.loss, result.update.num_examples))
+                self.on_update(result.update)
+                yield result.update
+
         state, memory = aggregate(
             self.method,
             before.state,
-            map(note, self._results(index, cohort, before)),
+            updates(),
             weighting=federation.weighting,
             aggregation=self.aggregation,
             memory=before.memory,
@@ -125,52 +147,15 @@ class _Loop:
         return Round(
             index=index,
             clients=cohort,
-            loss=note.mean_loss,
-            learning_rate=learning_rate_of(index, federation),
+            loss=sum(loss * num for loss, num in losses) / sum(num for _, num in losses),
+            learning_rate=rate,
             scores=self._scores() if is_evaluated else None,
             seconds=time.perf_counter() - began,
-            progress=Progress(rounds_done=index, state=state, personal=note.personal, memory=memory),
+            progress=Progress(rounds_done=index, state=state, personal=personal, memory=memory),
         )
-
-    def _results(self, index: int, cohort: Sequence[int], before: Progress) -> Iterator[LocalResult]:
-        for client in cohort:
-            yield local_update(
-                self.method,
-                before.state,
-                self.clients[client],
-                personal=before.personal.get(client, self.initial),
-                client=client,
-                round_index=index,
-                seed=self.seed,
-                learning_rate=learning_rate_of(index, self.federation),
-                training=self.training,
-            )
 
     def _scores(self) -> Scores:
         return multilabel_scores(probabilities(self.method, self.test), self.test.labels)
-
-
-@dataclass
-class _RoundNotes:
-    """What the loop keeps of the results that pass by: personal tensors and losses, not the updates themselves."""
-
-    personal: dict[int, State]
-    on_update: Callable[[Update], None]
-    sum_of_losses: float = 0.0
-    num_examples: int = 0
-
-    def __call__(self, result: LocalResult) -> Update:
-        update = result.update
-        if result.personal:
-            self.personal[update.client] = result.personal
-        self.sum_of_losses += update.loss * update.num_examples
-        self.num_examples += update.num_examples
-        self.on_update(update)
-        return update
-
-    @property
-    def mean_loss(self) -> float:
-        return self.sum_of_losses / self.num_examples
 
 
 def draw_cohort(num_clients: int, participation: float, *, seed: int, round_index: int) -> tuple[int, ...]:

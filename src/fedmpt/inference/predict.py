@@ -22,7 +22,7 @@ from fedmpt.federated.checkpoint import load_checkpoint
 from fedmpt.federated.simulate import Progress
 from fedmpt.methods import Method
 from fedmpt.runs.config import DTYPES, RunConfig
-from fedmpt.runs.records import check_record, check_sources, client_names, load_calibration
+from fedmpt.runs.records import check_record, check_sources, load_calibration
 from fedmpt.seeding import generator
 from fedmpt.state import get_state
 from fedmpt.types import Backbone, Batch, InputError, State
@@ -77,21 +77,18 @@ def load_trained(
         raise InputError(f"{checkpoint} is the folder of a run; give the checkpoint in it, {checkpoint / 'checkpoint'}")
     stored = load_checkpoint(checkpoint)
     record = stored.record
-    try:
-        config = RunConfig.from_json(record["config"], source=f"{checkpoint}/checkpoint.json")
-        names = tuple(record["class_names"])
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{checkpoint}/checkpoint.json: the record lacks {error}; restore it from a copy") from error
+    config = RunConfig.from_json(record["config"], source=f"{checkpoint}/checkpoint.json")
+    names = tuple(record["class_names"])
     frozen = load_backbone(backbone or config.backbone, device=device, dtype=DTYPES[config.dtype])
     check_record(record, frozen, class_names, source=str(checkpoint))
     method = config.method.build(frozen, names, generator=generator(config.seed, "init"))
     check_sources(record, method.sources, source=str(checkpoint))
     _, initial = method.split(get_state(method))
     set_global(method, stored.progress.state, initial=initial, source=str(checkpoint))
-    clients = client_names(record, method, stored.progress, source=str(checkpoint))
-    return Trained(
-        config, frozen, names, method, load_calibration(checkpoint, names), clients, stored.progress, initial
-    )
+    # Checkpoints of before any method had personal tensors do not name the clients.
+    clients = tuple(record.get("clients", ()))
+    calibration = load_calibration(checkpoint, names)
+    return Trained(config, frozen, names, method, calibration, clients, stored.progress, initial)
 
 
 def predict(trained: Trained, images: Sequence[Path], *, batch_size: int = 16) -> Iterator[tuple[Path, list[Label]]]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fedmpt.backbone.text_tower import TextTower
 from fedmpt.backbone.views import ImageView
 from fedmpt.methods.parts.losses import asymmetric_loss
-from fedmpt.state import Update, Weighting, check_state, mean_state
+from fedmpt.state import Update, Weighting, mean_state
 from fedmpt.types import Backbone, Batch, InputError, State
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -68,9 +68,6 @@ class Method(nn.Module, ABC):
     `encode_text` and `forward` have defaults.
     """
 
-    tower: TextTower
-    """The frozen text tower; not part of the state."""
-
     personal: frozenset[str] = frozenset()
     """Names of state tensors that stay with their client."""
 
@@ -85,6 +82,18 @@ class Method(nn.Module, ABC):
     """What it reads of an image beside the frozen features, by the name under which ``batch.views`` has it."""
     training_views: Mapping[str, ImageView] = NOTHING
     """The same for what only `loss` reads."""
+
+    def __init__(self, backbone: Backbone, class_names: Sequence[str]) -> None:
+        """``tower`` is the frozen text tower, ``logit_scale`` the factor on cosines; neither is part of the state.
+
+        Raises:
+            InputError: if there are fewer than two classes: all our methods compare classes within an image.
+        """
+        super().__init__()
+        if len(class_names) < 2:
+            raise InputError(f"{type(self).__name__} compares classes and got {len(class_names)}; give at least two")
+        self.tower = TextTower(backbone.text_model)
+        self.logit_scale = backbone.logit_scale
 
     @abstractmethod
     def encode_text(self) -> Tensor:
@@ -134,14 +143,6 @@ class Method(nn.Module, ABC):
         """
         return mean_state(updates, weighting=weighting), {}
 
-    def check_memory(self, memory: State, *, source: str) -> None:
-        """Raises InputError, naming ``source``, if a stored ``memory`` cannot be what `aggregate` returned.
-
-        Here only that its tensors are finite, and that there are none where the mean is a plain one.
-        """
-        is_plain = type(self).aggregate is Method.aggregate
-        check_state(memory, like={} if is_plain else memory, source=source)
-
     def split(self, state: State) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """A full state as what is shared and what is personal."""
         shared = {name: tensor for name, tensor in state.items() if name not in self.personal}
@@ -156,18 +157,6 @@ class Method(nn.Module, ABC):
     def is_trained(self) -> bool:
         """Whether there is anything to train: zero-shot has nothing."""
         return any(True for _ in self.parameters())
-
-
-def check_class_names(class_names: Sequence[str], *, method: str) -> None:
-    """Raises InputError where there is nothing to tell apart: all our methods compare classes within an image."""
-    if len(class_names) < 2:
-        raise InputError(f"{method} compares classes with each other and got {len(class_names)}; give at least two")
-
-
-def check_num_context(num_context: int, *, flag: str = "--num-context") -> None:
-    """Raises InputError where there is no learnable token; ``flag`` is where the number was given."""
-    if num_context < 1:
-        raise InputError(f"{flag} must be positive, got {num_context}")
 
 
 def _factor(name: str, factors: dict[str, float]) -> float:

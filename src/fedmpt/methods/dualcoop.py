@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from fedmpt.methods.base import MethodConfig, check_class_names, check_num_context
+from fedmpt.methods.base import MethodConfig
 from fedmpt.methods.parts.dual_prompt import DualPromptMethod
 from fedmpt.methods.parts.prompts import PromptTemplate, context_from
-from fedmpt.types import Backbone
+from fedmpt.types import Backbone, check_options
 
 
 @dataclass(frozen=True)
@@ -44,20 +44,13 @@ class DualCoOp(DualPromptMethod):
     """State: ``positive_context`` [b+, W] and ``negative_context`` [b-, W]."""
 
     def __init__(
-        self,
-        config: DualCoOpConfig,
-        backbone: Backbone,
-        class_names: Sequence[str],
-        *,
-        generator: torch.Generator,
+        self, config: DualCoOpConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
     ) -> None:
-        super().__init__(backbone)
-        check_class_names(class_names, method="DualCoOp")
+        super().__init__(backbone, class_names)
+        check_options(config, "(0, inf)", "num_context", "num_negative_context")
         # Paper has 16 tokens in both. A positive context of few words beside a long negative one keeps more of a text
         # tower that knows short prompts only: negative features that still tell classes apart undo the positive ones.
         sizes = (config.num_context, config.num_negative_context)
-        check_num_context(config.num_context)
-        check_num_context(config.num_negative_context, flag="--num-negative-context")
         self.template = PromptTemplate(
             self.tower, backbone.tokenizer, class_names, prefix_texts=("", ""), num_prefix_context=max(sizes)
         )

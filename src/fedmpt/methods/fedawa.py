@@ -21,8 +21,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedmpt.methods.promptfl import PromptFL, PromptFLConfig
-from fedmpt.state import Update, Weighting, check_not_negative, check_state
-from fedmpt.types import Backbone, InputError, State
+from fedmpt.state import Update, Weighting
+from fedmpt.types import Backbone, State, check_options
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 """Adam's own (Kingma and Ba 2015)."""
@@ -55,8 +55,7 @@ class FedAWA(PromptFL):
     def __init__(
         self, config: FedAWAConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
     ) -> None:
-        if not 0 < config.weights_rate < float("inf"):
-            raise InputError(f"--weights-rate must be positive, got {config.weights_rate}")
+        check_options(config, "(0, inf)", "weights_rate")
         super().__init__(config, backbone, class_names, generator=generator)
         self.weights_rate = config.weights_rate
 
@@ -74,17 +73,6 @@ class FedAWA(PromptFL):
         rows = adam_step(rows, gradient, learning_rate=self.weights_rate)
         state = _weighted_mean(cohort, rows[:, 0].softmax(0))
         return state, _memory(known | {update.client: row for update, row in zip(cohort, rows, strict=True)})
-
-    def check_memory(self, memory: State, *, source: str) -> None:
-        clients = memory.get("clients", torch.zeros(1, dtype=torch.int64))
-        if clients.ndim != 1 or len(clients) == 0 or len(clients.unique()) != len(clients):
-            raise InputError(f"{source}: tensor 'clients' has to name each client that took part once")
-        row = torch.zeros(len(clients), dtype=torch.float64)
-        like = {"clients": torch.zeros(len(clients), dtype=torch.int64), **dict.fromkeys(SLOTS, row)}
-        check_state(memory, like=like, source=source)
-        check_not_negative(memory, ("clients", "second_moment"), source=source)
-        if (memory["steps"] < 1).any():
-            raise InputError(f"{source}: tensor 'steps' has a client with less than one step")
 
 
 def alignment_loss(theta: Float[Tensor, " K"], clients: Float[Tensor, "K P"]) -> Float[Tensor, ""]:

@@ -3,6 +3,15 @@
 A condition (spatial layout, lighting ...) explains why labels come together. Each has its own prompts and its own
 adapter of the patch features; transport decides which patches speak for which class under that condition; a gate
 weighs the conditions' predictions.
+
+The equations, numbered as in docs/method.md, and the functions of `FedMPT` that compute them:
+
+(1) ``T_nc``: normalised text feature of "[L^n] CONDITION_n [L] CLASS_c."            `encode_text`
+(2) ``z_nm = normalise(x_m + x_m down_n up_n)``, against the text ``s z_nm . T_nc``  `similarities`
+(3) ``P_n``: transport at cost ``1 - S_n`` with ``S_nmc = softmax_c(s z_nm . T_nc)`` `plan`
+(4) ``P_n(c) = C sum_m P_nmc S_nmc``                                                 `condition_predictions`
+(5) ``P'(c) = sum_n g_n P_n(c)`` with ``g = softmax(mean_m x_m down up)``            `mixture`, `gate_weights`
+(6) the asymmetric loss on ``P'``                                                    `loss`
 """
 
 from __future__ import annotations
@@ -16,20 +25,17 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fedmpt.backbone.text_tower import TextTower
 from fedmpt.conditions.record import names_hash, resolved_names
-from fedmpt.methods.base import Method, MethodConfig, check_class_names
+from fedmpt.methods.base import Method, MethodConfig
 from fedmpt.methods.parts.adapted_cosines import adapted_cosines
 from fedmpt.methods.parts.heads import scaled_log_odds
 from fedmpt.methods.parts.losses import asymmetric_loss
 from fedmpt.methods.parts.prompts import PromptTemplate, context_from, random_context
 from fedmpt.methods.parts.transport import check_similarity, patch_marginals, sinkhorn
-from fedmpt.types import Backbone, Batch, InputError
+from fedmpt.types import Backbone, Batch, InputError, check_options
 
 # The five that the paper prints as its example; the shipped set "generic" has the same.
 GENERIC_CONDITIONS = ("spatial layout", "object pose", "background", "lighting and weather", "object scale")
-
-MAX_RANK = 4096
 
 
 @dataclass(frozen=True)
@@ -138,13 +144,11 @@ class FedMPT(Method):
     def __init__(
         self, config: FedMPTConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
     ) -> None:
-        super().__init__()
-        _check(config, class_names)
+        super().__init__(backbone, class_names)
+        _check(config)
         self.config = config
         self.sources = {"conditions": names_hash(config.conditions)}
-        self.logit_scale = backbone.logit_scale
         self.num_classes = len(class_names)
-        self.tower = TextTower(backbone.text_model)
         self.template = PromptTemplate(
             self.tower,
             backbone.tokenizer,
@@ -195,7 +199,7 @@ class FedMPT(Method):
         }
 
     def encode_text(self) -> Float[Tensor, "N C D"]:
-        """Normalised condition prompts; N = 1 without them."""
+        """(1) Normalised condition prompts; N = 1 without them."""
         condition_context = self.condition_context if self.config.condition_prompts else None
         return F.normalize(self.tower.encode(self.template.embed(condition_context, self.class_context)), dim=-1)
 
@@ -212,7 +216,7 @@ class FedMPT(Method):
         return loss + self._asymmetric_loss(self._calibrated(mixture.detach()), batch)
 
     def mixture(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
-        """P': the conditions' predictions weighed by the gate, in [0, 1]."""
+        """(5) P': the conditions' predictions weighed by the gate, in [0, 1]."""
         text = self.encode_text() if text is None else text
         # The adapters' cosines are the same without; the gate then does not depend on the features' length.
         patches = F.normalize(batch.patches, dim=-1)
@@ -221,7 +225,7 @@ class FedMPT(Method):
         return (self.gate_weights(patches)[..., None] * by_condition).sum(1).clamp_max(1)
 
     def similarities(self, patches: Float[Tensor, "B M D"], text: Float[Tensor, "#N C D"]) -> Float[Tensor, "B N M C"]:
-        """Cosines of adapted patches and prompts on the logit scale. ``patches`` are normalised."""
+        """(2) Cosines of adapted patches and prompts on the logit scale. ``patches`` are normalised."""
         if self.config.adapters:
             cosines = adapted_cosines(patches, text, self.adapter_down, self.adapter_up)
         else:
@@ -230,7 +234,7 @@ class FedMPT(Method):
         return self.logit_scale * cosines
 
     def condition_predictions(self, similarity: Float[Tensor, "B N M C"]) -> Float[Tensor, "B N C"]:
-        """P_n(c): the mean share of class c over the patches, weighed by where the plan sends c's mass."""
+        """(4) P_n(c): the mean share of class c over the patches, weighed by where the plan sends c's mass."""
         return (self.patch_weights(similarity) * similarity.softmax(-1)).sum(2)
 
     def patch_weights(self, similarity: Float[Tensor, "B N M C"]) -> Float[Tensor, "B N M C"]:
@@ -244,7 +248,7 @@ class FedMPT(Method):
         return self.num_classes * self.plan(similarity)
 
     def plan(self, similarity: Float[Tensor, "B N M C"]) -> Float[Tensor, "B N M C"]:
-        """Transport plans between patches and classes; columns sum to 1 / C. No gradient, as in PLOT and RAM."""
+        """(3) Transport plans between patches and classes; columns sum to 1 / C. No gradient, as in PLOT and RAM."""
         check_similarity(similarity)
         similarity = similarity.detach()
         columns = torch.full((self.num_classes,), 1 / self.num_classes, device=similarity.device)
@@ -258,7 +262,7 @@ class FedMPT(Method):
         )
 
     def gate_weights(self, patches: Float[Tensor, "B M D"]) -> Float[Tensor, "B N"]:
-        """How much each condition counts for each image; rows sum to one."""
+        """(5) g: how much each condition counts for each image; rows sum to one."""
         num = self.config.num_conditions
         if not (self.config.gate and num > 1):
             return patches.new_full((len(patches), num), 1 / num)
@@ -279,19 +283,13 @@ class FedMPT(Method):
         return scaled_log_odds(probabilities, self.scale, self.bias)
 
 
-def _check(config: FedMPTConfig, class_names: Sequence[str]) -> None:
-    check_class_names(class_names, method="FedMPT")
+def _check(config: FedMPTConfig) -> None:
     conditions = config.conditions
     if not conditions or len(set(conditions)) != len(conditions) or not all(map(str.strip, conditions)):
         raise InputError(f"--conditions must be at least one, all different and in words, got {conditions!r}")
-    for name in ("entropy", "patch_temperature", "rank", "num_class_context", "sinkhorn_iterations"):
-        if not 0 < getattr(config, name) < float("inf"):
-            raise InputError(f"--{name.replace('_', '-')} must be positive, got {getattr(config, name)}")
+    positive = ("entropy", "patch_temperature", "rank", "num_class_context", "sinkhorn_iterations")
+    check_options(config, "(0, inf)", *positive)
     rates = [field.name for field in fields(config) if field.name.endswith("_rate")]
-    for name in ("num_condition_context", "sinkhorn_tolerance", "gamma_positive", "gamma_negative", *rates):
-        if not 0 <= getattr(config, name) < float("inf"):
-            raise InputError(f"--{name.replace('_', '-')} must not be negative, got {getattr(config, name)}")
-    if config.rank > MAX_RANK:
-        raise InputError(f"--rank must be at most {MAX_RANK}, got {config.rank}")
-    if not 0 <= config.margin < 1:
-        raise InputError(f"--margin must be in [0, 1), got {config.margin}")
+    others = ("num_condition_context", "sinkhorn_tolerance", "gamma_positive", "gamma_negative")
+    check_options(config, "[0, inf)", *others, *rates)
+    check_options(config, "[0, 1)", "margin")

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from fedmpt.backbone.text_tower import TextTower
 from fedmpt.backbone.views import ImageView, TowerTokens, open_tower
 from fedmpt.conditions.attributes import find_attributes
-from fedmpt.methods.base import MethodConfig, check_class_names, check_num_context
+from fedmpt.methods.base import MethodConfig
 from fedmpt.methods.parts.heads import csra_logits, csra_tokens
 from fedmpt.methods.parts.initialise import initialise
 from fedmpt.methods.parts.losses import asymmetric_loss, text_anchor_loss
 from fedmpt.methods.parts.prompt_former import NUM_HEADS, PromptFormer
 from fedmpt.methods.parts.prompts import PromptTemplate, context_from, hand_written_features
 from fedmpt.methods.parts.single_prompt import SinglePromptMethod
-from fedmpt.types import Backbone, Batch, InputError
+from fedmpt.types import Backbone, Batch, InputError, check_options
 
 REDUCED_HEADS = 8
 REDUCED_WIDTH = 64
@@ -74,8 +74,10 @@ class _VisualPrompts(SinglePromptMethod):
     views: Mapping[str, ImageView] = {"tokens": TowerTokens(block=0)}
 
     def __init__(self, config: FedMVPConfig, backbone: Backbone, class_names: Sequence[str]) -> None:
-        super().__init__(TextTower(backbone.text_model))
-        _check(config, class_names)
+        super().__init__(backbone, class_names)
+        _check_form(config)
+        check_options(config, "(0, inf)", "num_context", "num_visual_tokens")
+        check_options(config, "[0, inf)", "consistency_weight")
         self.image_tower = open_tower(backbone)
 
     def prompted_tokens(self, batch: Batch, prompts: Float[Tensor, "B b V"]) -> Float[Tensor, "B tokens D"]:
@@ -185,16 +187,6 @@ def _attribute_features(
     texts = [f"{name}, which has {text}" for name, own in zip(class_names, attributes, strict=True) for text in own]
     chunks = (texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK))
     return torch.cat([hand_written_features(tower, backbone.tokenizer, chunk) for chunk in chunks])
-
-
-def _check(config: FedMVPConfig, class_names: Sequence[str]) -> None:
-    check_class_names(class_names, method="FedMVP")
-    _check_form(config)
-    check_num_context(config.num_context)
-    if config.num_visual_tokens < 1:
-        raise InputError(f"--num-visual-tokens must be positive, got {config.num_visual_tokens}")
-    if not 0 <= config.consistency_weight < float("inf"):
-        raise InputError(f"--consistency-weight must not be negative, got {config.consistency_weight}")
 
 
 def _check_form(config: FedMVPConfig) -> None:

@@ -11,9 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedmpt.methods.base import MethodConfig
-from fedmpt.methods.parts.transport import partial_transport
 from fedmpt.methods.plot import PromptTransport, different_contexts
-from fedmpt.types import Backbone, InputError, State
+from fedmpt.types import Backbone, State, check_options
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,8 @@ class FedOTP(PromptTransport):
     def __init__(
         self, config: FedOTPConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
     ) -> None:
-        if not 0 < config.mass <= 1:
-            raise InputError(f"--mass must be in (0, 1], got {config.mass}; it is a share of the patches")
-        super().__init__(backbone, class_names, num_prompts=2, num_context=config.num_context, entropy=config.entropy)
+        check_options(config, "(0, 1]", "mass")
+        super().__init__(config, backbone, class_names, num_prompts=2)
         self.mass = config.mass
         shared, personal = different_contexts(
             self.tower, backbone.tokenizer, config.context_init, 2, config.num_context, generator=generator
@@ -68,9 +66,3 @@ class FedOTP(PromptTransport):
         # Paper scores clients' own models only. A personal context as it was drawn knows nothing, and half of the mass
         # has to go to it; what all clients learned stands in for it.
         return {"personal_context": shared["context"].clone()}
-
-    def plan(self, cosines: Float[Tensor, "B C M N"]) -> Float[Tensor, "B C M N"]:
-        num_patches, num_prompts = cosines.shape[-2:]
-        rows = cosines.new_full((num_patches,), 1 / num_patches)
-        columns = cosines.new_full((num_prompts,), 1 / num_prompts)
-        return partial_transport(1 - cosines, rows, columns, mass=self.mass, entropy=self.entropy)

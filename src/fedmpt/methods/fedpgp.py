@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fedmpt.methods.parts.prompts import PromptTemplate, hand_written_features
 from fedmpt.methods.promptfl import PromptFL, PromptFLConfig
-from fedmpt.types import Backbone, Batch, InputError, Tokenizer
+from fedmpt.types import Backbone, Batch, Tokenizer, check_options
 
 CALIBRATION_RATE = 50.0
 """Factor on the learning rate for the shared head: it then has the rate of other methods."""
@@ -54,7 +54,8 @@ class FedPGP(PromptFL):
     def __init__(
         self, config: FedPGPConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
     ) -> None:
-        _check(config)
+        check_options(config, "(0, inf)", "rank", "temperature")
+        check_options(config, "[0, inf)", "contrast_weight")
         super().__init__(config, backbone, class_names, generator=generator)
         self.contrast_weight = config.contrast_weight
         self.temperature = config.temperature
@@ -104,12 +105,3 @@ def contrastive_loss(
     wanted = F.cosine_similarity(neutral, shared, dim=-1)
     unwanted = F.cosine_similarity(shared, own, dim=-1)
     return F.softplus((unwanted - wanted) / temperature).mean()
-
-
-def _check(config: FedPGPConfig) -> None:
-    if config.rank < 1:
-        raise InputError(f"--rank must be positive, got {config.rank}")
-    if not 0 <= config.contrast_weight < float("inf"):
-        raise InputError(f"--contrast-weight must not be negative, got {config.contrast_weight}")
-    if not 0 < config.temperature < float("inf"):
-        raise InputError(f"--temperature must be positive, got {config.temperature}")

@@ -11,13 +11,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fedmpt.backbone.text_tower import TextTower
-from fedmpt.methods.base import MethodConfig, check_class_names, check_num_context
+from fedmpt.methods.base import MethodConfig
 from fedmpt.methods.parts.cross_attention import CrossAttention
 from fedmpt.methods.parts.initialise import initialise
 from fedmpt.methods.parts.prompts import PromptTemplate, hand_written_features, random_context
 from fedmpt.methods.parts.single_prompt import SinglePromptMethod
-from fedmpt.types import Backbone
+from fedmpt.types import Backbone, check_options
 
 NUM_HEADS = 4
 
@@ -46,9 +45,8 @@ class FedTPG(SinglePromptMethod):
     def __init__(
         self, config: FedTPGConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
     ) -> None:
-        super().__init__(TextTower(backbone.text_model))
-        check_class_names(class_names, method="FedTPG")
-        check_num_context(config.num_context)
+        super().__init__(backbone, class_names)
+        check_options(config, "(0, inf)", "num_context")
         num_context, tokenizer, width = config.num_context, backbone.tokenizer, self.tower.width
         self.template = PromptTemplate(self.tower, tokenizer, class_names, num_prefix_context=num_context)
         # Paper has the bare name; the full stop that all prompts here end in stays ("cat.").

@@ -13,7 +13,7 @@ from torch import Tensor
 from fedmpt.methods.parts.losses import text_anchor_loss
 from fedmpt.methods.parts.prompts import hand_written_features
 from fedmpt.methods.promptfl import PromptFL, PromptFLConfig
-from fedmpt.types import Backbone, Batch, InputError
+from fedmpt.types import Backbone, Batch, check_options
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,7 @@ class KgCoOp(PromptFL):
     def __init__(
         self, config: KgCoOpConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
     ) -> None:
-        if not 0 <= config.anchor_weight < float("inf"):
-            raise InputError(f"--anchor-weight must not be negative, got {config.anchor_weight}")
+        check_options(config, "[0, inf)", "anchor_weight")
         super().__init__(config, backbone, class_names, generator=generator)
         self.anchor_weight = config.anchor_weight
         # Paper has a template for each data set ("a photo of a CLASS, a type of pet."); this one fits them all.

@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fedmpt.backbone.text_tower import DeepTokens, TextTower
+from fedmpt.backbone.text_tower import DeepTokens
 from fedmpt.backbone.views import ImageView, TowerTokens, open_tower
-from fedmpt.methods.base import MethodConfig, check_class_names, check_num_context
+from fedmpt.methods.base import MethodConfig
 from fedmpt.methods.parts.depth import PUBLISHED_DEPTH, scaled_block
 from fedmpt.methods.parts.heads import csra_tokens
 from fedmpt.methods.parts.initialise import initialise
 from fedmpt.methods.parts.prompts import PromptTemplate, context_from, random_context
 from fedmpt.methods.parts.single_prompt import SinglePromptMethod
-from fedmpt.types import Backbone, Batch, InputError
+from fedmpt.types import Backbone, Batch, check_options
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,9 @@ class MaPLe(SinglePromptMethod):
     def __init__(
         self, config: MaPLeConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
     ) -> None:
-        super().__init__(TextTower(backbone.text_model))
-        _check(config, class_names)
+        super().__init__(backbone, class_names)
+        check_options(config, "(0, inf)", "num_context")
+        check_options(config, f"[1, {PUBLISHED_DEPTH}]", "depth")
         self.image_tower = open_tower(backbone)
         num, width = config.num_context, self.tower.width
         self.template = PromptTemplate(self.tower, backbone.tokenizer, class_names, num_prefix_context=num)
@@ -86,10 +87,3 @@ class MaPLe(SinglePromptMethod):
         # Deeper ones replace what the block before made of theirs; behind the last of them, tokens go on as they are.
         patches, pooled = tower.finish(tower.run_blocks(batch.views["tokens"][:, 0], prompts=prompts))
         return csra_tokens(replace(batch, patches=patches, pooled=pooled))
-
-
-def _check(config: MaPLeConfig, class_names: Sequence[str]) -> None:
-    check_class_names(class_names, method="MaPLe")
-    check_num_context(config.num_context)
-    if not 1 <= config.depth <= PUBLISHED_DEPTH:
-        raise InputError(f"--depth counts blocks of a tower of {PUBLISHED_DEPTH}, got {config.depth}; give 1 to 12")

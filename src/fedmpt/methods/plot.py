@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +13,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedmpt.backbone.text_tower import TextTower
-from fedmpt.methods.base import Method, MethodConfig, check_class_names, check_num_context
+from fedmpt.methods.base import Method, MethodConfig
 from fedmpt.methods.parts.heads import CLIP_LOGIT_SCALE, SigmoidCalibration
 from fedmpt.methods.parts.prompts import PromptTemplate, context_from, random_context, token_ids
 from fedmpt.methods.parts.transport import check_similarity, sinkhorn
-from fedmpt.types import Backbone, Batch, InputError, Tokenizer
+from fedmpt.types import Backbone, Batch, Tokenizer, check_options
 
 
 @dataclass(frozen=True)
@@ -50,23 +50,21 @@ class PromptTransport(Method):
     class c. State: ``calibration.scale`` and ``calibration.bias``, beside the contexts.
     """
 
-    def __init__(
-        self, backbone: Backbone, class_names: Sequence[str], *, num_prompts: int, num_context: int, entropy: float
-    ) -> None:
-        super().__init__()
-        check_class_names(class_names, method=type(self).__name__)
-        check_num_context(num_context)
-        if not 0 < entropy < float("inf"):
-            raise InputError(f"--entropy must be positive, got {entropy}")
-        self.entropy = entropy
-        self.tower = TextTower(backbone.text_model)
+    mass: float | None = None
+    """Share of the patches' mass that is sent; None for all, which is to be met exactly."""
+
+    def __init__(self, config: Any, backbone: Backbone, class_names: Sequence[str], *, num_prompts: int) -> None:
+        """``config`` has ``num_context`` and ``entropy``."""
+        super().__init__(backbone, class_names)
+        check_options(config, "(0, inf)", "num_context", "entropy")
+        self.entropy = config.entropy
         # Prefixes of the same classes: the tower encodes all contexts in one call.
         self.template = PromptTemplate(
             self.tower,
             backbone.tokenizer,
             class_names,
             prefix_texts=("",) * num_prompts,
-            num_prefix_context=num_context,
+            num_prefix_context=config.num_context,
         )
         # Papers: a softmax over classes and the cross-entropy of one label an image, where we have several.
         self.calibration = SigmoidCalibration()
@@ -75,9 +73,12 @@ class PromptTransport(Method):
     def contexts(self) -> Float[Tensor, "N b W"]:
         """Of every prompt."""
 
-    @abstractmethod
     def plan(self, cosines: Float[Tensor, "B C M N"]) -> Float[Tensor, "B C M N"]:
-        """What each patch sends to each prompt of each class. No gradient."""
+        """What each patch sends to each prompt of each class; all patches and all prompts count the same."""
+        num_patches, num_prompts = cosines.shape[-2:]
+        rows = cosines.new_full((num_patches,), 1 / num_patches)
+        columns = cosines.new_full((num_prompts,), 1 / num_prompts)
+        return sinkhorn(1 - cosines, rows, columns, entropy=self.entropy, mass=self.mass)
 
     def encode_text(self) -> Float[Tensor, "N C D"]:
         return F.normalize(self.tower.encode(self.template.embed(self.contexts())), dim=-1)
@@ -99,35 +100,16 @@ class PLOT(PromptTransport):
     def __init__(
         self, config: PLOTConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
     ) -> None:
-        if config.num_prompts < 1:
-            raise InputError(f"--num-prompts must be positive, got {config.num_prompts}")
-        super().__init__(
-            backbone,
-            class_names,
-            num_prompts=config.num_prompts,
-            num_context=config.num_context,
-            entropy=config.entropy,
-        )
+        check_options(config, "(0, inf)", "num_prompts")
+        super().__init__(config, backbone, class_names, num_prompts=config.num_prompts)
+        sizes = (config.num_prompts, config.num_context)
         self.context = nn.Parameter(
-            different_contexts(
-                self.tower,
-                backbone.tokenizer,
-                config.context_init,
-                config.num_prompts,
-                config.num_context,
-                generator=generator,
-            )
+            different_contexts(self.tower, backbone.tokenizer, config.context_init, *sizes, generator=generator)
         )
         self.to(self.tower.device)
 
     def contexts(self) -> Float[Tensor, "N b W"]:
         return self.context
-
-    def plan(self, cosines: Float[Tensor, "B C M N"]) -> Float[Tensor, "B C M N"]:
-        num_patches, num_prompts = cosines.shape[-2:]
-        rows = cosines.new_full((num_patches,), 1 / num_patches)
-        columns = cosines.new_full((num_prompts,), 1 / num_prompts)
-        return sinkhorn(1 - cosines, rows, columns, entropy=self.entropy)
 
 
 def different_contexts(

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fedmpt.methods.base import MethodConfig, check_class_names, check_num_context
+from fedmpt.methods.base import MethodConfig
 from fedmpt.methods.parts.dual_prompt import DualPromptMethod
 from fedmpt.methods.parts.prompts import PromptTemplate, context_from
-from fedmpt.types import Backbone, InputError
+from fedmpt.types import Backbone, check_options
 
 
 @dataclass(frozen=True)
@@ -49,20 +49,11 @@ class PosCoOp(DualPromptMethod):
     """
 
     def __init__(
-        self,
-        config: PosCoOpConfig,
-        backbone: Backbone,
-        class_names: Sequence[str],
-        *,
-        generator: torch.Generator,
+        self, config: PosCoOpConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
     ) -> None:
-        super().__init__(backbone)
-        check_class_names(class_names, method="PosCoOp")
-        check_num_context(config.num_context)
-        if not 0 < config.vector_std < float("inf"):
-            raise InputError(f"--vector-std must be positive, got {config.vector_std}")
-        if not 0 <= config.context_rate < float("inf"):
-            raise InputError(f"--context-rate must not be negative, got {config.context_rate}")
+        super().__init__(backbone, class_names)
+        check_options(config, "(0, inf)", "num_context", "vector_std")
+        check_options(config, "[0, inf)", "context_rate")
         self.context_rate = config.context_rate
         self.template = PromptTemplate(
             self.tower, backbone.tokenizer, class_names, num_prefix_context=config.num_context

@@ -11,11 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fedmpt.backbone.text_tower import TextTower
-from fedmpt.methods.base import MethodConfig, check_class_names, check_num_context
+from fedmpt.methods.base import MethodConfig
 from fedmpt.methods.parts.prompts import PromptTemplate, context_from
 from fedmpt.methods.parts.single_prompt import SinglePromptMethod
-from fedmpt.types import Backbone, Tokenizer
+from fedmpt.types import Backbone, Tokenizer, check_options
 
 
 @dataclass(frozen=True)
@@ -39,16 +38,10 @@ class PromptFL(SinglePromptMethod):
     """State: ``context`` [b, W], and the head's calibration."""
 
     def __init__(
-        self,
-        config: PromptFLConfig,
-        backbone: Backbone,
-        class_names: Sequence[str],
-        *,
-        generator: torch.Generator,
+        self, config: PromptFLConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
     ) -> None:
-        super().__init__(TextTower(backbone.text_model))
-        check_class_names(class_names, method=type(self).__name__)
-        check_num_context(config.num_context)
+        super().__init__(backbone, class_names)
+        check_options(config, "(0, inf)", "num_context")
         self.template = self.make_template(backbone.tokenizer, class_names, config.num_context)
         context = context_from(
             self.tower, backbone.tokenizer, config.context_init, config.num_context, generator=generator

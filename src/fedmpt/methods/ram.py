@@ -13,16 +13,16 @@ from jaxtyping import Float, Int8
 from torch import Tensor, nn
 
 from fedmpt.backbone.image_tower import ImageBlock
-from fedmpt.backbone.text_tower import DeepTokens, TextTower
+from fedmpt.backbone.text_tower import DeepTokens
 from fedmpt.backbone.views import TowerTokens, open_tower
-from fedmpt.methods.base import Method, MethodConfig, check_class_names
+from fedmpt.methods.base import Method, MethodConfig
 from fedmpt.methods.parts.depth import scaled_block
 from fedmpt.methods.parts.heads import SigmoidCalibration
 from fedmpt.methods.parts.losses import asymmetric_loss, multi_matching_loss
 from fedmpt.methods.parts.prompts import PromptTemplate, hand_written_features, random_context
 from fedmpt.methods.parts.ram_adapter import LocalAdapter
 from fedmpt.methods.parts.transport import check_similarity, patch_marginals, sinkhorn
-from fedmpt.types import PRESENT, Backbone, Batch, InputError
+from fedmpt.types import PRESENT, Backbone, Batch, check_options
 
 IMAGE_BLOCK, TEXT_BLOCK = 9, 6
 """First touched blocks, of towers of 12."""
@@ -69,11 +69,10 @@ class RAM(Method):
     def __init__(
         self, config: RAMConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
     ) -> None:
-        super().__init__()
-        _check(config, class_names)
+        super().__init__(backbone, class_names)
+        check_options(config, "[0, inf)", "teacher_weight")
+        check_options(config, "(0, inf)", *(field.name for field in fields(config) if field.name != "teacher_weight"))
         self.config = config
-        self.logit_scale = backbone.logit_scale
-        self.tower = TextTower(backbone.text_model)
         self.image_tower = open_tower(backbone)
         self.template = PromptTemplate(self.tower, backbone.tokenizer, class_names, prefix_texts=[PROMPT])
         self.hand_written = hand_written_features(self.tower, backbone.tokenizer, class_names, prefix=PROMPT)
@@ -186,12 +185,3 @@ def teacher_cost(similarity: Float[Tensor, "B M C"], labels: Int8[Tensor, "B C"]
     # Paper takes the batch's smallest. A class's plan is the same for any constant, and an image's is its own matter.
     lowest = shares.amin((1, 2), keepdim=True)
     return -shares.where((labels == PRESENT)[:, None], lowest)
-
-
-def _check(config: RAMConfig, class_names: Sequence[str]) -> None:
-    check_class_names(class_names, method="RAM")
-    for name in (field.name for field in fields(config)):
-        if name != "teacher_weight" and not 0 < getattr(config, name) < float("inf"):
-            raise InputError(f"--{name.replace('_', '-')} must be positive, got {getattr(config, name)}")
-    if not 0 <= config.teacher_weight < float("inf"):
-        raise InputError(f"--teacher-weight must not be negative, got {config.teacher_weight}")

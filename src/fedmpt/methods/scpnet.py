@@ -16,7 +16,7 @@ from fedmpt.backbone.views import ImageView, StrongView
 from fedmpt.methods.parts.losses import consistency_loss, corrected_labels, focal_margin_loss
 from fedmpt.methods.parts.prompts import hand_written_features
 from fedmpt.methods.promptfl import PromptFL, PromptFLConfig
-from fedmpt.types import Backbone, Batch, InputError
+from fedmpt.types import Backbone, Batch, check_options
 
 NEGATIVE_SLOPE = 0.2
 
@@ -56,14 +56,12 @@ class SCPNet(PromptFL):
     training_views: Mapping[str, ImageView] = {"strong": StrongView()}
 
     def __init__(
-        self,
-        config: SCPNetConfig,
-        backbone: Backbone,
-        class_names: Sequence[str],
-        *,
-        generator: torch.Generator,
+        self, config: SCPNetConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
     ) -> None:
-        _check(config)
+        check_options(config, "(0, inf)", "graph_width", "num_neighbours")
+        check_options(config, "[0, inf)", "pseudo_label_after", "consistency_weight")
+        check_options(config, "[0, 1]", "neighbour_share")
+        check_options(config, "(0, 1]", "pseudo_label_threshold")
         super().__init__(config, backbone, class_names, generator=generator)
         self.config = config
         self.has_pseudo_labels = config.pseudo_label_after < 1
@@ -131,17 +129,3 @@ def graph_network(
 def _drawn(rows: int, columns: int, generator: torch.Generator) -> nn.Parameter:
     """A weight of the graph network, uniform in 1 / sqrt(columns) as in ML-GCN (Chen et al. 2019)."""
     return nn.Parameter((2 * torch.rand(rows, columns, generator=generator) - 1) / columns**0.5)
-
-
-def _check(config: SCPNetConfig) -> None:
-    for name in ("graph_width", "num_neighbours"):
-        if getattr(config, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} must be positive, got {getattr(config, name)}")
-    if config.pseudo_label_after < 0:
-        raise InputError(f"--pseudo-label-after must not be negative, got {config.pseudo_label_after}")
-    if not 0 <= config.neighbour_share <= 1:
-        raise InputError(f"--neighbour-share must be in [0, 1], got {config.neighbour_share}")
-    if not 0 < config.pseudo_label_threshold <= 1:
-        raise InputError(f"--pseudo-label-threshold must be in (0, 1], got {config.pseudo_label_threshold}")
-    if not 0 <= config.consistency_weight < float("inf"):
-        raise InputError(f"--consistency-weight must not be negative, got {config.consistency_weight}")

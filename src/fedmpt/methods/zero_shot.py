@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from fedmpt.backbone.text_tower import TextTower
-from fedmpt.methods.base import Method, MethodConfig, check_class_names
+from fedmpt.methods.base import Method, MethodConfig
 from fedmpt.methods.parts.heads import csra_logits, csra_tokens, standardised
 from fedmpt.methods.parts.prompts import PromptTemplate
 from fedmpt.types import Backbone, Batch, InputError
@@ -38,13 +37,10 @@ class ZeroShotConfig(MethodConfig):
 
 class ZeroShot(Method):
     def __init__(self, config: ZeroShotConfig, backbone: Backbone, class_names: Sequence[str]) -> None:
-        super().__init__()
-        check_class_names(class_names, method="zero-shot CLIP")
+        super().__init__(backbone, class_names)
         if not config.template.endswith(" {}.") or config.template.count("{}") != 1:
             raise InputError(f"--template {config.template!r} must end with ' {{}}.', as in 'a photo of a {{}}.'")
         self.head = config.head
-        self.logit_scale = backbone.logit_scale
-        self.tower = TextTower(backbone.text_model)
         prefix = config.template.removesuffix(" {}.")
         self.template = PromptTemplate(self.tower, backbone.tokenizer, class_names, prefix_texts=[prefix])
 

@@ -46,29 +46,33 @@ def check_plot(path: Path) -> None:
 
 
 def write_plot(path: Path, draw: Callable[[Figure], None]) -> None:
-    """Write what ``draw`` puts into a figure, in the format that the name ends in; the same drawing is the same file.
+    """Write what ``draw`` puts into a figure, in the format that the name ends in.
 
     Raises:
         InputError: as `check_plot`, or if the file cannot be written.
     """
     check_plot(path)
+    content = rendered(draw, path.suffix.lower()[1:], dpi=160, bbox_inches="tight")
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}; choose another place") from error
+
+
+def rendered(draw: Callable[[Figure], None], kind: str, **options: Any) -> bytes:
+    """What ``draw`` puts into a figure as png, svg or pdf; the same drawing gives the same bytes."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(_STYLE):
+    metadata = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
+    buffer = BytesIO()
+    with rc_context(_STYLE), catch_warnings():
         figure = Figure()
         draw(figure)
-        buffer = BytesIO()
-        kind = path.suffix.lower()[1:]
-        metadata = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
-        with catch_warnings():
-            # A letter that the font lacks is a box in the picture; an .svg keeps it as text.
-            filterwarnings("ignore", message="Glyph .* missing from")
-            figure.savefig(buffer, format=kind, dpi=160, metadata=metadata, bbox_inches="tight")
-    try:
-        write_atomically(path, buffer.getvalue())
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}; choose another place") from error
+        # A letter that the font lacks is a box in the picture; an .svg keeps it as text.
+        filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(buffer, format=kind, metadata=metadata, **options)
+    return buffer.getvalue()
 
 
 def labelled(count: int, length: float) -> list[int]:

@@ -19,10 +19,8 @@ from fedmpt.federated.client import LocalTraining
 from fedmpt.federated.simulate import Federation
 from fedmpt.methods import METHODS, MethodConfig
 from fedmpt.methods.fedmpt import FedMPTConfig
-from fedmpt.types import InputError
+from fedmpt.types import InputError, check_options
 
-# Far beyond use; above it, times a factor, numbers of SGD itself overflow.
-MAX_LEARNING_RATE = 1e30
 SETTING_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "heterogeneous": ("t",),
     "iid": ("clients",),
@@ -84,28 +82,15 @@ class RunConfig:
     def check(self) -> None:
         """Raises InputError for values that cannot be: one message, naming the flag."""
         federation, training = self.federation, self.training
+        check_options(self, "(0, 1]", "t")
+        check_options(self, "(0, inf)", "alpha")
+        check_options(self, "[0, 1)", "validation", "partial_fraction")
+        check_options(federation, "(0, inf)", "rounds", "eval_every", "learning_rate")
+        check_options(federation, "(0, 1]", "participation")
+        check_options(training, "(0, inf)", "local_epochs", "batch_size")
+        check_options(training, "[0, 1)", "momentum")
+        check_options(training, "[0, inf)", "weight_decay", "proximal")
         self._check_setting()
-        if self.t is not None and not 0 < self.t <= 1:
-            raise InputError(f"--t must be in (0, 1], got {self.t}; it is the number of clients over that of classes")
-        for flag, value in {
-            "rounds": federation.rounds,
-            "eval-every": federation.eval_every,
-            "local-epochs": training.local_epochs,
-            "batch-size": training.batch_size,
-            "learning-rate": federation.learning_rate,
-        }.items():
-            if not 0 < value < float("inf"):
-                raise InputError(f"--{flag} must be positive, got {value}")
-        if federation.learning_rate > MAX_LEARNING_RATE:
-            raise InputError(f"--learning-rate must be at most {MAX_LEARNING_RATE}, got {federation.learning_rate}")
-        if not 0 < federation.participation <= 1:
-            raise InputError(f"--participation must be in (0, 1], got {federation.participation}")
-        if not 0 <= training.momentum < 1:
-            raise InputError(f"--momentum must be in [0, 1), got {training.momentum}")
-        if not 0 <= training.weight_decay < float("inf"):
-            raise InputError(f"--weight-decay must not be negative, got {training.weight_decay}")
-        if not 0 <= training.proximal < float("inf"):
-            raise InputError(f"--proximal must not be negative, got {training.proximal}")
         self.aggregation.check()
         self.aggregation.check_weighting(federation.weighting)
 
@@ -138,14 +123,8 @@ class RunConfig:
         if setting in ("iid", "dirichlet") and (self.clients is None or self.clients < 1):
             found = "none is given" if self.clients is None else f"got {self.clients}"
             raise InputError(f"--setting {setting} needs --clients, at least 1; {found}")
-        if self.alpha is not None and not 0 < self.alpha < float("inf"):
-            raise InputError(f"--alpha must be positive, got {self.alpha}")
-        if not 0 <= self.validation < 1:
-            raise InputError(f"--validation must be in [0, 1), got {self.validation}; it is a share of training images")
         if self.validation and self.partition is not None:
             raise InputError("--partition is of all training images; leave --validation out, or give a setting")
-        if not 0 <= self.partial_fraction < 1:
-            raise InputError(f"--partial-fraction must be in [0, 1), got {self.partial_fraction}")
         if self.partial_labels is None and self.partial_fraction != DEFAULT_PARTIAL_FRACTION:
             raise InputError(
                 f"--partial-fraction {self.partial_fraction} needs --partial-labels, which says what becomes of those "
@@ -168,18 +147,10 @@ class RunConfig:
             rest = dict(words)
             method = dict(rest.pop("method"))
             method_class = METHODS[method.pop("name")]
-            return _construct(
-                cls,
-                rest
-                | {
-                    "federation": _construct(Federation, rest["federation"], source),
-                    "training": _construct(LocalTraining, rest["training"], source),
-                    # Runs of before there was a choice have none stored; they took the mean.
-                    "aggregation": _construct(Aggregation, rest.get("aggregation", {}), source),
-                    "method": _construct(method_class, method_class.of_stored(method), source),
-                },
-                source,
-            )
+            # Runs of before there was a choice of aggregation have none stored; they took the mean.
+            parts = {name: _construct(part, rest.get(name, {}), source) for name, part in NESTED.items()}
+            parts["method"] = _construct(method_class, method_class.of_stored(method), source)
+            return _construct(cls, rest | parts, source)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise

@@ -17,12 +17,14 @@ import fedmpt
 from fedmpt.data.features.fingerprint import text_fingerprint
 from fedmpt.data.features.store import FeatureSet, fingerprint
 from fedmpt.evaluation.calibration import Calibration
-from fedmpt.federated.simulate import Progress, Round
+from fedmpt.evaluation.scoring import METRICS
+from fedmpt.federated.simulate import Round
 from fedmpt.files import read_json, write_atomically, write_json
-from fedmpt.methods import Method
 from fedmpt.runs.config import RunConfig
 from fedmpt.types import Backbone, InputError
 
+CALIBRATION = ("threshold", "scale", "bias")
+"""What calibration.json has of a class: the fields of `Calibration`, in their order."""
 VERSIONED = ("torch", "transformers", "numpy", "scikit-learn", "safetensors", "pillow")
 
 
@@ -59,8 +61,7 @@ class RoundLog:
             "seconds": round(done.seconds, 3),
         }
         if done.scores is not None:
-            scores = done.scores
-            line |= {"mAP": scores.mAP, "CF1": scores.CF1, "OF1": scores.OF1, "CF1_PR": scores.CF1_PR}
+            line |= {metric: getattr(done.scores, metric) for metric in METRICS}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
             file.flush()
@@ -118,11 +119,7 @@ def _digest(parts: Sequence[FeatureSet]) -> str:
 
 def check_unchanged(record: Mapping[str, Any], now: Mapping[str, Any], *, source: str) -> None:
     """Raises InputError if a run goes on with other images, labels or clients than it started with."""
-    before = record.get("data")
-    changed = [
-        name for name, digest in now["data"].items() if not isinstance(before, dict) or before.get(name) != digest
-    ]
-    if changed:
+    if changed := [name for name, digest in now["data"].items() if record["data"][name] != digest]:
         raise InputError(
             f"{source}: images, labels or clients ({', '.join(changed)}) have changed since the run started; "
             "restore them, or start a new run in another --out"
@@ -131,52 +128,18 @@ def check_unchanged(record: Mapping[str, Any], now: Mapping[str, Any], *, source
 
 def check_sources(record: Mapping[str, Any], sources: Mapping[str, str], *, source: str) -> None:
     """Raises InputError if what the method reads from files is not what it was trained with."""
-    trained_with = record.get("sources", {})
-    if not isinstance(trained_with, dict) or not all(isinstance(digest, str) for digest in trained_with.values()):
-        raise InputError(
-            f"{source}: 'sources' in the checkpoint's record is {trained_with!r}, not hashes by file; "
-            "restore it from a copy"
-        )
-    if not trained_with:  # Checkpoints of before any method, or this one, named its sources.
-        return
-    if changed := [name for name, digest in sources.items() if digest not in trained_with.values()]:
+    trained_with = record.get("sources")  # Checkpoints of before any method, or this one, named its sources have none.
+    if trained_with and (changed := [name for name in sources if sources[name] not in trained_with.values()]):
         raise InputError(
             f"{source}: {changed[0]!r} is not what the run was trained with; restore the file, or train again"
         )
-
-
-def client_names(record: Mapping[str, Any], method: Method, progress: Progress, *, source: str) -> tuple[str, ...]:
-    """Names of the clients by number; may be none where no tensor is personal.
-
-    Raises:
-        InputError: if the record does not name every client that there may be personal tensors of.
-    """
-    # Checkpoints of before any method had personal tensors do not name the clients.
-    names = record.get("clients", [])
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(
-            f"{source}: 'clients' in the checkpoint's record is {names!r}, not a list of names; restore it from a copy"
-        )
-    if method.personal and not names:
-        raise InputError(f"{source}: the checkpoint's record names no clients; restore it from a copy or train again")
-    if nameless := sorted(client for client in progress.personal if not 0 <= client < len(names)):
-        raise InputError(
-            f"{source}: there are personal tensors of client {nameless[0]}, and 'clients' in the checkpoint's record "
-            f"names {len(names)}; restore it from a copy"
-        )
-    return tuple(names)
 
 
 def check_record(
     record: Mapping[str, Any], backbone: Backbone, class_names: Sequence[str] | None, *, source: str
 ) -> None:
     """Raises InputError if a checkpoint was trained for other classes (unless None) or on another backbone."""
-    try:
-        expected = list(record["class_names"])
-        trained_on = record["backbone"]["name"]
-        image_side, text_side = record["backbone"]["fingerprint"], record["backbone"]["text_fingerprint"]
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{source}: the checkpoint's record lacks {error}; restore it from a copy") from error
+    expected, trained_on = list(record["class_names"]), record["backbone"]
     if class_names is not None and list(class_names) != expected:
         odd = next(iter(sorted(set(class_names) ^ set(expected))), None)
         what = f"{odd!r} is only in one of them" if odd else "they are in another order"
@@ -184,23 +147,18 @@ def check_record(
             f"{source} was trained for {len(expected)} classes, the data has {len(class_names)}; {what}. "
             "Give data with the same class list"
         )
-    if image_side != fingerprint(backbone) or text_side != text_fingerprint(backbone, expected):
+    now = {"fingerprint": fingerprint(backbone), "text_fingerprint": text_fingerprint(backbone, expected)}
+    if any(trained_on[side] != now[side] for side in now):
         raise InputError(
-            f"{source} was trained on backbone {trained_on!r}, which is not this {backbone.name!r} "
+            f"{source} was trained on backbone {trained_on['name']!r}, which is not this {backbone.name!r} "
             "or has other weights, tokenizer, number format or preprocessing; give the same one with --backbone"
         )
 
 
 def save_calibration(folder: Path, calibration: Calibration, class_names: Sequence[str]) -> None:
-    rows = zip(
-        class_names,
-        calibration.thresholds.tolist(),
-        calibration.scale.tolist(),
-        calibration.bias.tolist(),
-        strict=True,
-    )
-    words = {name: {"threshold": cut, "scale": scale, "bias": bias} for name, cut, scale, bias in rows}
-    write_json(folder / "calibration.json", words)
+    table = torch.stack([calibration.thresholds, calibration.scale, calibration.bias], dim=1).tolist()
+    rows = {name: dict(zip(CALIBRATION, row, strict=True)) for name, row in zip(class_names, table, strict=True)}
+    write_json(folder / "calibration.json", rows)
 
 
 def load_calibration(folder: Path, class_names: Sequence[str]) -> Calibration | None:
@@ -214,15 +172,11 @@ def load_calibration(folder: Path, class_names: Sequence[str]) -> Calibration | 
         return None
     words = read_json(path)
     try:
-        columns = {
-            key: torch.tensor([float(words[name][key]) for name in class_names])
-            for key in ("threshold", "scale", "bias")
-        }
+        return Calibration(*(torch.tensor([float(words[name][key]) for name in class_names]) for key in CALIBRATION))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: not the calibration of these classes ({error!r}); delete it or restore it"
         ) from error
-    return Calibration(thresholds=columns["threshold"], scale=columns["scale"], bias=columns["bias"])
 
 
 def versions() -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +13,6 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from fedmpt.backbone import load_backbone
-from fedmpt.backbone.views import ImageView
 from fedmpt.data import load_data
 from fedmpt.data.features.store import FeatureSet, open_features
 from fedmpt.data.partition import Partition
@@ -39,7 +38,7 @@ from fedmpt.runs.records import (
 )
 from fedmpt.seeding import generator
 from fedmpt.state import Update, get_state, num_bytes, num_parameters
-from fedmpt.types import PRESENT, Backbone, ImageData, InputError, Split, State
+from fedmpt.types import PRESENT, Backbone, ImageData, InputError, State
 
 
 @runtime_checkable
@@ -96,7 +95,16 @@ def prepare(config: RunConfig, *, cache: Path, show_progress: bool) -> Prepared:
     check_fits(
         method, config.aggregation, cohort_size=cohort_size(len(partition.names), config.federation.participation)
     )
-    opened = partial(_features, config, backbone, cache=cache, show_progress=show_progress)
+    opened = partial(
+        open_features,
+        backbone,
+        cache=cache,
+        store_dtype=config.store_dtype,
+        device=config.device,
+        skip_corrupt=config.skip_corrupt,
+        progress=show_progress,
+        data=config.data,
+    )
     train = opened(hide_labels(config, data.train), views={**method.views, **method.training_views})
     test = opened(data.test, views=method.views)
     if test.skipped:  # Asked again here: scores come after the training.
@@ -105,28 +113,6 @@ def prepare(config: RunConfig, *, cache: Path, show_progress: bool) -> Prepared:
         partition = partition.keep(train.rows)
     clients = [train.subset(rows) for rows in partition.rows]
     return Prepared(backbone, data, train, test, partition, clients, method, time.perf_counter() - began)
-
-
-def _features(
-    config: RunConfig,
-    backbone: Backbone,
-    split: Split,
-    *,
-    views: Mapping[str, ImageView],
-    cache: Path,
-    show_progress: bool,
-) -> FeatureSet:
-    return open_features(
-        backbone,
-        split,
-        cache=cache,
-        store_dtype=config.store_dtype,
-        device=config.device,
-        skip_corrupt=config.skip_corrupt,
-        progress=show_progress,
-        data=config.data,
-        views=views,
-    )
 
 
 def _check_labels(data: str, split: str, labels: Tensor) -> None:
@@ -163,8 +149,6 @@ def train(
     prepared = prepare(config, cache=Path(cache or default_cache()), show_progress=show_progress)
     with _held(out):
         checkpoint = _earlier(config, out, resume=resume)
-        if resume and is_finished(out):
-            return _stored_results(out)
         try:
             return _train(config, prepared, checkpoint, out=out, watcher=watcher)
         except BaseException:
@@ -196,7 +180,7 @@ def _train(
     write_json(out / "config.json", config.to_json())
     log = RoundLog(out / "rounds.jsonl", keep=progress.rounds_done if progress else 0)
     watcher.started(config, prepared, rounds_done=progress.rounds_done if progress else 0)
-    for done in _rounds(config, prepared, progress, watcher):
+    for done in _rounds(config, prepared, progress, watcher) if prepared.method.is_trained else ():
         log.append(done)
         save_checkpoint(out / "checkpoint", done.progress, record)
         watcher.round_done(done)
@@ -252,8 +236,6 @@ def _earlier(config: RunConfig, out: Path, *, resume: bool) -> Checkpoint | None
 
 
 def _rounds(config: RunConfig, prepared: Prepared, start: Progress | None, watcher: Watcher) -> Iterator[Round]:
-    if not prepared.method.is_trained:
-        return iter(())
     return run_rounds(
         prepared.method,
         prepared.clients,

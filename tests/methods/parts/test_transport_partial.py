@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedmpt.methods.parts.transport import check_similarity, partial_transport, sinkhorn
+from fedmpt.methods.parts.transport import check_similarity, sinkhorn
 from fedmpt.types import InputError
 
 
@@ -34,7 +34,7 @@ def plain_plan(cost: Tensor, mass: float, entropy: float, *, iterations: int) ->
 
 
 def converged(cost: Tensor, rows: Tensor, columns: Tensor, *, mass: float, entropy: float) -> Tensor:
-    return partial_transport(cost, rows, columns, mass=mass, entropy=entropy, max_iterations=20_000, tolerance=1e-6)
+    return sinkhorn(cost, rows, columns, mass=mass, entropy=entropy, max_iterations=20_000, tolerance=1e-6)
 
 
 @pytest.mark.parametrize("mass", [0.5, 0.8, 0.99])
@@ -64,14 +64,14 @@ def test_converged_plans_agree_with_pot(mass: float, entropy: float) -> None:
 
 def test_the_default_stopping_is_accurate_to_a_hundredth_of_an_entry() -> None:
     cost, rows, columns = problem(8, patches=49)
-    plan = partial_transport(cost, rows, columns, mass=0.8, entropy=0.1)
+    plan = sinkhorn(cost, rows, columns, mass=0.8, entropy=0.1)
     exact = converged(cost, rows, columns, mass=0.8, entropy=0.1)
     assert (plan - exact).abs().max() < 0.01 * rows[0]
 
 
 def test_columns_are_exact_and_no_row_sends_more_than_it_has() -> None:
     cost, rows, columns = problem(3, 2)
-    plan = partial_transport(cost, rows, columns, mass=0.8, entropy=0.1)
+    plan = sinkhorn(cost, rows, columns, mass=0.8, entropy=0.1)
     torch.testing.assert_close(plan.sum(-2), (0.8 * columns).expand(3, 2, -1), atol=1e-6, rtol=1e-5)
     assert (plan.sum(-1) <= rows * 1.001).all()
 
@@ -94,15 +94,15 @@ def test_all_of_the_mass_is_plain_transport() -> None:
 def test_a_plan_does_not_depend_on_its_batch() -> None:
     cost, rows, columns = problem(6)
     cost[3] *= 10
-    together = partial_transport(cost, rows, columns, mass=0.8, entropy=0.1)
-    alone = torch.stack([partial_transport(one, rows, columns, mass=0.8, entropy=0.1) for one in cost])
+    together = sinkhorn(cost, rows, columns, mass=0.8, entropy=0.1)
+    alone = torch.stack([sinkhorn(one, rows, columns, mass=0.8, entropy=0.1) for one in cost])
     torch.testing.assert_close(together, alone, atol=1e-9, rtol=1e-5)
 
 
 def test_a_plan_carries_no_gradient_and_is_finite_for_extreme_costs() -> None:
     cost, rows, columns = problem()
     for factor in (0.0, 1e30):
-        plan = partial_transport((factor * cost).requires_grad_(), rows, columns, mass=0.8, entropy=0.1)
+        plan = sinkhorn((factor * cost).requires_grad_(), rows, columns, mass=0.8, entropy=0.1)
         assert not plan.requires_grad
         assert plan.isfinite().all()
 
@@ -110,15 +110,15 @@ def test_a_plan_carries_no_gradient_and_is_finite_for_extreme_costs() -> None:
 @pytest.mark.parametrize("mass", [0.0, -0.1, 1.01, float("nan")])
 def test_mass_must_be_a_share(mass: float) -> None:
     with pytest.raises(ValueError, match="mass must be in"):
-        partial_transport(*problem(), mass=mass, entropy=0.1)
+        sinkhorn(*problem(), mass=mass, entropy=0.1)
 
 
 def test_entropy_and_marginals_are_checked_as_in_plain_transport() -> None:
     cost, rows, columns = problem()
     with pytest.raises(ValueError, match="entropy must be positive"):
-        partial_transport(cost, rows, columns, mass=0.8, entropy=0)
+        sinkhorn(cost, rows, columns, mass=0.8, entropy=0)
     with pytest.raises(ValueError, match="columns must be non-negative and sum to one"):
-        partial_transport(cost, rows, 0.8 * columns, mass=0.8, entropy=0.1)
+        sinkhorn(cost, rows, 0.8 * columns, mass=0.8, entropy=0.1)
 
 
 def test_similarities_of_a_diverged_model_have_no_plan() -> None:

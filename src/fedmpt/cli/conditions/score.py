@@ -203,7 +203,7 @@ def _notes(options: ScoreOptions, run: RunConfig, method: FedMPTConfig, features
 
 def _train_again(options: ScoreOptions, run: RunConfig, method: FedMPTConfig, kept: Sequence[str]) -> str:
     """The command of a run that differs from ``run`` in its conditions, and in what it is scored on."""
-    from fedmpt.cli.train_arguments import train_words
+    from fedmpt.cli.train_arguments import train_arguments
 
     wanted = dataclasses.replace(
         run,
@@ -215,7 +215,7 @@ def _train_again(options: ScoreOptions, run: RunConfig, method: FedMPTConfig, ke
     )
     cache = ["--cache", str(options.cache)] if options.cache else []
     folder = options.checkpoint.parent if options.checkpoint.parent.name else options.checkpoint.resolve().parent
-    return shlex.join(["fedmpt", "train", *train_words(wanted), *cache, "--out", f"{folder}-{len(kept)}"])
+    return shlex.join(["fedmpt", "train", *train_arguments(wanted), *cache, "--out", f"{folder}-{len(kept)}"])
 
 
 def _with_names(method: FedMPTConfig, names: tuple[str, ...]) -> FedMPTConfig:

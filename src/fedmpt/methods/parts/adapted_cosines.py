@@ -1,4 +1,4 @@
-"""FedMPT's adapters of patch features, one for each condition, without ever forming the adapted patches."""
+"""FedMPT's adapters (equation 2 of docs/method.md), without ever forming the adapted patches."""
 
 from __future__ import annotations
 

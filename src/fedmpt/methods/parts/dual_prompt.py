@@ -7,10 +7,9 @@ from abc import abstractmethod
 from jaxtyping import Float
 from torch import Tensor
 
-from fedmpt.backbone.text_tower import TextTower
 from fedmpt.methods.base import Method
 from fedmpt.methods.parts.heads import csra_tokens, dual_probabilities
-from fedmpt.types import Backbone, Batch
+from fedmpt.types import Batch
 
 
 class DualPromptMethod(Method):
@@ -19,11 +18,6 @@ class DualPromptMethod(Method):
     The head compares the two, so its probabilities need no calibration. The asymmetric loss of its paper, on the pair
     of probabilities, is that of `Method.loss`: the second of the pair is one minus the first.
     """
-
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
-        self.tower = TextTower(backbone.text_model)
-        self.logit_scale = backbone.logit_scale
 
     @abstractmethod
     def encode_text(self) -> Float[Tensor, "2 C D"]:

@@ -40,12 +40,15 @@ class PromptTemplate:
     ) -> None:
         prefixes = [token_ids(tokenizer, text) for text in prefix_texts]
         suffixes = [_class_ids(tokenizer, name) for name in class_names]
-        num_others = 1 + num_prefix_context + num_suffix_context
-        self._max_length = num_others + max(map(len, prefixes)) + max(map(len, suffixes))
-        _check_length(tower, prefix_texts, prefixes, class_names, suffixes, num_others)
+        prefix, prefix_text = max(zip(prefixes, prefix_texts, strict=True), key=lambda pair: len(pair[0]))
+        suffix, name = max(zip(suffixes, class_names, strict=True), key=lambda pair: len(pair[0]))
+        self._max_length = 1 + num_prefix_context + len(prefix) + num_suffix_context + len(suffix)
+        if self._max_length > tower.max_length:
+            raise InputError(
+                f"the prompt for condition {prefix_text!r} and class {name!r} has {self._max_length} tokens, the text "
+                f"tower takes {tower.max_length}; shorten a name or use fewer context tokens"
+            )
         device = tower.device
-        self.num_prefix_context = num_prefix_context
-        self.num_suffix_context = num_suffix_context
         self._start = tower.embed_tokens(torch.tensor([tokenizer.bos_token_id]))
         self._prefix_rest = tower.embed_tokens(_padded(prefixes, tokenizer.eos_token_id))
         self._suffix_rest = tower.embed_tokens(_padded(suffixes, tokenizer.eos_token_id))
@@ -116,21 +119,3 @@ def _class_ids(tokenizer: Tokenizer, name: str) -> list[int]:
 def _padded(rows: Sequence[Sequence[int]], filler: int) -> Int64[Tensor, "rows longest"]:
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[filler] * (longest - len(row))] for row in rows], dtype=torch.int64)
-
-
-def _check_length(
-    tower: TextTower,
-    prefix_texts: Sequence[str],
-    prefixes: Sequence[Sequence[int]],
-    class_names: Sequence[str],
-    suffixes: Sequence[Sequence[int]],
-    num_others: int,
-) -> None:
-    longest_prefix = max(range(len(prefixes)), key=lambda index: len(prefixes[index]))
-    longest_suffix = max(range(len(suffixes)), key=lambda index: len(suffixes[index]))
-    length = num_others + len(prefixes[longest_prefix]) + len(suffixes[longest_suffix])
-    if length > tower.max_length:
-        raise InputError(
-            f"the prompt for condition {prefix_texts[longest_prefix]!r} and class {class_names[longest_suffix]!r} has "
-            f"{length} tokens, the text tower takes {tower.max_length}; shorten a name or use fewer context tokens"
-        )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 from jaxtyping import Float
 from torch import Tensor
 
-from fedmpt.backbone.text_tower import TextTower
 from fedmpt.methods.base import Method
 from fedmpt.methods.parts.heads import SigmoidCalibration, csra_logits, csra_tokens
-from fedmpt.types import Batch
+from fedmpt.types import Backbone, Batch
 
 
 class SinglePromptMethod(Method):
@@ -19,9 +19,8 @@ class SinglePromptMethod(Method):
     State: ``calibration.scale`` and ``calibration.bias``, one number each, beside what the method itself trains.
     """
 
-    def __init__(self, tower: TextTower) -> None:
-        super().__init__()
-        self.tower = tower
+    def __init__(self, backbone: Backbone, class_names: Sequence[str]) -> None:
+        super().__init__(backbone, class_names)
         self.calibration = SigmoidCalibration()
 
     @abstractmethod

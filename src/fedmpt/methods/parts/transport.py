@@ -1,4 +1,7 @@
-"""Entropic optimal transport from the patches of an image to classes, or to the prompts of one class."""
+"""Entropic optimal transport from the patches of an image to classes, or to the prompts of one class.
+
+FedMPT's plans (equation 3 of docs/method.md) are `sinkhorn` with rows of `patch_marginals`.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ def sinkhorn(
     columns: Float[Tensor, "*#batch C"],
     *,
     entropy: float,
+    mass: float | None = None,
     max_iterations: int = 100,
     tolerance: float = 1e-3,
 ) -> Float[Tensor, "*batch M C"]:
@@ -28,55 +32,22 @@ def sinkhorn(
     what else is in the batch. The last update makes the column sums exact. Computed in at least fp32, never NaN
     for finite cost; marginal entries may be tiny or zero. The plan carries no gradient.
 
+    With ``mass`` below one, only a part of the mass is moved (Benamou et al. 2015; FedOTP, Li et al. 2024): row sums
+    are at most ``rows``, column sums are ``mass`` times ``columns``; of all such plans the one closest to
+    ``exp(-cost / entropy)`` in Kullback-Leibler divergence. So rows that fit no column send less, or nothing.
+
     At the entropies in use (0.1 and more, for costs in [0, 1]) the defaults are within 1e-4 of the limit in every
     entry. Sharper plans need more iterations, about 1 / entropy times as many: 20,000 with tolerance 1e-6 agree with
     POT to 1e-5 at entropy 0.01.
 
     Raises:
-        ValueError: if ``entropy`` is not positive, ``max_iterations`` is less than one, or a marginal is negative
-            or does not sum to one.
+        ValueError: if ``entropy`` is not positive, ``mass`` is not in (0, 1], ``max_iterations`` is less than one, or a
+            marginal is negative or does not sum to one.
     """
-    return _plan(cost, rows, columns, None, entropy=entropy, max_iterations=max_iterations, tolerance=tolerance)
-
-
-@torch.no_grad()
-def partial_transport(
-    cost: Float[Tensor, "*batch M C"],
-    rows: Float[Tensor, "*#batch M"],
-    columns: Float[Tensor, "*#batch C"],
-    *,
-    mass: float,
-    entropy: float,
-    max_iterations: int = 100,
-    tolerance: float = 1e-3,
-) -> Float[Tensor, "*batch M C"]:
-    """Entropic plans that move only a part of the mass (Benamou et al. 2015; FedOTP, Li et al. 2024).
-
-    Row sums are at most ``rows``, column sums are ``mass`` times ``columns``; of all such plans the one closest to
-    ``exp(-cost / entropy)`` in Kullback-Leibler divergence. So rows that fit no column send less, or nothing. All else
-    as in `sinkhorn`, which this is with a mass of one.
-
-    Raises:
-        ValueError: if ``mass`` is not in (0, 1], and as `sinkhorn`.
-    """
-    if not 0 < mass <= 1:
-        raise ValueError(f"mass must be in (0, 1], got {mass}")
-    return _plan(cost, rows, columns, mass, entropy=entropy, max_iterations=max_iterations, tolerance=tolerance)
-
-
-def _plan(
-    cost: Float[Tensor, "*batch M C"],
-    rows: Float[Tensor, "*#batch M"],
-    columns: Float[Tensor, "*#batch C"],
-    mass: float | None,
-    *,
-    entropy: float,
-    max_iterations: int,
-    tolerance: float,
-) -> Float[Tensor, "*batch M C"]:
-    """With a ``mass``, rows are the most that may be sent; without, what is sent."""
     if not entropy > 0:
         raise ValueError(f"entropy must be positive, got {entropy}")
+    if mass is not None and not 0 < mass <= 1:
+        raise ValueError(f"mass must be in (0, 1], got {mass}")
     if max_iterations < 1:
         raise ValueError(f"max_iterations must be at least 1, got {max_iterations}")
     _check_marginal(rows, "rows")

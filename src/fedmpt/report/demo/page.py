@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from fedmpt.data.features.store import FeatureSet
 from fedmpt.files import write_atomically
 from fedmpt.methods.fedmpt import FedMPT
 from fedmpt.report.demo.charts import COLOURS, curves
-from fedmpt.report.demo.pictures import explained_images, png_uri, scenes_with
+from fedmpt.report.demo.pictures import explained_images, one_for_each_pair, png_uri
 from fedmpt.report.demo.trials import TITLES, Outcome, Trial
 from fedmpt.types import PRESENT, Split
 
@@ -41,7 +42,7 @@ def write_page(
         "classes": CLASS_NAMES,
         "conditions": method.config.conditions,
         "methods": TITLES,
-        "images": explained_images(outcomes, unseen, count=len(PARTNERS)),
+        "images": explained_images(outcomes, unseen),
     }
     scores = {name: {"natural": one.natural, "reversed": one.reversed} for name, one in outcomes.items()}
     page = environment.from_string(template).render(
@@ -93,36 +94,26 @@ def _compared(difference: float, more: str, less: str) -> str:
 def _charts(outcomes: Mapping[str, Outcome]) -> dict[str, str]:
     """Curves by what they show."""
 
-    def chart(world: str, *keys: str, unit: str) -> str:
-        def value(scores: Mapping[str, Any]) -> float:
-            for key in keys:
-                scores = scores[key]
-            return float(scores)  # type: ignore[arg-type]
-
+    def chart(world: str, value: Callable[[Mapping[str, Any]], float], *, unit: str) -> str:
         trained = {name: outcome for name, outcome in outcomes.items() if outcome.rounds}
-        lines = {
-            name: [(line["round"], value(line[world])) for line in outcome.rounds] for name, outcome in trained.items()
-        }
-        flat = {name: value(getattr(o, world)) for name, o in outcomes.items() if name not in trained}
+        lines = {name: [(line["round"], value(line[world])) for line in one.rounds] for name, one in trained.items()}
+        flat = {name: value(getattr(one, world)) for name, one in outcomes.items() if name not in trained}
         return curves(lines, flat=flat, names=TITLES, unit=unit)
 
     return {
-        "natural": chart("natural", "mAP", unit="mAP, natural test"),
-        "reversed": chart("reversed", "mAP", unit="mAP, reversed test"),
-        "false": chart("reversed", "shift", "false_coactivation", unit="absent partner reported, %"),
+        "natural": chart("natural", lambda scores: scores["mAP"], unit="mAP, natural test"),
+        "reversed": chart("reversed", lambda scores: scores["mAP"], unit="mAP, reversed test"),
+        "false": chart(
+            "reversed", lambda scores: scores["shift"]["false_coactivation"], unit="absent partner reported, %"
+        ),
     }
 
 
 def _samples(split: Split, *, partner: bool) -> list[dict[str, str]]:
     """One image for each of the first pairs: with the partner as training shows it, or without as the test does."""
     scenes = read_scenes(split)
-    rows: list[int] = []
-    for pair in PARTNERS:
-        fresh = [row for row in scenes_with(scenes, pair, partner=partner, count=NUM_SAMPLES) if row not in rows]
-        rows += fresh[:1]
-    return [
-        {"image": png_uri(split.files[row]), "text": ", ".join(scenes[row].class_names)} for row in rows[:NUM_SAMPLES]
-    ]
+    rows = islice(one_for_each_pair(scenes, partner=partner), NUM_SAMPLES)
+    return [{"image": png_uri(split.files[row]), "text": ", ".join(scenes[row].class_names)} for row in rows]
 
 
 def _together(train: Split) -> float:

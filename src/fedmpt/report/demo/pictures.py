@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -29,30 +29,31 @@ def png_uri(path: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def scenes_with(scenes: Sequence[Scene], pair: Partners, *, partner: bool, count: int) -> list[int]:
-    """The first ``count`` images with the anchor of ``pair``, with or without its partner."""
-    fitting = (
-        index
-        for index, scene in enumerate(scenes)
-        if pair.anchor in scene.class_names and (pair.partner in scene.class_names) == partner
-    )
-    return [index for index, _ in zip(fitting, range(count), strict=False)]
+def scenes_with(scenes: Sequence[Scene], pair: Partners, *, partner: bool) -> Iterator[int]:
+    """The images with the anchor of ``pair``, with or without its partner, in order."""
+    for index, scene in enumerate(scenes):
+        if pair.anchor in scene.class_names and (pair.partner in scene.class_names) == partner:
+            yield index
 
 
-def explained_images(outcomes: Mapping[str, Outcome], test: FeatureSet, *, count: int) -> list[dict[str, Any]]:
-    """For each of the first ``count`` pairs, the first test image with the anchor and without the partner.
+def one_for_each_pair(scenes: Sequence[Scene], *, partner: bool) -> dict[int, Partners]:
+    """Images with their pairs: of each pair that has one, the first that no pair before it took.
 
     The first, whichever it is: nobody has chosen those that look good.
     """
-    scenes = read_scenes(test.split)
-    rows: list[int] = []
-    pairs: list[Partners] = []
+    chosen: dict[int, Partners] = {}
     for pair in PARTNERS:
-        found = [row for row in scenes_with(scenes, pair, partner=False, count=count) if row not in rows]
-        if found and len(rows) < count:
-            rows.append(found[0])
-            pairs.append(pair)
-    batch = test.batch(torch.tensor(rows, dtype=torch.int64))
+        row = next((row for row in scenes_with(scenes, pair, partner=partner) if row not in chosen), None)
+        if row is not None:
+            chosen[row] = pair
+    return chosen
+
+
+def explained_images(outcomes: Mapping[str, Outcome], test: FeatureSet) -> list[dict[str, Any]]:
+    """For each pair, the first test image with the anchor and without the partner."""
+    scenes = read_scenes(test.split)
+    chosen = one_for_each_pair(scenes, partner=False)
+    batch = test.batch(torch.tensor(list(chosen), dtype=torch.int64))
     method = outcomes["fedmpt"].trained.method
     assert isinstance(method, FedMPT)
     method.eval()
@@ -60,7 +61,7 @@ def explained_images(outcomes: Mapping[str, Outcome], test: FeatureSet, *, count
     predictions = {name: _calibrated(outcome, outcome.trained.method(batch)) for name, outcome in outcomes.items()}
     return [
         _words(index, test.files[row], scenes[row], pair, explanation, predictions)
-        for index, (row, pair) in enumerate(zip(rows, pairs, strict=True))
+        for index, (row, pair) in enumerate(chosen.items())
     ]
 
 
