@@ -7,11 +7,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from fedmpt.federated.simulate import Round, draw_cohort
 from fedmpt.runs.config import RunConfig
-from fedmpt.runs.run import Prepared
+from fedmpt.runs.run import Prepared, Watcher
 from fedmpt.state import Update, get_state, num_parameters
 
 
-class TerminalWatcher:
+class TerminalWatcher(Watcher):
     """Rounds, clients, loss, mAP and time left, on the given console. Use as a context manager."""
 
     def __init__(self, console: Console) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from torch import Tensor
 
@@ -41,18 +41,9 @@ from fedmpt.state import Update, get_state, num_bytes, num_parameters
 from fedmpt.types import PRESENT, Backbone, ImageData, InputError, State
 
 
-@runtime_checkable
-class Watcher(Protocol):
-    """Who is told how a run goes; `fedmpt.cli.progress` has one for the terminal."""
+class Watcher:
+    """Who is told how a run goes; this one does nothing with it. `fedmpt.cli.progress` has one for the terminal."""
 
-    def started(self, config: RunConfig, prepared: Prepared, *, rounds_done: int) -> None: ...
-
-    def client_done(self, update: Update) -> None: ...
-
-    def round_done(self, done: Round) -> None: ...
-
-
-class _Silent:
     def started(self, config: RunConfig, prepared: Prepared, *, rounds_done: int) -> None: ...
 
     def client_done(self, update: Update) -> None: ...
@@ -141,7 +132,7 @@ def train(
     Raises:
         InputError: for wrong input, or if ``out`` holds another run.
     """
-    out, watcher = Path(out), watcher or _Silent()
+    out, watcher = Path(out), watcher or Watcher()
     config = replace(config, method=config.method.resolved())
     _earlier(config, out, resume=resume)  # Asked before the long work, and again when the folder is ours.
     if resume and is_finished(out):

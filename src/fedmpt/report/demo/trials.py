@@ -118,7 +118,7 @@ def world_scores(found: Float[Tensor, "images C"], test: FeatureSet) -> dict[str
     }
 
 
-class _ScoredWatcher:
+class _ScoredWatcher(Watcher):
     """Also scores both tests after every round, and keeps that in a file, for a run that is stopped and continued."""
 
     def __init__(self, watcher: Watcher, unseen: Split, *, cache: Path, path: Path) -> None:
