@@ -12,7 +12,8 @@ import pytest
 import torch
 from command_line import Command, Outcome, Place, read_results
 
-from fedmpt.cli.conditions.score import ScoreOptions, _split, score
+from fedmpt.cli.conditions.score import ScoreOptions, score
+from fedmpt.cli.conditions.score_report import scored_split
 from fedmpt.cli.train import _train_options
 from fedmpt.cli.train_arguments import train_arguments
 from fedmpt.data import load_data
@@ -149,10 +150,10 @@ def test_the_labels_are_those_the_run_saw(place: Place) -> None:
     config = RunConfig(data="", partial_labels="masked-unknown", seed=3)
     options = ScoreOptions(checkpoint=Path("none"), data="")
     expected = mask_labels(data.train.labels, kind="masked-unknown", fraction=0.5, seed=3)
-    assert torch.equal(_split(options, config, data).labels, expected)
+    assert torch.equal(scored_split(options, config, data).labels, expected)
     assert (expected != data.train.labels).any()
     test = dataclasses.replace(options, split="test")
-    assert torch.equal(_split(test, config, data).labels, data.test.labels)
+    assert torch.equal(scored_split(test, config, data).labels, data.test.labels)
 
 
 @pytest.mark.parametrize(

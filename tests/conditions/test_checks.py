@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedmpt.backbone import load_backbone
-from fedmpt.backbone.text_tower import PromptEmbeddings, TextTower
+from fedmpt.backbone.text_tower import TextTower
 from fedmpt.conditions.attributes import FOLDER, read_attributes
-from fedmpt.conditions.checks import overlap as overlap_module
+from fedmpt.conditions.checks.coverage import coverage, spread
 from fedmpt.conditions.checks.findings import NUM_CONTEXT, Findings, check_conditions, class_words, prompt_lengths
-from fedmpt.conditions.checks.overlap import MAX_CLASSES, MIN_CLASSES, Overlap, Pair, classes_for, overlap
+from fedmpt.conditions.checks.overlap import MAX_CLASSES, MIN_CLASSES, PHRASE, Encode, classes_for, overlap
 from fedmpt.conditions.record import Condition, ConditionSet, find_conditions
 from fedmpt.methods.fedmpt import FedMPTConfig
+from fedmpt.methods.parts.prompts import hand_written_features
 from fedmpt.types import Backbone, InputError
 
 NAMES = ("the pose", "light", "in")
@@ -36,6 +39,14 @@ def backbone(tiny_clip_folder: Path) -> Backbone:
     return load_backbone(str(tiny_clip_folder))
 
 
+def encoder(backbone: Backbone) -> Encode:
+    return partial(hand_written_features, TextTower(backbone.text_model), backbone.tokenizer)
+
+
+def check(conditions: ConditionSet, backbone: Backbone, *, class_names: Any = None) -> Findings:
+    return check_conditions(conditions, class_names=class_names, backbone=backbone, encode=encoder(backbone))
+
+
 def conditions(*names: str, **provenance: Any) -> ConditionSet:
     return ConditionSet("x", tuple(map(Condition, names)), provenance)
 
@@ -44,158 +55,141 @@ def sentences(*texts: str) -> list[dict[str, Any]]:
     return [{"classes": ["x"], "sentences": list(texts)}]
 
 
-def plain_feature(backbone: Backbone, text: str) -> Tensor:
-    """Of a whole prompt, by transformers' own tower."""
-    ids = torch.tensor([backbone.tokenizer(text, add_special_tokens=True)["input_ids"]])
-    with torch.no_grad():
-        return F.normalize(backbone.text_model(input_ids=ids).text_embeds[0], dim=-1)
-
-
 def cosine(backbone: Backbone, one: str, other: str) -> float:
-    return float(plain_feature(backbone, one) @ plain_feature(backbone, other))
+    """Of whole prompts, by transformers' own tower."""
+    ids = [torch.tensor([backbone.tokenizer(text, add_special_tokens=True)["input_ids"]]) for text in (one, other)]
+    with torch.no_grad():
+        first, second = (F.normalize(backbone.text_model(input_ids=each).text_embeds[0], dim=-1) for each in ids)
+    return float(first @ second)
 
 
 def test_cosines_are_those_of_whole_prompts_through_the_tower(backbone: Backbone) -> None:
-    found = overlap(NAMES, class_names=CLASSES, backbone=backbone)
-    bare = [cosine(backbone, f"{one}.", f"{other}.") for one, other in combinations(CLASSES, 2)]
-    in_prompts = [
-        cosine(backbone, f"{name} a photo of a {one}.", f"{name} a photo of a {other}.")
-        for name in NAMES
-        for one, other in combinations(CLASSES, 2)
-    ]
-    assert {pair.conditions for pair in found.pairs} == set(combinations(NAMES, 2))
+    found = overlap(NAMES, class_names=CLASSES, encode=encoder(backbone))
+    bare = np.array([cosine(backbone, f"{one}.", f"{other}.") for one, other in combinations(CLASSES, 2)])
+    in_prompts = np.array(
+        [
+            cosine(backbone, f"{name} a photo of a {one}.", f"{name} a photo of a {other}.")
+            for name in NAMES
+            for one, other in combinations(CLASSES, 2)
+        ]
+    )
+    assert {tuple(pair["conditions"]) for pair in found["pairs"]} == set(combinations(NAMES, 2))
     moved = []
-    for pair in found.pairs:
-        one, other = pair.conditions
+    for pair in found["pairs"]:
+        one, other = pair["conditions"]
         prompts = [cosine(backbone, f"{one} a photo of a {c}.", f"{other} a photo of a {c}.") for c in CLASSES]
-        assert pair.bare == pytest.approx(cosine(backbone, f"{one}.", f"{other}."), abs=1e-5)
-        assert pair.prompts == pytest.approx(np.mean(prompts), abs=1e-5)
-        assert pair.bare_percentile == pytest.approx(np.mean(np.array(bare) < pair.bare), abs=0.02)
-        assert pair.prompts_percentile == pytest.approx(np.mean(np.array(in_prompts) < pair.prompts), abs=0.02)
+        assert pair["bare"] == pytest.approx(cosine(backbone, f"{one}.", f"{other}."), abs=1e-5)
+        assert pair["prompts"] == pytest.approx(np.mean(prompts), abs=1e-5)
+        assert pair["bare_percentile"] == pytest.approx(np.mean(bare < pair["bare"]), abs=0.02)
+        assert pair["prompts_percentile"] == pytest.approx(np.mean(in_prompts < pair["prompts"]), abs=0.02)
         moved.append(1 - np.mean(prompts))
-    assert [pair.bare for pair in found.pairs] == sorted((pair.bare for pair in found.pairs), reverse=True)
-    assert found.num_classes == len(CLASSES)
-    assert found.bare_median == pytest.approx(np.median(bare), abs=0.01)
-    assert found.prompts_median == pytest.approx(np.median(in_prompts), abs=0.01)
-    assert found.difference == pytest.approx(np.mean(moved) / np.mean(1 - np.array(in_prompts)), rel=1e-3)
+    assert [pair["bare"] for pair in found["pairs"]] == sorted((pair["bare"] for pair in found["pairs"]), reverse=True)
+    assert found["num_classes"] == len(CLASSES)
+    assert found["bare_median"] == pytest.approx(np.median(bare), abs=0.01)
+    assert found["prompts_median"] == pytest.approx(np.median(in_prompts), abs=0.01)
+    assert found["difference"] == pytest.approx(np.mean(moved) / np.mean(1 - in_prompts), rel=1e-3)
 
 
 def test_a_single_condition_has_no_pairs(backbone: Backbone) -> None:
-    found = overlap(("light",), class_names=CLASSES, backbone=backbone)
-    assert (found.pairs, found.difference) == ((), None)
-    assert not check_conditions(conditions("in"), class_names=("cat", "dog"), backbone=backbone).problems
+    found = check(conditions("in"), backbone, class_names=("cat", "dog"))
+    assert found.problems == []
+    assert found.overlap is not None
+    assert (found.overlap["pairs"], found.overlap["difference"]) == ([], None)
 
 
 def test_short_lists_of_classes_are_filled_up_and_long_ones_sampled() -> None:
     assert len(classes_for(())) >= MIN_CLASSES
-    assert classes_for(("dog", "cup"))[:3] == ("dog", "cup", "car")
+    assert classes_for(("dog", "cup"))[:3] == ["dog", "cup", "car"]
     assert len(classes_for(("dog", "cup"))) == len(set(classes_for(("dog", "cup"))))
-    assert classes_for(CLASSES) == CLASSES
-    many = classes_for([f"class {number}" for number in range(5000)])
-    assert many == tuple(f"class {number}" for number in range(0, 5000, 50))
+    assert classes_for(CLASSES) == list(CLASSES)
+    many = [f"class {number}" for number in range(5000)]
+    assert classes_for(many) == many[::50]
 
 
-def test_thousands_of_classes_are_not_encoded_for_every_condition(
-    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_thousands_of_classes_are_not_encoded_for_every_condition(backbone: Backbone) -> None:
     encoded = []
 
-    def encode(self: TextTower, prompts: PromptEmbeddings) -> Tensor:
-        encoded.append(prompts.num_prompts)
-        return torch.randn(len(prompts.prefixes), len(prompts.suffixes), 40)
+    def encode(names: Any, prefix: str) -> Tensor:
+        encoded.append(len(names))
+        return torch.randn(len(names), 40)
 
-    monkeypatch.setattr(TextTower, "encode", encode)
     classes = [f"class {number}" for number in range(5000)]
-    found = check_conditions(find_conditions("generic"), class_names=classes, backbone=backbone)
-    assert found.overlap is not None
-    assert found.overlap.num_classes == MAX_CLASSES
+    check_conditions(find_conditions("generic"), class_names=classes, backbone=backbone, encode=encode)
     assert sum(encoded) == 5 + MAX_CLASSES + 5 * MAX_CLASSES
 
 
 def test_lengths_are_those_of_fedmpts_prompts(backbone: Backbone) -> None:
     assert FedMPTConfig().num_condition_context == FedMPTConfig().num_class_context == NUM_CONTEXT
+    assert FedMPTConfig().class_context_init == PHRASE
     names, classes = ("in", "dog the cat"), ("cat", "xy")
     found = prompt_lengths(names, class_names=classes, backbone=backbone)
     # In this tokenizer "in" is two letters, "xy" too; "dog", "the" and "cat" are a token each.
-    assert found.names == {"in": 2, "dog the cat": 3}
-    assert found.longest_parts == ("dog the cat", "xy")
-    assert found.longest == 1 + 4 + 3 + 4 + 2 + 1 + 1
-    assert found.compared == len(
-        backbone.tokenizer("dog the cat a photo of a xy.", add_special_tokens=True)["input_ids"]
-    )
-    config = FedMPTConfig(conditions=names, rank=4)
-    embeddings = config.build(backbone, classes, generator=torch.Generator()).template.embed(
-        torch.zeros(2, 4, 48), torch.zeros(4, 48)
-    )
-    assert embeddings.max_length == found.longest
-    assert found.limit == 77
+    assert found["names"] == {"in": 2, "dog the cat": 3}
+    assert found["longest_parts"] == ["dog the cat", "xy"]
+    assert found["longest"] == 1 + 4 + 3 + 4 + 2 + 1 + 1
+    whole = backbone.tokenizer("dog the cat a photo of a xy.", add_special_tokens=True)["input_ids"]
+    assert found["compared"] == len(whole)
+    template = FedMPTConfig(conditions=names, rank=4).build(backbone, classes, generator=torch.Generator()).template
+    assert template.embed(torch.zeros(2, 4, 48), torch.zeros(4, 48)).max_length == found["longest"]
+    assert found["limit"] == 77
 
 
 def test_words_that_the_tokenizer_breaks_are_named(backbone: Backbone) -> None:
-    found = check_conditions(conditions("dog light", "the qqq"), backbone=backbone)
+    found = check(conditions("dog light", "the qqq"), backbone)
     assert found.lengths is not None
-    assert found.lengths.pieces == {"light": 5}
+    assert found.lengths["pieces"] == {"light": 5}
     assert any("breaks words into many pieces ('light' into 5)" in problem for problem in found.problems)
 
 
 def test_a_prompt_that_is_too_long_is_a_problem_and_nothing_is_encoded(backbone: Backbone) -> None:
-    found = check_conditions(conditions("x" * 60, "pose"), class_names=["dog", "cat", "y" * 12], backbone=backbone)
+    found = check(conditions("x" * 60, "pose"), backbone, class_names=["dog", "cat", "y" * 12])
     assert found.overlap is None
-    assert re.match(
-        r"the prompt for condition 'x+' and class 'y+' has 83 tokens, the tower takes 77", found.problems[0]
-    )
+    said = r"the prompt for condition 'x+' and class 'y+' has 83 tokens, the tower takes 77"
+    assert re.match(said, found.problems[0])
     with pytest.raises(InputError, match="has 83 tokens, the text tower takes 77"):
-        FedMPTConfig(conditions=("x" * 60, "pose")).build(
-            backbone, ["dog", "cat", "y" * 12], generator=torch.Generator()
-        )
+        FedMPTConfig(conditions=("x" * 60, "pose")).build(backbone, ["dog", "y" * 12], generator=torch.Generator())
 
 
 @pytest.mark.parametrize(
     ("name", "found"),
     [
-        ("Dining  tables", ("dining table",)),
-        ("behind a tv-monitor", ("tv monitor",)),
-        ("cars and PEOPLE", ("car", "person")),
-        ("bus", ("bus",)),
-        ("buses", ("bus",)),
-        ("table", ()),
-        ("table dining", ()),
-        ("carpet", ()),
-        ("lighting", ()),
+        ("Dining  tables", ["dining table"]),
+        ("behind a tv-monitor", ["tv monitor"]),
+        ("cars and PEOPLE", ["car", "person"]),
+        ("buses", ["bus"]),
+        ("table dining", []),
+        ("carpet", []),
     ],
 )
-def test_classes_in_a_name_are_found_as_whole_words(name: str, found: tuple[str, ...]) -> None:
-    assert class_words([name, "pose"], CLASSES).get(name, ()) == found
+def test_classes_in_a_name_are_found_as_whole_words(name: str, found: list[str]) -> None:
+    assert class_words([name, "pose"], CLASSES).get(name, []) == found
 
 
 def test_problems_name_condition_class_and_remedy() -> None:
     found = check_conditions(conditions("dining tables", "pose"), class_names=CLASSES)
-    assert found.class_words == {"dining tables": ("dining table",)}
+    assert found.class_words == {"dining tables": ["dining table"]}
     (problem,) = found.problems
     assert problem.startswith("condition 'dining tables' has class 'dining table' in its name")
     assert problem.endswith("name the aspect without it")
 
 
 def test_neither_classes_nor_tower_nor_sentences_are_needed(backbone: Backbone) -> None:
-    assert check_conditions(conditions("light", "pose")) == Findings((), {}, None, None, None)
-    found = check_conditions(conditions("the", "dog cat"), class_names=None, backbone=backbone)
-    assert found.overlap is not None
-    assert found.overlap.num_classes >= MIN_CLASSES
-
-
-def test_the_generic_conditions_alone_are_no_problem() -> None:
-    assert check_conditions(find_conditions("generic")).problems == ()
+    assert check_conditions(conditions("light", "pose")) == Findings([], {}, None, None, None)
+    found = check(conditions("the", "dog cat"), backbone).overlap
+    assert found is not None
+    assert found["num_classes"] >= MIN_CLASSES
+    assert check_conditions(find_conditions("generic")).problems == []
 
 
 def judged(monkeypatch: pytest.MonkeyPatch, backbone: Backbone, *percentiles: float, difference: float = 0.3) -> str:
     """What is said where the tower gives such numbers for three conditions."""
     pairs = [
-        Pair(pair, 0.9 - number / 10, percentile, 0.99, 1.0)
+        {"conditions": pair, "bare": 0.9 - number / 10, "bare_percentile": percentile, "prompts": 0.99}
         for number, (pair, percentile) in enumerate(zip(combinations("abc", 2), percentiles, strict=True))
     ]
-    numbers = Overlap(tuple(pairs), 12, 0.5, 0.6, difference)
+    numbers = {"pairs": pairs, "bare_median": 0.5, "difference": difference}
     monkeypatch.setattr("fedmpt.conditions.checks.findings.overlap", lambda names, **how: numbers)
-    return "\n".join(check_conditions(conditions(*"abc"), backbone=backbone).problems)
+    return "\n".join(check(conditions(*"abc"), backbone).problems)
 
 
 def test_pairs_are_judged_by_the_pairs_of_classes(monkeypatch: pytest.MonkeyPatch, backbone: Backbone) -> None:
@@ -205,11 +199,6 @@ def test_pairs_are_judged_by_the_pairs_of_classes(monkeypatch: pytest.MonkeyPatc
     said = judged(monkeypatch, backbone, 0.99, 0.98, 0.1)
     assert said.startswith("to this tower, 2 of 3 pairs of conditions are closer than 95% of the pairs of classes, 'a'")
     assert len(said.splitlines()) == 1
-
-
-def test_a_tower_that_does_not_tell_conditions_apart_is_said_to_be_so(
-    monkeypatch: pytest.MonkeyPatch, backbone: Backbone
-) -> None:
     said = judged(monkeypatch, backbone, 1.0, 1.0, 1.0, difference=0.009)
     assert said.startswith("this tower hardly tells the conditions apart: ")
     assert "cosines of 0.9900 and more, and another condition moves a prompt by 0.90% of what another class" in said
@@ -218,12 +207,54 @@ def test_a_tower_that_does_not_tell_conditions_apart_is_said_to_be_so(
 
 def test_the_shipped_scenes_clip_does_not_tell_the_generic_conditions_apart() -> None:
     classes = tuple(read_attributes(FOLDER / "scenes.json").attributes)
-    found = check_conditions(find_conditions("generic"), class_names=classes, backbone=load_backbone("scenes-clip"))
+    found = check(find_conditions("generic"), load_backbone("scenes-clip"), class_names=classes)
     assert found.overlap is not None
-    assert all(pair.prompts > 0.999 for pair in found.overlap.pairs)
-    assert found.overlap.difference is not None
-    assert found.overlap.difference < 0.005
+    assert all(pair["prompts"] > 0.999 for pair in found.overlap["pairs"])
+    assert found.overlap["difference"] < 0.005
     assert any(problem.startswith("this tower hardly tells the conditions apart") for problem in found.problems)
+
+
+SENTENCES = (
+    "A dog stands in the shade.",  # lighting, pose
+    "Cars PARKED on a street at NIGHT!",  # lighting, pose, place
+    "A park.",  # place: "parked" is another cue
+    "Some object.",  # none: "object" is in two names
+    "Closeup of a flower.",  # none
+    "A flower in CLOSE-UP.",  # scale
+    "Shade, the in.",  # none: not in this order
+    "Good light on a nighthawk",  # lighting, by its name
+)
+
+
+def test_sentences_are_counted_by_words() -> None:
+    some = (
+        Condition("lighting and weather", cues=("night", "rain", "in the shade")),
+        Condition("object pose", cues=("standing", "parked")),
+        Condition("object scale", cues=("close-up",)),
+        Condition("place", cues=("park", "streets")),
+    )
+    found = coverage(ConditionSet("x", some, {"sentences": sentences(*SENTENCES)}))
+    assert found is not None
+    assert found["num_sentences"] == 8
+    shares = {"lighting and weather": 3 / 8, "object pose": 2 / 8, "object scale": 1 / 8, "place": 2 / 8}
+    assert found["shares"] == shares
+    assert found["covered"] == 5 / 8
+    assert found["uncovered"] == [SENTENCES[3], SENTENCES[4], SENTENCES[6]]
+    assert found["unused_cues"] == {"lighting and weather": ["rain"]}
+    jaccard = {tuple(shared["conditions"]): shared["jaccard"] for shared in found["shared"]}
+    assert len(jaccard) == 6
+    assert jaccard["lighting and weather", "object pose"] == 2 / 3
+    assert jaccard["lighting and weather", "place"] == 1 / 4
+    assert jaccard["object pose", "object scale"] == 0
+
+
+def test_conditions_that_no_sentence_speaks_of() -> None:
+    assert coverage(conditions("sound", sentences=sentences())) is None
+    found = coverage(conditions("sound", "smell", sentences=sentences(*(f"Word{number}." for number in range(100)))))
+    assert found is not None
+    assert (found["covered"], found["shared"]) == (0, [{"conditions": ["sound", "smell"], "jaccard": 0}])
+    assert found["uncovered"] == ["Word0.", "Word20.", "Word40.", "Word60.", "Word80."]
+    assert spread("abc", 5) == ["a", "b", "c"]
 
 
 def test_what_sentences_show_is_said() -> None:
@@ -246,25 +277,14 @@ def test_conditions_that_all_sentences_speak_of_are_no_overlap() -> None:
         ConditionSet("x", both, {"sentences": sentences(*["Sun in a park."] * 5, "Sun.", "Park.")})
     )
     assert found.coverage is not None
-    assert found.coverage.shared[0].jaccard == pytest.approx(5 / 7)
-    assert found.problems == ()
-
-
-def test_broken_sentences_are_an_input_error() -> None:
-    with pytest.raises(InputError, match="provenance, sentences: 3 is no list"):
-        check_conditions(conditions("light", sentences=3))
+    assert found.coverage["shared"][0]["jaccard"] == pytest.approx(5 / 7)
+    assert found.problems == []
 
 
 def test_findings_are_json(backbone: Backbone) -> None:
     some = conditions("dogs", "the pose", sentences=sentences("A dog.", "Sky."))
-    found = check_conditions(some, class_names=CLASSES, backbone=backbone)
-    words = json.loads(json.dumps(found.to_json(), allow_nan=False))
-    assert words["problems"] == list(found.problems)
+    found = check(some, backbone, class_names=CLASSES)
+    words = json.loads(json.dumps(asdict(found), allow_nan=False))
+    assert words == asdict(found)
     assert words["coverage"]["shares"] == {"dogs": 0.5, "the pose": 0.0}
-    assert words["overlap"]["pairs"][0]["conditions"] == ["dogs", "the pose"]
-    assert words["lengths"]["limit"] == 77
-    assert check_conditions(some, class_names=CLASSES, backbone=backbone) == found
-
-
-def test_the_phrase_between_is_what_fedmpts_tokens_start_from() -> None:
-    assert FedMPTConfig().class_context_init == overlap_module.PHRASE
+    assert check(some, backbone, class_names=CLASSES) == found

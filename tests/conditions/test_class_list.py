@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from fedmpt.conditions import class_list
 from fedmpt.conditions.class_list import read_class_list
 from fedmpt.types import InputError
 
@@ -22,11 +21,9 @@ def write(tmp_path: Path, content: str | bytes, name: str = "classes.txt") -> Pa
     "content",
     [
         "cat\ndog\ndining table\n",
-        "cat\ndog\ndining table",
-        "# things\n\n  cat  \n\tdog\n\n#not this\ndining table\n\n",
+        "# things\n\n  cat  \n\tdog\n\n#not this\ndining table",
         "cat\r\ndog\r\ndining table\r\n",
         b"\xef\xbb\xbfcat\ndog\ndining table\n",
-        '["cat", "dog", "dining table"]',
         '\n  [\n  "cat",\n  "dog",\n  "dining table"\n]\n',
     ],
 )
@@ -34,36 +31,23 @@ def test_names_come_in_the_order_of_the_file(tmp_path: Path, content: str | byte
     assert read_class_list(write(tmp_path, content)) == ("cat", "dog", "dining table")
 
 
-@pytest.mark.parametrize("name", ["classes.json", "CLASSES.JSON"])
-def test_a_json_list_may_have_names_that_lines_cannot(tmp_path: Path, name: str) -> None:
-    path = write(tmp_path, json.dumps(["#1", " cat", "[x]"]), name)
-    assert read_class_list(path) == ("#1", " cat", "[x]")
-
-
 def test_names_keep_their_letters(tmp_path: Path) -> None:
     names = ("café", "tv/monitor", "犬", "a, b", 'say "hi"')
     assert read_class_list(write(tmp_path, "\n".join(names))) == names
-
-
-def test_five_thousand_classes_are_read(tmp_path: Path) -> None:
-    names = [f"class {number}" for number in range(5000)]
-    assert list(read_class_list(write(tmp_path, "\n".join(names)))) == names
+    path = write(tmp_path, json.dumps(["#1", " cat", "[x]"]), "CLASSES.JSON")
+    assert read_class_list(path) == ("#1", " cat", "[x]")
 
 
 @pytest.mark.parametrize(
     ("content", "name", "said"),
     [
-        ("", "c.txt", "class list: at least two classes are needed, got 0"),
-        ("# only a remark\n", "c.txt", "class list: at least two classes are needed, got 0"),
-        ("cat\n", "c.txt", "line 1: at least two classes are needed, got 1"),
-        ("cat\n\ndog\ncat\n", "c.txt", r"line 4: class 'cat' stands in .*line 1 already; keep one"),
-        ("cat\nd\x07g\n", "c.txt", r"line 2: class name 'd\\x07g'; expected one line of 1 to 200 printable"),
-        (f"cat\n{'x' * 201}\n", "c.txt", "line 2: class name 'xxx.*xxx'; expected one line of 1 to 200"),
+        ("# only a remark\n", "c.txt", "c.txt: at least two classes are needed, got 0"),
+        ("cat\n", "c.txt", "c.txt: at least two classes are needed, got 1"),
+        ("cat\n\ndog\ncat\n", "c.txt", "c.txt, line 4: class 'cat' stands in line 1 already; keep one"),
+        ("cat\nd\x07g\n", "c.txt", r"line 2: class name is 'd\\x07g'; expected one line of 1 to 200 printable"),
+        (f"cat\n{'x' * 201}\n", "c.txt", "line 2: class name is 'xxx.*xxx'; expected one line of 1 to 200"),
         (b"cat\n\xff\n", "c.txt", r"is not UTF-8 text \(byte 4\)"),
-        ('["cat", 7]', "c.json", "name 2: class name 7; expected one line"),
-        ('["cat", ["dog"]]', "c.json", "name 2: class name .*dog.*; expected one line"),
-        ('["cat", ""]', "c.json", "name 2: class name ''; expected one line"),
-        ('["cat", "cat"]', "c.json", "name 2: class 'cat' stands in .*name 1 already"),
+        ('["cat", 7]', "c.json", "c.json, name 2: class name is 7; expected one line"),
         ('{"0": "cat"}', "c.json", r'is no list; write \["cat", "dog"\]'),
         ('["cat", "dog"', "c.txt", "line 1: not valid JSON"),
         ("cat\ndog\n", "c.json", "line 1: not valid JSON"),
@@ -77,12 +61,6 @@ def test_lists_that_cannot_be_used_are_refused_with_the_place(
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "none.txt", tmp_path / "a\0b"):
-        with pytest.raises(InputError, match="is no file; give one with a class name a line, or a JSON list of names"):
+    for path in (tmp_path, tmp_path / "none.txt"):
+        with pytest.raises(InputError, match=r"is no file that can be read \(.*\); give one with a class name a line"):
             read_class_list(path)
-
-
-def test_a_huge_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(class_list, "MAX_BYTES", 10)
-    with pytest.raises(InputError, match="has 14 bytes, more than 10; expected a short list of class names"):
-        read_class_list(write(tmp_path, "cat\ndog\nchair\n"))

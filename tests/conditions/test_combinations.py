@@ -6,6 +6,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,19 +15,26 @@ import torch
 from torch import Tensor
 
 from fedmpt.conditions.labels import combinations as module
+from fedmpt.conditions.labels import counts as counts_module
 from fedmpt.conditions.labels.combinations import (
     SURPRISING,
     Combination,
     combinations_from_classes,
     combinations_from_clients,
     combinations_from_counts,
-    coverage,
     in_words,
 )
-from fedmpt.conditions.labels.counts import LabelCounts, Noise, count_labels
+from fedmpt.conditions.labels.counts import Noise, count_labels
 from fedmpt.types import InputError
 
 SIZES = {"single": 1, "frequent pair": 2, "surprising pair": 2, "frequent triple": 3, "surprising triple": 3}
+
+
+@pytest.fixture(autouse=True)
+def seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise that is the same each time."""
+    random = np.random.default_rng(0)
+    monkeypatch.setattr(counts_module, "random_bits", lambda size: random.integers(0, 2**64, size, dtype=np.uint64))
 
 
 def photos(num_images: int, num_classes: int, seed: int = 0) -> Tensor:
@@ -59,13 +67,12 @@ def check(found: Sequence[Combination], num_classes: int, budget: int) -> None:
     assert sizes == sorted(sizes)
 
 
-@pytest.mark.parametrize("num_classes", [1, 2, 3, 5, 20, 500, 5000])
-@pytest.mark.parametrize("budget", [1, 2, 7, 100])
+@pytest.mark.parametrize("num_classes", [1, 2, 5, 20, 500])
+@pytest.mark.parametrize("budget", [1, 7, 100])
 @pytest.mark.parametrize("epsilon", [None, 1.0])
 def test_the_budget_holds_for_any_number_of_classes(num_classes: int, budget: int, epsilon: float | None) -> None:
-    clients = [photos(200, num_classes, seed) for seed in range(2 if num_classes < 5000 or epsilon is None else 1)]
-    random = np.random.default_rng(0)
-    found = combinations_from_clients(clients, budget=budget, epsilon=epsilon, generator=random)
+    clients = [photos(200, num_classes, seed) for seed in range(2)]
+    found = combinations_from_clients(clients, budget=budget, epsilon=epsilon)
     check(found, num_classes, budget)
     if num_classes <= (budget + 1) // 2:
         assert of_kind(found, "single") == [(index,) for index in range(num_classes)]
@@ -100,12 +107,7 @@ def test_where_singles_do_not_fit_the_most_frequent_are_taken_if_they_are_not_ra
     assert [combination.classes for combination in found] == [(index,) for index in range(25)]
 
 
-def test_singles_get_what_pairs_and_triples_leave() -> None:
-    alone = torch.diag(torch.ones(30)).to(torch.int8).repeat(6, 1)
-    assert len(combinations_from_clients([alone], budget=20)) == 20
-
-
-def test_order_of_clients_and_of_images_and_how_they_are_dealt_change_nothing() -> None:
+def test_order_of_clients_and_of_images_changes_nothing() -> None:
     labels = photos(400, 25)
     expected = combinations_from_clients([labels], budget=60)
     shuffled = labels[torch.randperm(400, generator=torch.Generator().manual_seed(1))]
@@ -123,11 +125,9 @@ def test_equal_ones_are_taken_in_the_order_of_their_classes() -> None:
 
 
 def test_shares_are_those_that_are_promised_where_there_is_enough_of_everything() -> None:
-    found = combinations_from_clients([photos(3000, 20, seed) for seed in range(2)], budget=40)
     random = np.random.default_rng(0)
-    together = (random.random((5000, 12)) < 0.1).repeat(
-        3, 1
-    )  # Twelve scenes of three classes, and each class elsewhere.
+    # Twelve scenes of three classes, and each class elsewhere.
+    together = (random.random((5000, 12)) < 0.1).repeat(3, 1)
     labels = together | (random.random((5000, 36)) < 0.1)
     found = combinations_from_clients([torch.from_numpy(labels.astype(np.int8))], budget=25 + 25)
     numbers = Counter(combination.why for combination in found)
@@ -200,16 +200,14 @@ def test_surprise_of_triples_is_the_weakest_of_three_by_scipy() -> None:
     triples = torch.tensor(list(itertools.combinations(range(10), 3)))
     seen = torch.tensor([images_with([labels], classes) for classes in triples.tolist()])
     triples, seen = triples[seen >= 5], seen[seen >= 5]
-    ranking = module._rank_triples(count_labels(labels), triples, seen, [], top=1000)["surprising triple"]
-    by_hand = {tuple(classes): weakest(labels, tuple(classes)) for classes in triples.tolist()}
-    expected = sorted((key for key, value in by_hand.items() if value > SURPRISING), key=lambda key: -by_hand[key])
-    assert ranking == expected
+    found = module._surprise_of_triples(count_labels(labels), triples, seen)
+    assert found.tolist() == pytest.approx([weakest(labels, tuple(classes)) for classes in triples.tolist()])
 
 
 def test_triples_are_asked_for_only_if_all_their_pairs_are_frequent_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = photos(300, 12)
     counts = count_labels(labels)
-    pairs = module._frequent_pairs(counts, 20)
+    _, pairs, _ = module._rank_pairs(counts, [], 20, 10)
     allowed = {tuple(pair) for pair in pairs.tolist()}
     expected = [
         classes
@@ -227,28 +225,18 @@ def test_triples_are_asked_for_only_if_all_their_pairs_are_frequent_enough(monke
     assert min(bound[classes] for classes in kept) >= max(bound[classes] for classes in expected if classes not in kept)
 
 
-def test_unknown_labels_count_as_absent() -> None:
-    labels = photos(300, 10)
-    hidden = torch.where(labels == 0, torch.full_like(labels, -1), labels)
-    assert combinations_from_clients([hidden], budget=30) == combinations_from_clients([labels], budget=30)
-
-
 def test_noise_alone_makes_hardly_any_pair() -> None:
     empty = [torch.zeros(100, 40, dtype=torch.int8) for _ in range(3)]
-    numbers = []
-    for seed in range(20):
-        random = np.random.default_rng(seed)
-        found = combinations_from_clients(empty, budget=400, epsilon=1.0, generator=random)
-        assert len(of_kind(found, "single")) == 40
-        numbers.append(len(found) - 40)
-    assert np.mean(numbers) <= 1
+    found = [combinations_from_clients(empty, budget=400, epsilon=1.0) for _ in range(20)]
+    assert all(len(of_kind(each, "single")) == 40 for each in found)
+    assert np.mean([len(each) - 40 for each in found]) <= 1
 
 
 @pytest.mark.parametrize(("num_clients", "epsilon"), [(10, 4.0), (10, 16.0), (1, 1.0)])
 def test_noise_alone_makes_hardly_any_pair_or_triple_surprising(num_clients: int, epsilon: float) -> None:
     random = np.random.default_rng(0)
     labels = torch.from_numpy((random.random((20_000, 40)) < np.linspace(0.05, 0.2, 40)).astype(np.int8))
-    found = combinations_from_clients(labels.chunk(num_clients), budget=200, epsilon=epsilon, generator=random)
+    found = combinations_from_clients(labels.chunk(num_clients), budget=200, epsilon=epsilon)
     assert len(of_kind(found, "frequent pair")) > 50
     # 780 pairs of independent classes, of which noise takes some for more.
     assert len(of_kind(found, "surprising pair")) + len(of_kind(found, "surprising triple")) <= 2
@@ -258,47 +246,28 @@ def test_what_is_surprising_enough_is_so_with_noise_too() -> None:
     values = np.random.default_rng(0).random((20_000, 4)) < 0.1
     values[:, 1] |= values[:, 0]
     counts = count_labels(torch.from_numpy(values.astype(np.int8)))
-    noise = Noise(1.0)
-    for noises in ([], [(noise, noise.labels_change)]):
-        ranked = module._rank_pairs(counts, torch.tensor([[2, 3], [0, 1]]), noises, top=5)
-        assert ranked["surprising pair"] == [(0, 1)]
-
-
-def test_without_noise_the_cap_on_labels_means_nothing() -> None:
-    clients = [photos(300, 10)]
-    assert combinations_from_clients(clients, budget=60, max_labels=2) == combinations_from_clients(clients, budget=60)
+    for rates in ([], [Noise(1.0).labels_rate]):
+        assert module._rank_pairs(counts, rates, 5, 5)[2]["surprising pair"] == [(0, 1)]
 
 
 def test_with_little_noise_the_choice_is_almost_that_without() -> None:
     clients = [photos(20_000, 15, seed) for seed in range(2)]
     plain = {found.classes for found in combinations_from_clients(clients, budget=60)}
-    random = np.random.default_rng(0)
-    noisy = combinations_from_clients(clients, budget=60, epsilon=500.0, max_labels=15, generator=random)
+    noisy = combinations_from_clients(clients, budget=60, epsilon=500.0)
     assert len(plain & {found.classes for found in noisy}) >= 55
 
 
-def test_epsilon_is_split_between_two_questions_or_spent_on_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, float, int]] = []
-    count_first, count_second = module.count_labels, module.count_triples
+def test_epsilon_is_split_between_two_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
 
-    def first(labels: Tensor, *, noise: Noise) -> LabelCounts:
-        asked.append(("labels", noise.epsilon, noise.max_labels))
-        return count_first(labels, noise=noise)
+    def noted(count: Any) -> Any:
+        return lambda *given, noise: asked.append(noise.epsilon) or count(*given, noise=noise)
 
-    def second(labels: Tensor, triples: Tensor, *, noise: Noise) -> Tensor:
-        asked.append(("triples", noise.epsilon, noise.max_labels))
-        return count_second(labels, triples, noise=noise)
-
-    monkeypatch.setattr(module, "count_labels", first)
-    monkeypatch.setattr(module, "count_triples", second)
-    clients = [photos(5000, 6, seed) for seed in range(2)]
-    found = combinations_from_clients(clients, budget=20, epsilon=8.0, max_labels=4)
-    assert asked == [("labels", 4.0, 4)] * 2 + [("triples", 4.0, 4)] * 2
+    monkeypatch.setattr(module, "count_labels", noted(module.count_labels))
+    monkeypatch.setattr(module, "count_triples", noted(module.count_triples))
+    found = combinations_from_clients([photos(5000, 6, seed) for seed in range(2)], budget=20, epsilon=8.0)
+    assert asked == [4.0] * 4
     assert of_kind(found, "frequent triple")
-    asked.clear()
-    found = combinations_from_clients(clients, budget=20, epsilon=8.0, max_labels=2)
-    assert asked == [("labels", 8.0, 2)] * 2
-    assert {len(combination.classes) for combination in found} == {1, 2}
 
 
 def test_counts_that_were_sent_give_the_singles_and_pairs() -> None:
@@ -314,35 +283,12 @@ def test_counts_that_were_sent_give_the_singles_and_pairs() -> None:
     assert 12 < len(careful) < len(combinations_from_counts(map(count_labels, clients), budget=2000))
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"budget": 0}, "budget is 0; give at least 1"),
-        ({"budget": -5}, "budget is -5; give at least 1"),
-        ({"min_images": 0}, "min_images is 0; give at least 1"),
-        ({"epsilon": 0.0}, r"epsilon is 0\.0; give a finite number"),
-        ({"epsilon": -1.0}, r"epsilon is -0\.5; give a finite number"),
-        ({"epsilon": math.nan}, r"epsilon is nan; give a finite number"),
-        ({"epsilon": math.inf}, r"epsilon is inf; give a finite number"),
-        ({"epsilon": 1.0, "max_labels": 1}, "max_labels is 1; give 2 to 1000"),
-    ],
-)
-def test_what_cannot_be_used_is_refused(changed: dict[str, float], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        combinations_from_clients([photos(10, 3)], **{"budget": 10, **changed})  # type: ignore[arg-type]
-
-
 def test_no_clients_no_classes_and_other_classes_are_refused() -> None:
-    with pytest.raises(InputError, match="no clients, so no labels to take combinations from"):
-        combinations_from_clients([], budget=10)
-    with pytest.raises(InputError, match="there is nothing to count"):
-        combinations_from_clients([torch.zeros(3, 0, dtype=torch.int8)], budget=10)
+    for clients in ([], [torch.zeros(3, 0, dtype=torch.int8)]):
+        with pytest.raises(InputError, match="there is nothing to count"):
+            combinations_from_clients(clients, budget=10)
     with pytest.raises(InputError, match="one client counts 3 classes and another 4"):
         combinations_from_clients([photos(10, 3), photos(10, 4)], budget=10)
-    with pytest.raises(InputError, match="num_classes is 0; give at least 1"):
-        combinations_from_classes(0, budget=10)
-    with pytest.raises(InputError, match="budget is 0; give at least 1"):
-        combinations_from_classes(3, budget=0)
 
 
 def test_drawn_combinations_have_every_class_about_equally_often() -> None:
@@ -366,14 +312,7 @@ def test_the_seed_alone_decides_what_is_drawn() -> None:
     assert combinations_from_classes(50, budget=120, seed=4) != first
 
 
-def test_all_combinations_are_drawn_where_the_budget_holds_them() -> None:
-    found = combinations_from_classes(5, budget=100)
-    assert Counter(combination.why for combination in found) == {"single": 5, "drawn pair": 10, "drawn triple": 10}
-
-
-def test_coverage_counts_classes_and_words_say_the_rest() -> None:
+def test_what_was_chosen_is_said_in_words() -> None:
     found = [Combination((0,), "single"), Combination((0, 4), "frequent pair"), Combination((1, 4), "frequent pair")]
-    assert coverage(found, 6) == 3
     assert in_words(found, 6) == "1 single, 2 frequent pairs, in which 3 of 6 classes are"
     assert in_words([], 6) == "none, in which 0 of 6 classes are"
-    assert coverage([], 6) == 0

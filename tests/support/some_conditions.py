@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from synthetic import separable
+from torch import Tensor
 
 from fedmpt.backbone import load_backbone
 from fedmpt.conditions.scores.parts import ConditionParts
 from fedmpt.data.features.store import FeatureSet
+from fedmpt.evaluation.metrics import multilabel_scores
 from fedmpt.methods.fedmpt import FedMPT, FedMPTConfig
+from fedmpt.methods.parts.heads import scaled_log_odds
 
 CLASSES = ("cat", "dog", "the sofa", "cow")
 CONDITIONS = ("pose", "light", "place")
@@ -50,6 +55,12 @@ def random_parts(
     predictions = ((knowledge * labels[:, None] + (1 - knowledge) * noise) * 32).round() / 32
     labels[torch.rand(num_images, num_classes, generator=draw) < unknown] = -1
     gate = torch.randn(num_images, num, generator=draw).softmax(1)
-    calibration = (torch.linspace(0.5, 2, num_classes), torch.linspace(-1, 1, num_classes)) if calibrated else None
     names = tuple(f"condition {number}" for number in range(num))
-    return ConditionParts(names, predictions, gate, labels, torch.eye(num), calibration)
+    parts = ConditionParts(names, predictions, gate, labels, torch.eye(num))
+    scale, bias = torch.linspace(0.5, 2, num_classes), torch.linspace(-1, 1, num_classes)
+    return replace(parts, calibrated=lambda table: scaled_log_odds(table, scale, bias)) if calibrated else parts
+
+
+def metric(probabilities: Tensor, labels: Tensor) -> dict[str, Any]:
+    """As `score_conditions` takes it."""
+    return multilabel_scores(probabilities, labels).to_json([str(number) for number in range(labels.shape[1])])

@@ -16,7 +16,6 @@ IDLE_WORDS = (
 )
 """Words of a name that say nothing of what it is about."""
 
-_WORD = re.compile(r"[^\W_]+")
 _IRREGULAR = dict(
     pair.split(":")
     for pair in (
@@ -30,7 +29,10 @@ _NO_VERBS = frozenset(("evening", "morning", "ceiling", "during", "anything", "e
 
 def words_of(text: str) -> tuple[str, ...]:
     """The words of a text in lower case, each in the singular."""
-    return tuple(singular(word) for word in _split(text.casefold()))
+    # Marks (vowels of Hindi, accents that stand apart) are parts of words, which regular expressions do not know.
+    plain = unicodedata.normalize("NFC", text.casefold())
+    split = "".join(letter if unicodedata.category(letter)[0] in "LMN" else " " for letter in plain).split()
+    return tuple(singular(word) for word in split)
 
 
 def runs_of(words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
@@ -57,11 +59,3 @@ def stem(word: str) -> str:
             is_doubled = rest[-1] == rest[-2] and rest[-1] not in "aeiouls"
             return rest[:-1] if is_doubled else rest
     return word[:-1] if word.endswith("e") and len(word) > 3 else word
-
-
-def _split(text: str) -> list[str]:
-    if text.isascii():
-        return _WORD.findall(text)
-    # Marks (vowels of Hindi, accents that stand apart) are parts of words, which regular expressions do not know.
-    plain = unicodedata.normalize("NFC", text)
-    return "".join(letter if unicodedata.category(letter)[0] in "LMN" else " " for letter in plain).split()

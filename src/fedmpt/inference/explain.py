@@ -1,16 +1,24 @@
-"""Why FedMPT says what it says of an image: where each condition's plan looked, and how much the gate trusted it."""
+"""Why FedMPT says what it says: where each condition's plan looked, what it predicts, how much the gate trusted it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from fedmpt.conditions.scores.parts import ConditionParts
+from fedmpt.data.features.store import FeatureSet
+from fedmpt.methods import Method
 from fedmpt.methods.fedmpt import FedMPT
-from fedmpt.types import Batch
+from fedmpt.methods.parts.heads import scaled_log_odds
+from fedmpt.types import Batch, InputError
+
+MAX_BYTES = 4 << 30
+"""Predictions of more bytes than this are refused; 80 classes and 5 conditions reach it at 2.7 million images."""
 
 
 @dataclass(frozen=True)
@@ -48,3 +56,50 @@ def explain(method: FedMPT, batch: Batch) -> Explanation:
         looked=looked,
         evidence=evidence,
     )
+
+
+@torch.no_grad()
+def condition_parts(method: FedMPT, features: FeatureSet, *, batch_size: int = 64) -> ConditionParts:
+    """The same for all images of a set, without what is larger: patches live as long as a batch.
+
+    Raises:
+        InputError: if the predictions take over `MAX_BYTES`.
+    """
+    names = method.config.conditions
+    most = MAX_BYTES // (4 * len(names) * method.num_classes)
+    if len(features) > most:
+        raise InputError(
+            f"predictions of {len(features):,} images take more than {MAX_BYTES >> 30} GiB; use --images {most} or less"
+        )
+    method.eval()
+    text = method.encode_text()
+    features = features.with_views(method.views)
+    predictions = torch.empty(len(features), len(names), method.num_classes)
+    gate = torch.empty(len(features), len(names))
+    for rows in torch.arange(len(features)).split(batch_size):
+        patches = F.normalize(features.batch(rows, device=method.device).patches, dim=-1)
+        gate[rows] = method.gate_weights(patches).cpu()
+        predictions[rows] = method.condition_predictions(method.similarities(patches, text)).cpu()
+    # Without prompts of their own all conditions have the same.
+    cosines = (torch.einsum("ncd,mcd->nm", text, text).cpu() / method.num_classes).expand(len(names), len(names))
+    parts = ConditionParts(names, predictions, gate, features.labels, cosines.contiguous())
+    if not method.config.calibration:
+        return parts
+    calibrated = partial(scaled_log_odds, scale=method.scale.detach().cpu(), bias=method.bias.detach().cpu())
+    return replace(parts, calibrated=calibrated)
+
+
+def with_conditions(method: Method) -> FedMPT:
+    """The method, which is FedMPT and has several conditions.
+
+    Raises:
+        InputError: if it is not, or has a single one.
+    """
+    if not isinstance(method, FedMPT):
+        raise InputError(f"the checkpoint is of {type(method).__name__}, which has no conditions; give one of fedmpt")
+    names = method.config.conditions
+    if len(names) == 1:
+        raise InputError(f"this run has one condition, {names[0]!r}, so there is nothing to compare")
+    if method.config.num_conditions == 1:
+        raise InputError("this run had neither condition prompts nor adapters, so its conditions are all the same")
+    return method

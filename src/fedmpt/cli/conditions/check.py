@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,15 +54,17 @@ def check(words: list[str]) -> None:
     from fedmpt.conditions.record import find_conditions
 
     found = find_conditions(options.conditions)
-    class_names = _class_names(options, found)
-    backbone = None
+    backbone = encode = None
     if options.backbone is not None:
         from fedmpt.backbone import load_backbone
+        from fedmpt.backbone.text_tower import TextTower
+        from fedmpt.methods.parts.prompts import hand_written_features
 
         backbone = load_backbone(options.backbone)
-    findings = check_conditions(found, class_names=class_names, backbone=backbone)
+        encode = partial(hand_written_features, TextTower(backbone.text_model), backbone.tokenizer)
+    findings = check_conditions(found, class_names=_class_names(options, found), backbone=backbone, encode=encode)
     if options.json:
-        print(json.dumps(findings.to_json(), indent=2))
+        print(json.dumps(asdict(findings), indent=2))
     else:
         _print(found, findings)
 
@@ -71,39 +74,33 @@ def _class_names(options: CheckOptions, found: ConditionSet) -> tuple[str, ...] 
 
     if options.classes is not None or options.data is not None:
         return class_names_of(options.classes, options.data, cache=cache_folder(options.cache))
-    listed = found.provenance.get("classes")
-    is_list = isinstance(listed, list) and all(isinstance(name, str) for name in listed)
-    return tuple(listed) if is_list and listed else None
+    return tuple(found.provenance.get("classes", ())) or None
 
 
 def _print(found: ConditionSet, findings: Findings) -> None:
     lengths, overlap, covered = findings.lengths, findings.overlap, findings.coverage
     table = Table(title=Text(f"conditions of {found.name}"), title_justify="left")
     table.add_column("condition", style="bold")
-    rows = [[Text(name)] for name in found.names]
+    rows = [[name] for name in found.names]
+    lines = []
     if lengths is not None:
         table.add_column("tokens", justify="right")
-        for row, name in zip(rows, found.names, strict=True):
-            row.append(Text(str(lengths.names[name])))
+        rows = [[*row, str(lengths["names"][row[0]])] for row in rows]
+        lines.append(f"longest prompt: {lengths['longest']} of {lengths['limit']} tokens")
+    if overlap is not None and overlap["difference"] is not None:
+        moved = f"{overlap['difference']:.2%}"
+        lines.append(f"prompts of a class under two conditions differ by {moved} of what two classes differ by")
     if covered is not None:
         table.add_column("sentences that speak of it", justify="right")
-        for row, name in zip(rows, found.names, strict=True):
-            row.append(Text(f"{covered.shares[name]:.0%}"))
+        rows = [[*row, f"{covered['shares'][row[0]]:.0%}"] for row in rows]
+        lines.append(f"{covered['covered']:.0%} of {covered['num_sentences']} sentences speak of a condition")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
+    lines += [f"look at this: {problem}" for problem in findings.problems]
+    if not findings.problems:
+        more = "" if overlap else "; give --backbone to see what a text tower makes of the names"
+        lines.append(f"nothing found against it{more}")
     console = Console(highlight=False)
     console.print(table)
-    if lengths is not None:
-        console.print(f"longest prompt: {lengths.longest} of {lengths.limit} tokens", markup=False)
-    if overlap is not None and overlap.difference is not None:
-        console.print(
-            f"prompts of a class under two conditions differ by {overlap.difference:.2%} of what two classes differ by",
-            markup=False,
-        )
-    if covered is not None:
-        console.print(f"{covered.covered:.0%} of {covered.num_sentences} sentences speak of a condition", markup=False)
-    for problem in findings.problems:
-        console.print(f"look at this: {problem}", markup=False)
-    if not findings.problems:
-        left = [] if overlap else ["--backbone to see what a text tower makes of the names"]
-        console.print("nothing found against it" + (f"; give {left[0]}" if left else ""), markup=False)
+    for line in lines:
+        console.print(line, markup=False)

@@ -49,7 +49,8 @@ class CountOptions:
 
 def count(words: list[str]) -> None:
     options = tyro.cli(CountOptions, args=words, prog="fedmpt conditions count")
-    from fedmpt.conditions.labels.count_files import SiteCounts, check_site_name, write_counts
+    from fedmpt.conditions.document import check_text
+    from fedmpt.conditions.labels.count_files import SiteCounts, write_counts
     from fedmpt.conditions.labels.counts import Noise, count_labels
     from fedmpt.data import load_data
     from fedmpt.runs.records import check_writable
@@ -60,17 +61,15 @@ def count(words: list[str]) -> None:
     noise = None if options.epsilon is None else Noise(options.epsilon, options.max_labels)
     check_writable(options.out, kind="file")
     name = options.out.stem if options.name is None else options.name
-    check_site_name(name)
+    check_text("--name", name)
     data = load_data(options.data, cache=cache_folder(options.cache), progress=True)
-    counts = count_labels(data.train.labels, noise=noise)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_counts(options.out, SiteCounts(name, data.class_names, counts, noise))
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    for note in data.notes:
-        console.print(f"note: {note}", markup=False)
+    write_counts(options.out, SiteCounts(name, data.class_names, count_labels(data.train.labels, noise=noise), noise))
     said = "exact numbers" if noise is None else f"numbers with noise (epsilon {noise.epsilon:g})"
-    console.print(
-        f"{len(data.train)} images, {len(data.class_names)} classes: {said} written to {options.out}", markup=False
-    )
-    if noise is None:
-        console.print(f"note: {EXACT}", markup=False)
+    lines = [
+        *(f"note: {note}" for note in data.notes),
+        f"{len(data.train)} images, {len(data.class_names)} classes: {said} written to {options.out}",
+        *([f"note: {EXACT}"] if noise is None else []),
+    ]
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for line in lines:
+        console.print(line, markup=False)

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedmpt.conditions.pipeline.reading import printable
 from fedmpt.conditions.record import ConditionSet, find_conditions, sentences_of, shipped_conditions
 
 
@@ -35,26 +34,17 @@ class ShowOptions:
 
 def show(words: list[str]) -> None:
     options = tyro.cli(ShowOptions, args=words, prog="fedmpt conditions show")
-    if options.conditions is None:
-        _list([find_conditions(name) for name in shipped_conditions()], as_json=options.json)
+    if options.conditions is not None:
+        found = find_conditions(options.conditions)
+        if options.json:
+            print(json.dumps(found.to_json(), indent=2))
+        else:
+            print_conditions(found)
         return
-    found = find_conditions(options.conditions)
+    sets = [find_conditions(name) for name in shipped_conditions()]
     if options.json:
-        print(json.dumps({**_facts(found), "provenance": found.provenance}, indent=2))
-    else:
-        print_conditions(found)
-
-
-def _facts(found: ConditionSet) -> dict[str, object]:
-    listed = [
-        {"name": each.name, "description": each.description, "cues": list(each.cues)} for each in found.conditions
-    ]
-    return {"name": found.name, "hash": found.content_hash, "conditions": listed}
-
-
-def _list(sets: list[ConditionSet], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps([_facts(found) for found in sets], indent=2))
+        listed = [{key: value for key, value in found.to_json().items() if key != "provenance"} for found in sets]
+        print(json.dumps(listed, indent=2))
         return
     table = Table(title="shipped sets of conditions", title_justify="left")
     table.add_column("name", style="bold", no_wrap=True)
@@ -77,20 +67,14 @@ def print_conditions(found: ConditionSet) -> None:
         table.add_row(Text(each.name), Text(each.description), Text(", ".join(each.cues)))
     console = Console(highlight=False)
     console.print(table)
-    for key in ("method", "date"):
+    for key in ("method", "date", "model"):
         if key in found.provenance:
-            console.print(f"{key}: {printable(str(found.provenance[key]))}", markup=False)
-    if "model" in found.provenance:
-        model = found.provenance["model"]
-        said = ", ".join(f"{key} {value}" for key, value in model.items()) if isinstance(model, dict) else model
-        console.print(f"model: {printable(str(said))}", markup=False)
+            value = found.provenance[key]
+            said = ", ".join(f"{key} {value}" for key, value in value.items()) if isinstance(value, dict) else value
+            console.print(f"{key}: {said}", markup=False)
     if sentences := [text for described in sentences_of(found) for text in described.sentences]:
-        console.print(f"sentences: {len(sentences):,}{_origin(found)}", markup=False)
+        combinations = found.provenance.get("combinations")
+        where = combinations.get("from") if isinstance(combinations, dict) else None
+        origin = f", about combinations of classes from {where}" if where else ""
+        console.print(f"sentences: {len(sentences):,}{origin}", markup=False)
     console.print(f"hash: {found.content_hash}")
-
-
-def _origin(found: ConditionSet) -> str:
-    """Where the combinations of classes come from, as far as the record says."""
-    combinations = found.provenance.get("combinations")
-    where = combinations.get("from") if isinstance(combinations, dict) else None
-    return f", about combinations of classes from {printable(where)}" if isinstance(where, str) else ""

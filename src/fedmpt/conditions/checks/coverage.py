@@ -7,44 +7,24 @@ conditions that have it so. Cues of several words count as a phrase.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any
 
 from fedmpt.conditions.record import ConditionSet, sentences_of
-from fedmpt.conditions.words import IDLE_WORDS, stem, words_of
+from fedmpt.conditions.words import IDLE_WORDS, runs_of, stem, words_of
 
-NUM_EXAMPLES = 5
-"""Of sentences that no condition covers."""
-
-
-@dataclass(frozen=True)
-class Shared:
-    """Two conditions by the sentences that speak of both: ``jaccard`` is their share of those that speak of either."""
-
-    conditions: tuple[str, str]
-    jaccard: float
+Found = defaultdict[tuple[str, ...], set[tuple[str, str]]]
+"""Words to pairs of a condition and its cue as written, "" for a word of its name."""
 
 
-@dataclass(frozen=True)
-class Coverage:
-    """Shares are of all ``num_sentences``, in [0, 1].
-
-    ``shares`` is by condition, ``covered`` of sentences that speak of at least one, ``uncovered`` are examples of
-    others, from all over the list. ``unused_cues`` occur in no sentence; conditions that use all are left out.
-    """
-
-    num_sentences: int
-    shares: Mapping[str, float]
-    covered: float
-    shared: tuple[Shared, ...]
-    uncovered: tuple[str, ...]
-    unused_cues: Mapping[str, tuple[str, ...]]
-
-
-def coverage(conditions: ConditionSet) -> Coverage | None:
+def coverage(conditions: ConditionSet) -> dict[str, Any] | None:
     """How the sentences in a set's provenance speak of its conditions; None where it keeps no sentence.
+
+    Shares are of all ``num_sentences``: ``shares`` by condition, ``covered`` of those that speak of any. ``shared`` has
+    each two conditions with the Jaccard index of their sentences, ``uncovered`` examples of sentences that speak of
+    none, and ``unused_cues`` those that occur in no sentence.
 
     Raises:
         InputError: as `sentences_of`.
@@ -52,90 +32,47 @@ def coverage(conditions: ConditionSet) -> Coverage | None:
     sentences = [text for described in sentences_of(conditions) for text in described.sentences]
     if not sentences:
         return None
-    cues = _Cues.of(conditions)
-    speaking: list[set[int]] = [set() for _ in conditions.conditions]
-    used: set[_Cue] = set()
+    exact, stems = _cues(conditions)
+    speaking: dict[str, set[int]] = {name: set() for name in conditions.names}
+    used: set[tuple[str, str]] = set()
     for index, sentence in enumerate(sentences):
-        found = cues.found_in(sentence)
-        used |= found
-        for cue in found:
-            speaking[cue.condition].add(index)
-    covered = set().union(*speaking)
-    uncovered = [sentence for index, sentence in enumerate(sentences) if index not in covered]
-    names = conditions.names
-    return Coverage(
-        num_sentences=len(sentences),
-        shares={name: len(some) / len(sentences) for name, some in zip(names, speaking, strict=True)},
-        covered=len(covered) / len(sentences),
-        shared=tuple(
-            Shared((names[one], names[other]), _jaccard(speaking[one], speaking[other]))
-            for one, other in combinations(range(len(names)), 2)
-        ),
-        uncovered=spread(uncovered, NUM_EXAMPLES),
-        unused_cues=_unused(conditions, used),
-    )
+        for run in set(runs_of(words_of(sentence))):
+            found = exact.get(run) or (stems.get((stem(run[0]),), set()) if len(run) == 1 else set())
+            used |= found
+            for name, _ in found:
+                speaking[name].add(index)
+    covered = set().union(*speaking.values())
+    unused = {each.name: [cue for cue in each.cues if (each.name, cue) not in used] for each in conditions.conditions}
+    return {
+        "num_sentences": len(sentences),
+        "shares": {name: len(some) / len(sentences) for name, some in speaking.items()},
+        "covered": len(covered) / len(sentences),
+        "shared": [
+            {
+                "conditions": [one, other],
+                "jaccard": len(speaking[one] & speaking[other]) / max(len(speaking[one] | speaking[other]), 1),
+            }
+            for one, other in combinations(conditions.names, 2)
+        ],
+        "uncovered": spread([text for index, text in enumerate(sentences) if index not in covered], 5),
+        "unused_cues": {name: cues for name, cues in unused.items() if cues},
+    }
 
 
-def spread(items: Sequence[str], num: int) -> tuple[str, ...]:
+def spread(items: Sequence[str], num: int) -> list[str]:
     """At most ``num`` items in their order, the same each time and from all over the list."""
     num = min(num, len(items))
-    return tuple(items[index * len(items) // num] for index in range(num))
+    return [items[index * len(items) // num] for index in range(num)]
 
 
-class _Cue(NamedTuple):
-    condition: int
-    text: str | None
-    """As written in the list of cues; None for a word of the name."""
-
-
-@dataclass(frozen=True)
-class _Cues:
-    """All cues by their word as it stands and by its stem; phrases by their first word."""
-
-    exact: dict[str, set[_Cue]]
-    stems: dict[str, set[_Cue]]
-    phrases: dict[str, list[tuple[tuple[str, ...], _Cue]]]
-
-    @classmethod
-    def of(cls, conditions: ConditionSet) -> _Cues:
-        found = cls({}, {}, {})
-        for index, condition in enumerate(conditions.conditions):
-            for word in _words_of_name(conditions, index):
-                found._add((word,), _Cue(index, None))
-            for text in condition.cues:
-                found._add(words_of(text), _Cue(index, text))
-        return found
-
-    def _add(self, words: tuple[str, ...], cue: _Cue) -> None:
-        if len(words) == 1:
-            self.exact.setdefault(words[0], set()).add(cue)
-            self.stems.setdefault(stem(words[0]), set()).add(cue)
-        elif words:
-            self.phrases.setdefault(words[0], []).append((words, cue))
-
-    def found_in(self, sentence: str) -> set[_Cue]:
-        words = words_of(sentence)
-        found: set[_Cue] = set()
-        for word in set(words):
-            found |= self.exact.get(word) or self.stems.get(stem(word), set())
-        for start, word in enumerate(words):
-            found |= {cue for phrase, cue in self.phrases.get(word, ()) if words[start : start + len(phrase)] == phrase}
-        return found
-
-
-def _words_of_name(conditions: ConditionSet, index: int) -> Iterable[str]:
-    """Words that stand in this condition's name alone."""
-    others = {word for number, name in enumerate(conditions.names) if number != index for word in words_of(name)}
-    return [word for word in words_of(conditions.names[index]) if word not in {*others, *IDLE_WORDS}]
-
-
-def _unused(conditions: ConditionSet, used: set[_Cue]) -> dict[str, tuple[str, ...]]:
-    unused = {
-        condition.name: tuple(text for text in condition.cues if _Cue(index, text) not in used)
-        for index, condition in enumerate(conditions.conditions)
-    }
-    return {name: cues for name, cues in unused.items() if cues}
-
-
-def _jaccard(one: set[int], other: set[int]) -> float:
-    return len(one & other) / len(one | other) if one | other else 0.0
+def _cues(conditions: ConditionSet) -> tuple[Found, Found]:
+    """Words of names that stand in one name alone, and cues: as they stand, and single words by their stem."""
+    exact, stems = Found(set), Found(set)
+    for each in conditions.conditions:
+        others = {word for name in conditions.names if name != each.name for word in words_of(name)}
+        own = [word for word in words_of(each.name) if word not in {*others, *IDLE_WORDS}]
+        for text, words in [*(("", (word,)) for word in own), *((cue, words_of(cue)) for cue in each.cues)]:
+            exact[words].add((each.name, text))
+            if len(words) == 1:
+                stems[stem(words[0]),].add((each.name, text))
+    return exact, stems

@@ -130,7 +130,7 @@ def write_attributes(path: Path, attributes: AttributeList) -> None:
         "provenance": attributes.provenance,
         "attributes": {name: list(texts) for name, texts in attributes.attributes.items()},
     }
-    write_document(path, "attributes", content, remedy="take fewer attributes")
+    write_document(path, "attributes", content)
 
 
 def _check_budget(num_requests: int, num_classes: int, asker: Asker) -> None:
