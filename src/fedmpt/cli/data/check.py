@@ -44,13 +44,13 @@ class CheckOptions:
 
 def check(words: list[str]) -> None:
     options = tyro.cli(CheckOptions, args=words, prog="fedmpt data check")
-    from fedmpt.data.check import check_spec, unreadable_images
+    from fedmpt.data.check import check_data, unreadable_images
     from fedmpt.types import InputError
 
     name, path = options.name, options.path
     if not path:  # As all other commands have it: folder:photos.
         name, _, path = name.partition(":")
-    found, data = check_spec(name, path, cache=cache_folder(options.cache))
+    found, data = check_data(name, path, cache=cache_folder(options.cache))
     unreadable = unreadable_images(data) if options.images and data is not None else ()
     if options.json:
         print(json.dumps({**found.to_json(), "unreadable": [str(error) for error in unreadable]}, indent=2))
@@ -63,14 +63,14 @@ def check(words: list[str]) -> None:
 
 
 def _print_check(found: Check, unreadable: Sequence[Exception], *, were_opened: bool) -> None:
-    from fedmpt.data.check import BENCHMARKS, layout_text
+    from fedmpt.data.check import LAYOUTS, layout_text
 
     console = Console(highlight=False, soft_wrap=True)
     for part in found.parts:
         state = "found  " if part.found else "MISSING" if part.part.required else "absent "
         files = f", {part.num_files:,} files" if part.num_files is not None else ""
         console.print(f"{state} {part.found or part.part.paths[0]}{files}: {part.part.what}", markup=False)
-    if found.problem is not None and found.name in BENCHMARKS:
+    if found.problem is not None and found.name in LAYOUTS:
         console.print(f"\nexpected layout:\n{layout_text(found.name)}", markup=False)
     if found.splits:
         console.print(_class_table(found.class_names, found.splits))

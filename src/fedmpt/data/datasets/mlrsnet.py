@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from itertools import compress
 from pathlib import Path
 
 import torch
 
-from fedmpt.data.reading import ImageFolder, LabelTable, Part, read_label_table, rows_with_labels
+from fedmpt.data.datasets.benchmark import LabelTable, Part, image_data, make_split, read_label_table
+from fedmpt.data.finding import ImageFolder
 from fedmpt.types import ImageData, InputError, Split
 
 _LABELS = Part(
@@ -52,17 +52,28 @@ def load_mlrsnet(path: Path, *, test_share: float = 0.2, seed: int = 0, min_labe
     if not 0 < test_share < 1:
         raise InputError(f"test_share is {test_share}; it must lie between 0 and 1")
     source = _LABELS.locate(path)
-    images = ImageFolder(_IMAGES.locate(path), follow_links=True)
+    images = ImageFolder(_IMAGES.locate(path))
     tables = _tables(source)
-    is_test = {scene: _held_out(scene, table.names, test_share, seed) for scene, table in tables.items()}
-    if not any(any(rows) for rows in is_test.values()):
+    is_test = [row for scene, table in tables.items() for row in _held_out(scene, table.names, test_share, seed)]
+    if not any(is_test):
         raise InputError(f"{source}: no scene has more than one image, so none can be held out as test")
-    is_train = {scene: [not row for row in rows] for scene, rows in is_test.items()}
-    train, train_notes = _split("train", tables, is_train, images, min_labels=min_labels, source=source)
-    test, test_notes = _split("test", tables, is_test, images, min_labels=min_labels, source=source)
-    class_names = tuple(_SPELLINGS.get(column, column) for column in next(iter(tables.values())).columns)
-    notes = (*train_notes, *test_notes, *_scenes_without_table(images.root, tables))
-    return ImageData("mlrsnet", class_names, train, test, notes=notes)
+    labels = torch.cat([table.labels for table in tables.values()])
+    scenes = [scene for scene, table in tables.items() for _ in table.names]
+    names = [f"{scene}/{name}" for scene, table in tables.items() for name in table.names]
+
+    def split(name: str, rows: Sequence[int]) -> tuple[Split, tuple[str, ...]]:
+        columns = {"scene": [scenes[row] for row in rows]}
+        chosen = [names[row] for row in rows]
+        return make_split(
+            name, chosen, labels[list(rows)], images, source=source, min_labels=min_labels, columns=columns
+        )
+
+    train, test = (
+        split(name, [row for row, held_out in enumerate(is_test) if held_out == (name == "test")])
+        for name in ("train", "test")
+    )
+    class_names = [_SPELLINGS.get(column, column) for column in next(iter(tables.values())).columns]
+    return image_data("mlrsnet", path, class_names, train, test, notes=_scenes_without_table(images.root, tables))
 
 
 def _tables(folder: Path) -> Mapping[str, LabelTable]:
@@ -70,7 +81,7 @@ def _tables(folder: Path) -> Mapping[str, LabelTable]:
     tables: dict[str, LabelTable] = {}
     # Hidden files are what macOS leaves in archives.
     for path in sorted(path for path in folder.glob("*.csv") if not path.name.startswith(".")):
-        table = read_label_table(path, expected="a header, then lines of an image's name and columns with 1 or 0")
+        table = read_label_table(path)
         first = next(iter(tables.values()), table)
         if differing := sorted(set(first.columns) ^ set(table.columns)):
             raise InputError(
@@ -93,22 +104,6 @@ def _held_out(scene: str, names: Sequence[str], test_share: float, seed: int) ->
     num_test = min(max(round(test_share * len(names)), 1), len(names) - 1)
     held_out = set(sorted(names, key=digest)[:num_test])
     return [name in held_out for name in names]
-
-
-def _split(
-    split: str,
-    tables: Mapping[str, LabelTable],
-    is_in: Mapping[str, Sequence[bool]],
-    images: ImageFolder,
-    *,
-    min_labels: int,
-    source: Path,
-) -> tuple[Split, tuple[str, ...]]:
-    labels = torch.cat([table.labels[torch.tensor(is_in[scene])] for scene, table in tables.items()])
-    members = [(scene, name) for scene in tables for name in compress(tables[scene].names, is_in[scene])]
-    rows, notes = rows_with_labels(labels, min_labels=min_labels, split=split, where=str(source))
-    files = images.all(["/".join(members[row]) for row in rows], where=str(source))
-    return Split(split, files, labels[rows], columns={"scene": tuple(members[row][0] for row in rows)}), notes
 
 
 def _scenes_without_table(folder: Path, tables: Mapping[str, LabelTable]) -> tuple[str, ...]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
+import shutil
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 
 from fedmpt.data.datasets.scenes.options import SceneOptions, SplitName, TestMode
 from fedmpt.data.datasets.scenes.render import render
@@ -19,7 +19,6 @@ from fedmpt.data.datasets.scenes.scene import Scene
 from fedmpt.data.datasets.scenes.vocabulary import CLASS_NAMES, STYLES
 from fedmpt.data.datasets.scenes.world import sample_scene
 from fedmpt.data.features.ahead import progress_bar
-from fedmpt.data.features.files import remove_leftovers, temporary_folder
 from fedmpt.types import ImageData, InputError, Split
 
 VERSION = 1
@@ -83,15 +82,11 @@ def _load_split(options: SceneOptions, name: SplitName, parent: Path, progress: 
     folder = parent / f"{name}-{_key(options, name)}"
     scenes = _stored(folder, count)
     if scenes is None:
-        if folder.exists():
-            _log.warning("%s is damaged; its images are drawn again", folder)
-        scenes = tuple(sample_scene(options, name, index) for index in range(count))
-        with _writing(parent):
-            parent.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(parent)
-            with temporary_folder(parent) as temporary:
-                _draw(temporary, scenes, name, progress)
-                _publish(temporary, folder, count)
+        try:
+            scenes = _draw_split(options, name, folder, count, progress)
+        except OSError as error:
+            remedy = "make room there or choose another folder with --cache"
+            raise InputError(f"{parent}: images cannot be written: {error.strerror or error}; {remedy}") from error
     files = tuple(folder / _file_name(index) for index in range(count))
     return Split(name, files, torch.tensor([scene.labels for scene in scenes], dtype=torch.int8))
 
@@ -115,39 +110,31 @@ def _stored(folder: Path, count: int) -> tuple[Scene, ...] | None:
     return scenes if is_complete else None
 
 
-def _draw(folder: Path, scenes: tuple[Scene, ...], name: str, progress: bool) -> None:
+def _draw_split(options: SceneOptions, name: SplitName, folder: Path, count: int, progress: bool) -> tuple[Scene, ...]:
+    """Draws all images and gives them their name when they are finished; one process at a time."""
     from PIL import Image  # Imported here: listing data sets must not wait for it.
 
-    with progress_bar(f"drawing {name} images", len(scenes), enabled=progress) as advance:
-        for index, scene in enumerate(scenes):
-            # Not packed: what zlib makes of an image differs between machines, and the bytes key its features.
-            Image.fromarray(render(scene)).save(folder / _file_name(index))
-            advance(1)
-    lines = [json.dumps(scene.to_json(), separators=(",", ":")) + "\n" for scene in scenes]
-    (folder / FACTORS_FILE).write_text("".join(lines), encoding="utf-8")
-
-
-def _publish(temporary: Path, folder: Path, count: int) -> None:
-    """Give finished images their name, unless another process did first; damaged ones there give way."""
-    try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if (stored := _stored(folder, count)) is not None:  # Another process was first.
+            return stored
+        if folder.exists():
+            _log.warning("%s is damaged; its images are drawn again", folder)
+        temporary = folder.with_suffix(".tmp")
+        for old in (folder, temporary):
+            if old.exists():
+                shutil.rmtree(old)
+        temporary.mkdir()
+        scenes = tuple(sample_scene(options, name, index) for index in range(count))
+        with progress_bar(f"drawing {name} images", count, enabled=progress) as advance:
+            for index, scene in enumerate(scenes):
+                # Not packed: what zlib makes of an image differs between machines, and the bytes key its features.
+                Image.fromarray(render(scene)).save(temporary / _file_name(index))
+                advance(1)
+        lines = [json.dumps(scene.to_json(), separators=(",", ":")) + "\n" for scene in scenes]
+        (temporary / FACTORS_FILE).write_text("".join(lines), encoding="utf-8")
         temporary.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-        if _stored(folder, count) is not None:
-            return
-        with temporary_folder(folder.parent) as aside:
-            folder.rename(aside / "old")
-            temporary.rename(folder)
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        remedy = "make room there or choose another folder with --cache"
-        raise InputError(f"{folder}: images cannot be written: {error.strerror or error}; {remedy}") from error
+    return scenes
 
 
 def _file_name(index: int) -> str:
