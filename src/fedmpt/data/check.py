@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from fedmpt.data.datasets.benchmark import Part
 from fedmpt.data.features.ahead import map_ahead, progress_bar
 from fedmpt.data.load import parse_spec
 from fedmpt.data.own.folder import not_shown
-from fedmpt.types import ABSENT, PRESENT, UNKNOWN, ImageData, InputError, Split
+from fedmpt.types import ABSENT, PRESENT, UNKNOWN, ImageData, InputError
 
 LAYOUTS: Mapping[str, Sequence[Part]] = {
     "voc": voc.LAYOUT,
@@ -24,90 +23,39 @@ LAYOUTS: Mapping[str, Sequence[Part]] = {
 }
 """The parts of the folders of data sets that have a layout of their own."""
 
-LABELS = {"present": PRESENT, "absent": ABSENT, "unknown": UNKNOWN}
 
+def check_data(name: str, path: str, *, cache: Path) -> tuple[dict[str, Any], ImageData | None]:
+    """What is found of data set ``name`` in ``path``, with options behind it as in `fedmpt.data.load_data`, as JSON
+    holds it; and the data, None where they cannot be loaded.
 
-@dataclass(frozen=True)
-class FoundPart:
-    """A part of the layout: ``found`` is where it is below the folder, None where it is missing.
-
-    ``num_files`` counts the files in a folder, those of its folders included.
-    """
-
-    part: Part
-    found: str | None
-    num_files: int | None = None
-
-
-@dataclass(frozen=True)
-class SplitCounts:
-    """How many images a split has, and in how many of them each class is present, absent and unknown."""
-
-    name: str
-    num_images: int
-    present: tuple[int, ...]
-    absent: tuple[int, ...]
-    unknown: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Check:
-    """The state of a folder. ``problem`` is why the data set cannot be loaded; then nothing is counted."""
-
-    name: str
-    path: Path
-    parts: tuple[FoundPart, ...]
-    class_names: tuple[str, ...] = ()
-    splits: tuple[SplitCounts, ...] = ()
-    notes: tuple[str, ...] = ()
-    problem: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything as JSON writes it, each count under the name of its class."""
-        return {
-            "name": self.name,
-            "path": str(self.path),
-            "parts": [
-                {
-                    "paths": list(found.part.paths),
-                    "what": found.part.what,
-                    "required": found.part.required,
-                    "found": found.found,
-                    "files": found.num_files,
-                }
-                for found in self.parts
-            ],
-            "classes": list(self.class_names),
-            "splits": [
-                {"split": split.name, "images": split.num_images}
-                | {kind: dict(zip(self.class_names, getattr(split, kind), strict=True)) for kind in LABELS}
-                for split in self.splits
-            ],
-            "notes": list(self.notes),
-            "problem": self.problem,
-        }
-
-
-def check_data(name: str, path: str, *, cache: Path) -> tuple[Check, ImageData | None]:
-    """Load data set ``name`` from ``path``, with options behind it as in `fedmpt.data.load_data`, and look for the
-    parts of a benchmark's layout. The data are None where they cannot be loaded: why is the result's ``problem``.
+    ``problem`` is why they cannot. ``parts`` are those of a benchmark's layout; one that is ``found`` nowhere is None,
+    and ``files`` counts what a folder holds. Each of ``splits`` has the images that show each class, do not, or leave
+    it open.
 
     Raises:
         InputError: if there is no such data set, or an option is wrong.
     """
     spec = parse_spec(f"{name}:{path}", cache=cache)
     root = spec.path or cache
-    parts = tuple(_look_for(part, root) for part in LAYOUTS.get(name, ()))
+    layout = LAYOUTS.get(name, ())
+    found = {"name": name, "path": str(root), "parts": [_look_for(part, root) for part in layout]}
     try:
         data = spec.load()
     except InputError as error:
-        return Check(name, root, parts, problem=str(error)), None
-    splits = (data.train, data.test)
-    notes = data.notes
-    if parts:  # Readers of users' own data say themselves which classes no image shows.
-        lacking = [(split.name, not_shown(data.class_names, split)) for split in splits]
-        notes += tuple(f"{split}: no image shows {', '.join(names)}" for split, names in lacking if names)
-    return Check(name, root, parts, data.class_names, tuple(map(count, splits)), notes), data
+        return {**found, "classes": [], "splits": [], "notes": [], "problem": str(error)}, None
+    splits = [
+        {"split": split.name, "images": len(split)}
+        | {
+            kind: dict(zip(data.class_names, (split.labels == label).sum(dim=0).tolist(), strict=True))
+            for kind, label in (("present", PRESENT), ("absent", ABSENT), ("unknown", UNKNOWN))
+        }
+        for split in (data.train, data.test)
+    ]
+    notes = list(data.notes)
+    for split in (data.train, data.test) if layout else ():  # Readers of users' own data say it themselves.
+        if lacking := not_shown(data.class_names, split):
+            notes.append(f"{split.name}: no image shows {', '.join(lacking)}")
+    return {**found, "classes": list(data.class_names), "splits": splits, "notes": notes, "problem": None}, data
 
 
 def unreadable_images(data: ImageData) -> tuple[InputError, ...]:
@@ -132,12 +80,6 @@ def unreadable_images(data: ImageData) -> tuple[InputError, ...]:
     return tuple(found)
 
 
-def count(split: Split) -> SplitCounts:
-    """The counts of one split of any data set."""
-    counts = {kind: tuple((split.labels == label).sum(dim=0).tolist()) for kind, label in LABELS.items()}
-    return SplitCounts(split.name, len(split), **counts)
-
-
 def layout_text(name: str) -> str:
     """The folder that benchmark ``name`` expects, as an indented tree with a word on each part."""
     lines: dict[str, str] = {}
@@ -154,9 +96,12 @@ def layout_text(name: str) -> str:
     return "\n".join(["PATH/", *(f"{place.ljust(width)}{words}".rstrip() for place, words in lines.items())])
 
 
-def _look_for(part: Part, root: Path) -> FoundPart:
+def _look_for(part: Part, root: Path) -> dict[str, Any]:
     path = part.find(root)
-    if path is None:
-        return FoundPart(part, None)
-    num_files = sum(len(files) for _, _, files in os.walk(path)) if part.is_folder else None
-    return FoundPart(part, path.relative_to(root).as_posix(), num_files)
+    return {
+        "paths": list(part.paths),
+        "what": part.what,
+        "required": part.required,
+        "found": path and path.relative_to(root).as_posix(),
+        "files": sum(len(files) for _, _, files in os.walk(path)) if path and part.is_folder else None,
+    }

@@ -60,8 +60,7 @@ class ImageFolder:
     ) -> tuple[Path, ...]:
         """All ``names``, below the one of ``bases`` that has most; ``places`` are where each is written.
 
-        Raises:
-            InputError: as `find`, or if some are missing: the first, and how many.
+        Raises InputError as `find`, or if some are missing: the first, and how many.
         """
         named = list(zip(names, places, strict=True))
         base = self.root

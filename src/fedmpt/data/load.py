@@ -68,8 +68,7 @@ def load_data(spec: str, *, cache: Path | None = None, progress: bool = False) -
 def parse_spec(spec: str, *, cache: Path | None = None, progress: bool = False) -> DataSpec:
     """What `load_data` would load, without loading it.
 
-    Raises:
-        InputError: if the name or an option is unknown, or the path is missing.
+    Raises InputError if the name or an option is unknown, or the path is missing.
     """
     name, _, rest = spec.partition(":")
     if name not in DATASETS:

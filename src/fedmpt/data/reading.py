@@ -66,8 +66,7 @@ def refuse_repeated(words: Sequence[Hashable], *, what: str, where: Callable[[in
 def read_text(path: Path, *, expected: str) -> str:
     """A UTF-8 file, with or without byte order mark; ``expected`` says what should be there.
 
-    Raises:
-        InputError: if it is missing, cannot be read, or is not UTF-8 (naming the line of the first wrong byte).
+    Raises InputError if it is missing, cannot be read, or is not UTF-8 (naming the line of the first wrong byte).
     """
     try:
         content = path.read_bytes()
@@ -88,8 +87,7 @@ def read_text(path: Path, *, expected: str) -> str:
 def read_lines(path: Path, *, expected: str) -> list[str]:
     """The lines of a text file without space around them; line 1 is the first, and empty ones at the end are none.
 
-    Raises:
-        InputError: as `read_text`, or if there is no line.
+    Raises InputError as `read_text`, or if there is no line.
     """
     # Not `splitlines`: U+2028 may stand within a line.
     lines = [line.strip() for line in read_text(path, expected=expected).split("\n")]
@@ -103,8 +101,7 @@ def read_lines(path: Path, *, expected: str) -> list[str]:
 def parse_json(text: str, *, path: Path, expected: str, line: int | None = None, **hooks: Any) -> Any:
     """What a JSON text of ``path`` says; ``line`` is where it stands there, if it is one line alone.
 
-    Raises:
-        InputError: if it is none.
+    Raises InputError if it is none.
     """
     try:
         return json.loads(text, **hooks)
@@ -137,8 +134,7 @@ class Table:
     ) -> Int8[Tensor, "images columns"]:
         """What the cells of the columns ``names`` mean by ``values``, whose keys are in lower case.
 
-        Raises:
-            InputError: if a cell is none of them.
+        Raises InputError if a cell is none of them.
         """
         matrix = np.empty((len(self.lines), len(names)), dtype=np.int8)
         for number, name in enumerate(names):

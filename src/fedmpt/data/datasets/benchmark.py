@@ -41,11 +41,7 @@ class Part:
         return next((path for path in found if (path.is_dir() if self.is_folder else path.is_file())), None)
 
     def locate(self, root: Path) -> Path:
-        """Where it is.
-
-        Raises:
-            InputError: if it is nowhere.
-        """
+        """Where it is. Raises InputError if it is nowhere."""
         if not root.is_dir():
             raise InputError(f"{root} is no folder; expected one with {self.paths[0]} in it, {self.what}")
         path = self.find(root)
@@ -67,8 +63,7 @@ class LabelTable:
 def read_label_table(path: Path) -> LabelTable:
     """A CSV file with a header, the name of an image in the first column, and 1 or 0 in all others.
 
-    Raises:
-        InputError: as `read_table`, or if the header names no class, an image is named twice, or a cell is neither.
+    Raises InputError as `read_table`, or if the header names no class, an image is named twice, or a cell is neither.
     """
     table = read_table(path, expected=_EXPECTED)
     images, *columns = table.columns
@@ -117,11 +112,7 @@ def make_split(
 def image_data(
     name: str, root: Path, class_names: Sequence[str], *splits: tuple[Split, tuple[str, ...]], notes: Sequence[str] = ()
 ) -> ImageData:
-    """The data set of a train and a test split, each with its notes.
-
-    Raises:
-        InputError: if an image is in both.
-    """
+    """The data set of a train and a test split, each with its notes. Raises InputError if an image is in both."""
     (train, train_notes), (test, test_notes) = splits
     if both := sorted(set(train.files) & set(test.files)):
         raise InputError(

@@ -56,7 +56,7 @@ def load_coco(path: Path, *, min_labels: int = 0) -> ImageData:
         InputError: if a part of the layout or an image is missing, the two files name different classes, or as
             `read_instances`.
     """
-    train_json, test_json, *folders = (part.locate(path) for part in LAYOUT)
+    train_json, test_json, train_images, test_images = (part.locate(path) for part in LAYOUT)
     train, test = read_instances(train_json), read_instances(test_json)
     if train.class_names != test.class_names:
         differing = sorted(set(train.class_names) ^ set(test.class_names)) or ["their order"]
@@ -65,9 +65,10 @@ def load_coco(path: Path, *, min_labels: int = 0) -> ImageData:
             "both must be of one release"
         )
     splits = [
-        make_split(name, found.file_names, found.labels, ImageFolder(folder), source=source, min_labels=min_labels)
-        for name, found, folder, source in zip(
-            ("train", "test"), (train, test), folders, (train_json, test_json), strict=True
+        make_split(name, *labels, ImageFolder(folder), source=source, min_labels=min_labels)
+        for name, labels, folder, source in (
+            ("train", (train.file_names, train.labels), train_images, train_json),
+            ("test", (test.file_names, test.labels), test_images, test_json),
         )
     ]
     return image_data("coco", path, train.class_names, *splits)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -11,7 +11,7 @@ import torch
 
 from fedmpt.data.finding import ImageFolder
 from fedmpt.data.own.folder import is_unicode, read_folder, shared_classes, with_notes
-from fedmpt.data.own.holdout import Parts, divide
+from fedmpt.data.own.holdout import divide
 from fedmpt.data.own.listing import Format, Links, Listing, Options, join_columns
 from fedmpt.data.reading import check_choice, some
 from fedmpt.types import ABSENT, UNKNOWN, ImageData, InputError, Split
@@ -45,40 +45,34 @@ def load_clients(
     check_choice("unlisted", unlisted, get_args(Unlisted))
     options = Options(format, classes, separator, test_share, seed, links)
     folders, notes = _site_folders(path, options)
-    sites = [_read_site(folder, options, takes_absent=unlisted == "absent") for folder in folders]
-    class_names = shared_classes(path, [site.listing for site in sites], options)
-    notes += [f"client {site.name}: {note}" for site in sites for note in site.notes(class_names)]
-    train, test = (_joined([site.split(name, class_names) for site in sites]) for name in ("train", "test"))
+    listings = [read_folder(folder, options) for folder in folders]
+    class_names = shared_classes(path, listings, options)
+    splits: dict[str, list[Split]] = {"train": [], "test": []}
+    for folder, listing in zip(folders, listings, strict=True):
+        *rows_of, said = divide(listing, options, is_site=True)
+        otherwise = ABSENT if unlisted == "absent" and listing.unlisted == ABSENT else UNKNOWN
+        for name, rows in zip(splits, rows_of, strict=True):
+            split = listing.split(name, rows, class_names, unlisted=otherwise)
+            columns = {**split.columns, CLIENT_COLUMN: (folder.name,) * len(rows)}
+            splits[name].append(replace(split, columns=columns))
+        said = [*listing.notes, *said, *_notes(listing, class_names, unlisted=otherwise)]
+        notes += [f"client {folder.name}: {note}" for note in said]
+    train, test = map(_joined, splits.values())
     if not len(test):
         raise InputError(f"{path}: no site has test images; name some in the split of a site, or give no split")
     return with_notes(ImageData("clients", class_names, train, test, CLIENT_COLUMN, tuple(notes)))
 
 
-@dataclass(frozen=True)
-class _Site:
-    """What one site brings; ``unlisted`` is what a class is in its images that its labels do not name."""
-
-    name: str
-    listing: Listing
-    parts: Parts
-    unlisted: int
-
-    def split(self, name: Literal["train", "test"], class_names: Sequence[str]) -> Split:
-        rows = self.parts.train if name == "train" else self.parts.test
-        split = self.listing.split(name, rows, class_names, unlisted=self.unlisted)
-        return replace(split, columns={**split.columns, CLIENT_COLUMN: (self.name,) * len(rows)})
-
-    def notes(self, class_names: Sequence[str]) -> list[str]:
-        notes = [*self.listing.notes, *self.parts.notes]
-        if CLIENT_COLUMN in self.listing.columns:
-            notes.append(f"its column {CLIENT_COLUMN} gives way to the name of its folder")
-        lacking = [name for name in class_names if name not in self.listing.class_names]
-        if lacking and self.unlisted == UNKNOWN:
-            remedy = "; unlisted=absent makes them negatives" if self.listing.unlisted == ABSENT else ""
-            notes.append(f"its labels say nothing of {some(lacking)}: unknown in its images{remedy}")
-        elif lacking:
-            notes.append(f"its labels say nothing of {some(lacking)}: absent in its images, as unlisted=absent says")
-        return notes
+def _notes(listing: Listing, class_names: Sequence[str], *, unlisted: int) -> Iterator[str]:
+    """``unlisted`` is what a class is in the site's images that its labels do not name."""
+    if CLIENT_COLUMN in listing.columns:
+        yield f"its column {CLIENT_COLUMN} gives way to the name of its folder"
+    lacking = [name for name in class_names if name not in listing.class_names]
+    if lacking and unlisted == UNKNOWN:
+        remedy = "; unlisted=absent makes them negatives" if listing.unlisted == ABSENT else ""
+        yield f"its labels say nothing of {some(lacking)}: unknown in its images{remedy}"
+    elif lacking:
+        yield f"its labels say nothing of {some(lacking)}: absent in its images, as unlisted=absent says"
 
 
 def _site_folders(path: Path, options: Options) -> tuple[list[Path], list[str]]:
@@ -96,26 +90,13 @@ def _site_folders(path: Path, options: Options) -> tuple[list[Path], list[str]]:
         hint = f"; it holds {some(files)}: to load it as one data set, write folder:{path}" if files else ""
         raise InputError(f"{path} has no subfolders; expected one for each client{hint}")
     links = ImageFolder(path, follow_links=options.links == "follow")
-    names: dict[str, str] = {}
     for folder in folders:
         if not is_unicode(folder.name):
             raise InputError(f"{path}: the name {folder.name!r} on disk is not Unicode; rename the folder")
-        # Names of clients have no white space around them.
-        earlier = names.setdefault(folder.name.strip(), folder.name)
-        if earlier != folder.name:
-            raise InputError(
-                f"{path}: the clients {earlier!r} and {folder.name!r} differ in white space only; rename one"
-            )
         links.refuse_link(folder, where=str(folder))
     notes = [f"{path}: hidden, left out: {some(hidden)}"] if hidden else []
     notes += [f"{path}: no folders of clients, left out: {some(files)}"] if files else []
     return folders, notes
-
-
-def _read_site(folder: Path, options: Options, *, takes_absent: bool) -> _Site:
-    listing = read_folder(folder, options)
-    unlisted = ABSENT if takes_absent and listing.unlisted == ABSENT else UNKNOWN
-    return _Site(folder.name, listing, divide(listing, options, needs_test=False, needs_train=True), unlisted)
 
 
 def _joined(splits: Sequence[Split]) -> Split:

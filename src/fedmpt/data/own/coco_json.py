@@ -25,8 +25,7 @@ def is_instances(path: Path) -> bool:
 def read_coco(source: Source, options: Options, vocabulary: Vocabulary) -> Entries:
     """Images of a COCO file; its categories are the classes that were looked for in all of them.
 
-    Raises:
-        InputError: if the file is wrong, or two categories, or one with annotations, are none of the classes.
+    Raises InputError if the file is wrong, or two categories, or one with annotations, are none of the classes.
     """
     path, given = source.path, options.class_names
     instances = read_instances(path)

@@ -28,8 +28,7 @@ def entries(
 ) -> Entries:
     """Images and labels of a table; ``labels`` are those of each row, where the file has them as lists.
 
-    Raises:
-        InputError: if a column is missing, or a cell is none that its column may have.
+    Raises InputError if a column is missing, or a cell is none that its column may have.
     """
     path_column = table.column(PATH_COLUMNS)
     assert path_column is not None, "readers check it"
@@ -67,8 +66,7 @@ def entries(
 def split_cells(table: Table, cells: Sequence[str], separator: str) -> list[list[str]]:
     """Labels of each cell; none where it is empty. With ``"auto"`` they are separated by the one of | and ; in use.
 
-    Raises:
-        InputError: if both are in use, or neither is and there are commas, which may separate or belong to a name.
+    Raises InputError if both are in use, or neither is and there are commas, which may separate or belong to a name.
     """
     if not separator:
         raise InputError("separator is empty; give what separates labels in a cell, such as separator=|")
@@ -96,8 +94,7 @@ def _notes_on_column(
 ) -> tuple[str, ...]:
     """On columns that look like classes and are none, since labels are in one column.
 
-    Raises:
-        InputError: if all labels are 1 or 0: they say whether an image shows a class, and not which.
+    Raises InputError if all labels are 1 or 0: they say whether an image shows a class, and not which.
     """
     found = {_word(word) for cell in words for word in cell}
     if options.class_names is None and found and found <= _VALUES.keys():

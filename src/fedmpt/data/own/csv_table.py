@@ -18,8 +18,7 @@ _EXPECTED = "a table with the columns path and labels, or path and one column a 
 def read_csv(source: Source, options: Options, vocabulary: Vocabulary) -> Entries:
     """Images and labels of a CSV file with a header. A column that numbers the rows is left out.
 
-    Raises:
-        InputError: if the file is no such table, or a cell is none that its column may have.
+    Raises InputError if the file is no such table, or a cell is none that its column may have.
     """
     table = read_table(source.path, expected=_EXPECTED, path_columns=PATH_COLUMNS)
     numbers = table.columns.get("")

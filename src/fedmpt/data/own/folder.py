@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -55,20 +54,16 @@ def load_folder(
     options = Options(format, classes, separator, test_share, seed, links)
     listing = read_folder(path, options)
     class_names = shared_classes(path, [listing], options)
-    parts = divide(listing, options)
-    train, test = (
-        listing.split(name, rows, class_names, unlisted=listing.unlisted)
-        for name, rows in (("train", parts.train), ("test", parts.test))
-    )
-    data = ImageData("folder", class_names, train, test, notes=(*listing.notes, *parts.notes))
-    return with_notes(data)
+    train_rows, test_rows, notes = divide(listing, options)
+    train = listing.split("train", train_rows, class_names, unlisted=listing.unlisted)
+    test = listing.split("test", test_rows, class_names, unlisted=listing.unlisted)
+    return with_notes(ImageData("folder", class_names, train, test, notes=(*listing.notes, *notes)))
 
 
 def read_folder(root: Path, options: Options) -> Listing:
     """All images of one folder, with the classes that its own files name.
 
-    Raises:
-        InputError: if there are no labels, a file is wrong, an image is missing, or one is listed twice.
+    Raises InputError if there are no labels, a file is wrong, an image is missing, or one is listed twice.
     """
     reader, sources = find_sources(root, wanted=options.format)
     vocabulary = Vocabulary(options.class_names, source=options.classes)
@@ -148,11 +143,10 @@ def _splits_by_folder(keys: Sequence[str]) -> list[SplitName | None] | None:
 def _refuse_repeated(
     files: Sequence[Path], targets: Sequence[Path], places: Sequence[str], splits: Sequence[SplitName | None]
 ) -> None:
-    first: dict[str, int] = {}
+    first: dict[Path, int] = {}
     for row, target in enumerate(targets):
-        # Some file systems take a.jpg and A.jpg for one file.
-        earlier = first.setdefault(str(target).casefold(), row)
-        if earlier != row and (targets[earlier] == target or os.path.samefile(targets[earlier], target)):
+        earlier = first.setdefault(target, row)
+        if earlier != row:
             parts = f" and once for {splits[row]}, once for {splits[earlier]}" if splits[row] != splits[earlier] else ""
             raise InputError(
                 f"{places[row]}: {str(files[row])!r} is listed twice{parts}, first as {str(files[earlier])!r} in "

@@ -31,8 +31,7 @@ class Reader:
 def find_sources(root: Path, *, wanted: Format) -> tuple[Reader, Sources]:
     """The format of a folder, and the files that list its images.
 
-    Raises:
-        InputError: if there are none, or several formats to choose from.
+    Raises InputError if there are none, or several formats to choose from.
     """
     try:
         return _find_sources(root, wanted=wanted)
@@ -74,11 +73,7 @@ def _find(root: Path, reader: Reader) -> Sources:
 
 
 def _one_each(root: Path, sources: Sequence[Source]) -> Sources:
-    """Sources of different splits.
-
-    Raises:
-        InputError: if two are of one split.
-    """
+    """Sources of different splits. Raises InputError if two are of one split."""
     by_split: dict[SplitName | None, Source] = {}
     for source in sources:
         first = by_split.setdefault(source.split, source)

@@ -23,8 +23,7 @@ Row = Mapping[str, Any]
 def read_imagefolder(source: Source, options: Options, vocabulary: Vocabulary) -> Entries:
     """Images and labels of a ``metadata.jsonl``: ``labels`` is a list of names, or each class is a field of 1 or 0.
 
-    Raises:
-        InputError: if a line is no JSON object, or a field is none that it may be.
+    Raises InputError if a line is no JSON object, or a field is none that it may be.
     """
     path = source.path
     lines, rows = _read_rows(path)

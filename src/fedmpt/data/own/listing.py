@@ -37,11 +37,7 @@ IMAGE_SUFFIXES = frozenset(
 
 @dataclass(frozen=True)
 class Options:
-    """How a folder is read, as `fedmpt.data.own.load_folder` takes it.
-
-    Raises:
-        InputError: if one is out of its range.
-    """
+    """How a folder is read, as `fedmpt.data.own.load_folder` takes it. Raises InputError if one is out of its range."""
 
     format: Format = "auto"
     classes: Path | None = None

@@ -24,8 +24,7 @@ def clean_name(word: str) -> str:
 def read_classes(path: Path) -> tuple[str, ...]:
     """Class names from a text file, one a line, in its order.
 
-    Raises:
-        InputError: if the file cannot be read, has no names, an empty line among them, or a name twice.
+    Raises InputError if the file cannot be read, has no names, an empty line among them, or a name twice.
     """
     vocabulary = Vocabulary(None)
 
@@ -66,8 +65,7 @@ class Vocabulary:
     def unique(self, words: Sequence[str], *, where: str) -> dict[str, str]:
         """Each word by the class that it means, sorted by class.
 
-        Raises:
-            InputError: as `name`, or if two words are one class.
+        Raises InputError as `name`, or if two words are one class.
         """
         by_name: dict[str, str] = {}
         for word in words:

@@ -57,8 +57,7 @@ def save_partition(path: Path, partition: Partition, data: ImageData) -> None:
 def load_partition(path: Path, data: ImageData) -> Partition:
     """The partition in ``path`` of the training images of ``data``, whose labels are not masked yet.
 
-    Raises:
-        InputError: if the file cannot be read, is no partition, is damaged, or was made for other images or labels.
+    Raises InputError if the file cannot be read, is no partition, is damaged, or was made for other images or labels.
     """
     record = read_json(path)
     if not isinstance(record, dict) or record.get("format") != FORMAT:

@@ -89,8 +89,7 @@ def partition(
 def check_options(setting: str, given: Iterable[str]) -> None:
     """Whether ``given`` options are of this setting.
 
-    Raises:
-        InputError: if there is no such setting, or an option belongs to others.
+    Raises InputError if there is no such setting, or an option belongs to others.
     """
     check_choice("setting", setting, get_args(Setting))
     for name in given:

@@ -67,8 +67,7 @@ def load_scenes(
 def read_scenes(split: Split) -> tuple[Scene, ...]:
     """What was drawn in each image of a split of `scenes`: its factors, objects and group.
 
-    Raises:
-        InputError: if the split is of another data set, or its files were changed.
+    Raises InputError if the split is of another data set, or its files were changed.
     """
     folder = split.files[0].parent
     scenes = _stored(folder, len(split))

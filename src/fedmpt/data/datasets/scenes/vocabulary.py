@@ -34,35 +34,16 @@ SIZES_PX: Mapping[Scale, tuple[int, ...]] = {"small": (20, 23, 26), "medium": (3
 """Side of the square that an upright object fills."""
 
 HOMES: Mapping[str, tuple[Background, ...]] = {
-    "airplane": ("snow", "nature"),
-    "apple": ("indoor", "nature"),
-    "ball": ("nature", "street"),
-    "bicycle": ("street", "nature"),
-    "bird": ("nature", "snow"),
-    "boat": ("water", "night"),
-    "book": ("indoor", "night"),
-    "bottle": ("night", "indoor"),
-    "bus": ("street", "snow"),
-    "car": ("street", "night"),
-    "cat": ("indoor", "night"),
-    "chair": ("indoor", "street"),
-    "clock": ("indoor", "snow"),
-    "cow": ("nature", "snow"),
-    "cup": ("indoor", "snow"),
-    "dog": ("nature", "street"),
-    "duck": ("water", "nature"),
-    "fish": ("water", "indoor"),
-    "guitar": ("night", "indoor"),
-    "horse": ("nature", "snow"),
-    "laptop": ("indoor", "water"),
-    "pizza": ("night", "street"),
-    "potted plant": ("indoor", "street"),
-    "sheep": ("nature", "snow"),
-    "sofa": ("indoor", "night"),
-    "television": ("indoor", "night"),
-    "train": ("snow", "street"),
+    "airplane": ("snow", "nature"), "apple": ("indoor", "nature"), "ball": ("nature", "street"),
+    "bicycle": ("street", "nature"), "bird": ("nature", "snow"), "boat": ("water", "night"),
+    "book": ("indoor", "night"), "bottle": ("night", "indoor"), "bus": ("street", "snow"), "car": ("street", "night"),
+    "cat": ("indoor", "night"), "chair": ("indoor", "street"), "clock": ("indoor", "snow"), "cow": ("nature", "snow"),
+    "cup": ("indoor", "snow"), "dog": ("nature", "street"), "duck": ("water", "nature"), "fish": ("water", "indoor"),
+    "guitar": ("night", "indoor"), "horse": ("nature", "snow"), "laptop": ("indoor", "water"),
+    "pizza": ("night", "street"), "potted plant": ("indoor", "street"), "sheep": ("nature", "snow"),
+    "sofa": ("indoor", "night"), "television": ("indoor", "night"), "train": ("snow", "street"),
     "umbrella": ("street", "water"),
-}
+}  # fmt: skip
 """Where each class is met more often than elsewhere, unless a dial says otherwise."""
 
 CLASS_NAMES = tuple(HOMES)
