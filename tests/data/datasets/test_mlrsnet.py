@@ -32,13 +32,10 @@ def test_every_image_is_in_one_split_with_its_own_labels(root: Path) -> None:
     }
     files = [*data.train.files, *data.test.files]
     assert len(files) == len(expected)
+    for split in (data.train, data.test):
+        assert split.columns == {"scene": tuple(file.parent.name for file in split.files)}
     assert dict(zip(files, [*data.train.labels.tolist(), *data.test.labels.tolist()], strict=True)) == expected
     assert data.train.labels.dtype == torch.int8
-
-
-def test_the_column_scene_is_the_folder(root: Path) -> None:
-    for split in (load_mlrsnet(root).train, load_mlrsnet(root).test):
-        assert split.columns == {"scene": tuple(file.parent.name for file in split.files)}
 
 
 @pytest.mark.parametrize(("share", "airplane", "harbor"), [(0.2, 2, 1), (0.5, 5, 4), (0.001, 1, 1), (0.999, 9, 6)])
@@ -73,12 +70,8 @@ def test_the_split_does_not_depend_on_the_order_of_lines(root: Path) -> None:
     assert after.train.files != before.train.files
 
 
-def test_other_seeds_hold_out_other_images(root: Path) -> None:
-    held_out = {frozenset(names(load_mlrsnet(root, seed=seed), "test")) for seed in range(5)}
-    assert len(held_out) > 2
-
-
-def test_a_smaller_share_is_part_of_a_larger_one(root: Path) -> None:
+def test_seeds_hold_out_other_images_and_larger_shares_the_same_and_more(root: Path) -> None:
+    assert len({frozenset(names(load_mlrsnet(root, seed=seed), "test")) for seed in range(5)}) > 2
     small, large = (set(names(load_mlrsnet(root, test_share=share), "test")) for share in (0.2, 0.6))
     assert small < large
 
@@ -136,14 +129,14 @@ def test_tables_of_two_releases_are_not_mixed(root: Path) -> None:
 def test_a_wrong_cell_is_named(root: Path) -> None:
     path = root / "Labels" / "airplane.csv"
     path.write_text(path.read_text().replace("airplane_00003.jpg,1", "airplane_00003.jpg,x"))
-    with pytest.raises(InputError, match=r"airplane\.csv, line 4: 'airplane' is 'x', expected 1"):
+    with pytest.raises(InputError, match=r"airplane\.csv, line 4: 'airplane' is 'x'; expected 1"):
         load_mlrsnet(root)
 
 
 def test_missing_images_are_counted(root: Path) -> None:
     for number in (1, 2, 3):
         (root / "Images" / "swimmimg_pool" / f"swimmimg_pool_{number:05d}.jpg").unlink(missing_ok=True)
-    with pytest.raises(InputError, match=r"Labels: 1 of 15 images are missing below .*Images, first 'swimmimg_pool/"):
+    with pytest.raises(InputError, match=r"Labels: image 'swimmimg_pool/.* is missing in .*Images.*; 1 of 15 are"):
         load_mlrsnet(root)
 
 

@@ -11,7 +11,6 @@ import shutil
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 
 from fedmpt.data.datasets.scenes.options import SceneOptions, SplitName, TestMode
 from fedmpt.data.datasets.scenes.render import render
@@ -111,7 +110,8 @@ def _stored(folder: Path, count: int) -> tuple[Scene, ...] | None:
 
 def _draw_split(options: SceneOptions, name: SplitName, folder: Path, count: int, progress: bool) -> tuple[Scene, ...]:
     """Draws all images and gives them their name when they are finished; one process at a time."""
-    from PIL import Image  # Imported here: listing data sets must not wait for it.
+    from filelock import FileLock  # Imported here: listing data sets must not wait for them.
+    from PIL import Image
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
@@ -119,20 +119,22 @@ def _draw_split(options: SceneOptions, name: SplitName, folder: Path, count: int
             return stored
         if folder.exists():
             _log.warning("%s is damaged; its images are drawn again", folder)
+            shutil.rmtree(folder)
         temporary = folder.with_suffix(".tmp")
-        for old in (folder, temporary):
-            if old.exists():
-                shutil.rmtree(old)
+        shutil.rmtree(temporary, ignore_errors=True)  # Of a process that was killed.
         temporary.mkdir()
-        scenes = tuple(sample_scene(options, name, index) for index in range(count))
-        with progress_bar(f"drawing {name} images", count, enabled=progress) as advance:
-            for index, scene in enumerate(scenes):
-                # Not packed: what zlib makes of an image differs between machines, and the bytes key its features.
-                Image.fromarray(render(scene)).save(temporary / _file_name(index))
-                advance(1)
-        lines = [json.dumps(scene.to_json(), separators=(",", ":")) + "\n" for scene in scenes]
-        (temporary / FACTORS_FILE).write_text("".join(lines), encoding="utf-8")
-        temporary.rename(folder)
+        try:
+            scenes = tuple(sample_scene(options, name, index) for index in range(count))
+            with progress_bar(f"drawing {name} images", count, enabled=progress) as advance:
+                for index, scene in enumerate(scenes):
+                    # Not packed: what zlib makes of an image differs between machines, and the bytes key its features.
+                    Image.fromarray(render(scene)).save(temporary / _file_name(index))
+                    advance(1)
+            lines = [json.dumps(scene.to_json(), separators=(",", ":")) + "\n" for scene in scenes]
+            (temporary / FACTORS_FILE).write_text("".join(lines), encoding="utf-8")
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return scenes
 
 
