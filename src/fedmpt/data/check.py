@@ -35,12 +35,12 @@ def check_data(name: str, path: str, *, cache: Path) -> tuple[dict[str, Any], Im
     Raises:
         InputError: if there is no such data set, or an option is wrong.
     """
-    spec = parse_spec(f"{name}:{path}", cache=cache)
-    root = spec.path or cache
+    load = parse_spec(f"{name}:{path}", cache=cache)
+    root = load.keywords.get("path", cache)
     layout = LAYOUTS.get(name, ())
     found = {"name": name, "path": str(root), "parts": [_look_for(part, root) for part in layout]}
     try:
-        data = spec.load()
+        data = load()
     except InputError as error:
         return {**found, "classes": [], "splits": [], "notes": [], "problem": str(error)}, None
     splits = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
@@ -44,15 +43,6 @@ DATASETS: Mapping[str, Loader] = {
 _OPTIONS = re.compile(r"(?:,[A-Za-z_][A-Za-z0-9_-]*=[^,]*)*$")
 
 
-@dataclass(frozen=True)
-class DataSpec:
-    """A data set as a user wrote it: its name, its folder if it has one, and the call that loads it."""
-
-    name: str
-    path: Path | None
-    load: Callable[[], ImageData]
-
-
 def load_data(spec: str, *, cache: Path | None = None, progress: bool = False) -> ImageData:
     """The data set that ``spec`` names: ``voc:../VOCdevkit``, ``voc:../VOCdevkit,difficult=absent``, ``scenes``.
 
@@ -62,11 +52,11 @@ def load_data(spec: str, *, cache: Path | None = None, progress: bool = False) -
     Raises:
         InputError: if the name or an option is unknown, the path is missing, or the loader refuses.
     """
-    return parse_spec(spec, cache=cache, progress=progress).load()
+    return parse_spec(spec, cache=cache, progress=progress)()
 
 
-def parse_spec(spec: str, *, cache: Path | None = None, progress: bool = False) -> DataSpec:
-    """What `load_data` would load, without loading it.
+def parse_spec(spec: str, *, cache: Path | None = None, progress: bool = False) -> partial[ImageData]:
+    """The call of a loader that `load_data` makes; its keyword ``path`` is the folder, where there is one.
 
     Raises InputError if the name or an option is unknown, or the path is missing.
     """
@@ -86,7 +76,7 @@ def parse_spec(spec: str, *, cache: Path | None = None, progress: bool = False) 
         wanted["path"] = Path(path).expanduser()
     types = get_type_hints(loader)
     options = _options(spec, words, {key: types[key] for key in parameters if key not in wanted})
-    return DataSpec(name, wanted.get("path"), partial(loader, **wanted, **options))
+    return partial(loader, **wanted, **options)
 
 
 def _options(spec: str, words: Iterable[str], known: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from jaxtyping import Int8
 from torch import Tensor
 
 from fedmpt.data.finding import ImageFolder
-from fedmpt.data.labels import rows_with_labels
 from fedmpt.data.reading import read_table, refuse_repeated
 from fedmpt.types import ABSENT, PRESENT, ImageData, InputError, Split
 
@@ -51,13 +50,8 @@ class Part:
         return path
 
 
-@dataclass(frozen=True)
-class LabelTable:
-    """A table of an image a row and a class a column: ``columns`` names the classes, in its own words."""
-
-    columns: tuple[str, ...]
-    names: tuple[str, ...]
-    labels: Int8[Tensor, "images C"]
+LabelTable = tuple[list[str], list[str], Int8[Tensor, "images C"]]
+"""The classes in the table's own words, the names of the images, and a row for each image."""
 
 
 def read_label_table(path: Path) -> LabelTable:
@@ -69,9 +63,9 @@ def read_label_table(path: Path) -> LabelTable:
     images, *columns = table.columns
     if not columns or "" in columns:
         raise InputError(f"{path}, line 1: the header must name each class; expected {_EXPECTED}")
-    names = tuple(name.strip() for name in table.columns[images])
+    names = [name.strip() for name in table.columns[images]]
     refuse_repeated(names, what="image", where=table.where)
-    return LabelTable(tuple(columns), names, table.labels(columns, _BITS, expected="1 (present) or 0 (absent)"))
+    return columns, names, table.labels(columns, _BITS, expected="1 (present) or 0 (absent)")
 
 
 def make_split(
@@ -90,11 +84,19 @@ def make_split(
     ``min_labels`` keeps only images with at least so many classes. With ``missing="skip"`` images that are not there
     are left out.
 
-    Raises:
-        InputError: as `rows_with_labels` and `ImageFolder.all`.
+    Raises InputError if ``min_labels`` is negative, no image is left, or one is missing.
     """
     where = str(source)
-    rows, notes = rows_with_labels(labels, min_labels=min_labels, split=name, where=where)
+    if min_labels < 0:
+        raise InputError(f"min_labels is {min_labels}; it must not be negative, and 0 keeps all images")
+    num_present = (labels == PRESENT).sum(dim=1)
+    rows: list[int] = (num_present >= min_labels).nonzero().flatten().tolist()
+    if not rows:
+        most = int(num_present.max())
+        raise InputError(f"{where}: no image has {min_labels} labels, the most is {most}; choose a smaller min_labels")
+    notes: tuple[str, ...] = ()
+    if few := len(labels) - len(rows):
+        notes = (f"{name}: {few} of {len(labels)} images have fewer than {min_labels} labels; left out",)
     if missing == "skip":
         there = [row for row in rows if images.find(names[row], where=where)]
         gone = sorted(set(rows) - set(there))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from fedmpt.data.datasets.benchmark import LabelTable, Part, image_data, make_split, read_label_table
+from fedmpt.data.datasets.benchmark import Part, image_data, make_split, read_label_table
 from fedmpt.data.finding import ImageFolder
 from fedmpt.data.reading import closest, refuse_repeated
 from fedmpt.types import ImageData, InputError, Split
@@ -55,21 +56,21 @@ def load_multi_scene(path: Path) -> ImageData:
 
 
 def _split(name: str, path: Path, images: ImageFolder) -> tuple[Split, tuple[str, ...]]:
-    table = read_label_table(path)
-    order, notes = _order(table, path)
-    files = [image if image.lower().endswith((".jpg", ".jpeg", ".png")) else f"{image}.jpg" for image in table.names]
-    return make_split(name, files, table.labels[:, order], images, source=path)[0], notes
+    columns, names, labels = read_label_table(path)
+    order, notes = _order(columns, path)
+    files = [image if image.lower().endswith((".jpg", ".jpeg", ".png")) else f"{image}.jpg" for image in names]
+    return make_split(name, files, labels[:, order], images, source=path)[0], notes
 
 
-def _order(table: LabelTable, path: Path) -> tuple[list[int], tuple[str, ...]]:
+def _order(columns: Sequence[str], path: Path) -> tuple[list[int], tuple[str, ...]]:
     """The column of each class."""
     known = {_letters(name): name for name in CLASS_NAMES}
     known |= {_letters(written): name for written, name in _OTHER_SPELLINGS.items()}
-    named = [known.get(_letters(column)) for column in table.columns]
+    named = [known.get(_letters(column)) for column in columns]
     if len(named) == len(CLASS_NAMES) and not any(named):
         note = f"{path.name}: the header names no class; columns are taken in the order of the authors' code"
         return list(range(len(named))), (note,)
-    for column, name in zip(table.columns, named, strict=True):
+    for column, name in zip(columns, named, strict=True):
         if name is None:
             hint = closest(column, CLASS_NAMES) or f"; expected: {', '.join(CLASS_NAMES)}"
             raise InputError(f"{path}, line 1: {column!r} is no class{hint}")

@@ -124,9 +124,7 @@ def _relative_entropy(p: Float64[Tensor, "K"], q: Float64[Tensor, "K"]) -> Float
 
 def _mean_and_max(distances: Float64[Tensor, "clients"]) -> dict[str, float | None]:
     known = distances[~distances.isnan()]
-    if not len(known):
-        return {"mean": None, "max": None}
-    return {"mean": float(known.mean()), "max": float(known.max())}
+    return {"mean": _or_none(float(known.mean())), "max": float(known.max()) if len(known) else None}
 
 
 def _or_none(value: float) -> float | None:
