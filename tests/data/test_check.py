@@ -71,6 +71,7 @@ def test_a_missing_part_is_marked_and_the_loaders_message_given(tmp_path: Path, 
         if found["problem"] is not None:
             assert (found["splits"], found["classes"]) == ([], [])
             assert str(root) in found["problem"]
+            assert f"{' or '.join(part.paths)}; expected {part.what}" in found["problem"] or name == "voc"
     assert "nowhere is no folder" in check(name, tmp_path / "nowhere")["problem"]
 
 

@@ -114,11 +114,3 @@ def test_a_table_without_classes_or_images_is_refused(tmp_path: Path, content: s
     (root / "Tra.csv").write_text(content)
     with pytest.raises(InputError, match=rf"Tra\.csv{message}"):
         load_multi_scene(root)
-
-
-@pytest.mark.parametrize(("part", "named"), [("Tra.csv", "Tra.csv or train.csv"), ("images", "images")])
-def test_a_missing_part_is_named(tmp_path: Path, part: str, named: str) -> None:
-    root = write_multi_scene(tmp_path / "MultiScene-Clean")
-    (root / part).rename(root / "elsewhere")
-    with pytest.raises(InputError, match=rf"has no (file|folder) {named}; expected"):
-        load_multi_scene(root)

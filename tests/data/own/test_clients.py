@@ -44,6 +44,7 @@ def test_sites_of_all_formats_share_a_class_list(sites: Path) -> None:
     assert data.class_names == ("cat", "cow", "dog")
     assert data.client_column == "client"
     assert data.train.columns["client"] == data.test.columns["client"] == ("coco", "jsonl", "table", "voc")
+    assert data.train.columns["camera"] == ("", "", "left", "")
     assert names(data.train, sites) == ["coco/x.jpg", "jsonl/x.jpg", "table/x.jpg", "voc/JPEGImages/x.jpg"]
 
 
@@ -81,15 +82,8 @@ def test_a_given_class_list_is_shared_in_its_order(sites: Path) -> None:
     data = load_clients(sites, classes=write(sites.parent, "names.txt", "zebra\ndog\ncow\ncat\n"))
     assert data.class_names == ("zebra", "dog", "cow", "cat")
     assert both(data, sites)["jsonl/x.jpg"] == {"zebra": -1, "dog": 1, "cow": -1, "cat": -1}
-
-
-def test_a_class_that_is_none_of_the_shared_ones(sites: Path) -> None:
-    with pytest.raises(InputError, match=r"coco.*train\.json, categories: class 'cow' is not in .*names\.txt"):
-        load_clients(sites, classes=write(sites.parent, "names.txt", "dog\ncat\n"))
-
-
-def test_other_columns_are_empty_where_a_site_has_none(sites: Path) -> None:
-    assert load_clients(sites).train.columns["camera"] == ("", "", "left", "")
+    with pytest.raises(InputError, match=r"coco.*train\.json, categories: class 'cow' is not in .*few\.txt"):
+        load_clients(sites, classes=write(sites.parent, "few.txt", "dog\ncat\n"))
 
 
 def test_the_parts_of_a_site_are_those_it_has_alone(tmp_path: Path) -> None:
@@ -119,25 +113,18 @@ def test_a_site_of_one_image_trains_with_it(sites: Path) -> None:
     assert any(note.startswith("client small: ") and "its only image is for training" in note for note in data.notes)
 
 
-def test_a_site_may_have_no_test_images(sites: Path) -> None:
+def test_a_site_may_have_no_test_images_but_needs_training_images(sites: Path) -> None:
     write_csv(sites / "table", "path,cat,dog,split", "x.jpg,1,,train", "y.jpg,0,1,train")
     data = load_clients(sites)
     assert data.train.columns["client"].count("table") == 2
     assert any(note.startswith("client table: ") and "no test images" in note for note in data.notes)
-
-
-def test_a_site_without_training_images_is_named(sites: Path) -> None:
     write_csv(sites / "table", "path,cat,dog,split", "x.jpg,1,,test", "y.jpg,0,1,test")
     with pytest.raises(InputError, match=r"table: the split that is given has no train images"):
         load_clients(sites)
-
-
-def test_no_site_with_test_images(tmp_path: Path) -> None:
-    for site in "ab":
-        write_images(tmp_path, f"{site}/1.jpg")
-        write_csv(tmp_path / site, "path,labels", "1.jpg,cat")
+    write_csv(sites / "alone" / "a", "path,labels", "1.jpg,cat")
+    write_images(sites, "alone/a/1.jpg")
     with pytest.raises(InputError, match="no site has test images"):
-        load_clients(tmp_path)
+        load_clients(sites / "alone")
 
 
 def test_a_folder_that_is_missing_or_empty_is_named(sites: Path) -> None:

@@ -60,16 +60,11 @@ def test_a_category_of_one_file_only_is_unknown_in_the_other(tmp_path: Path) -> 
     assert any("test.json says nothing of dog" in note for note in data.notes)
 
 
-def test_other_json_beside_a_table_does_not_count(tmp_path: Path) -> None:
-    write_images(tmp_path, "a.jpg", "b.jpg")
-    write(tmp_path, "labels.csv", "path,labels\na.jpg,cat\nb.jpg,dog\n")
-    write(tmp_path, "settings.json", "{}")
-    assert load_folder(tmp_path).class_names == ("cat", "dog")
-
-
 def test_two_formats_have_to_be_chosen_from(tmp_path: Path) -> None:
     write_images(tmp_path, "a.jpg", "b.jpg")
     write(tmp_path, "labels.csv", "path,labels\na.jpg,cat\nb.jpg,cat\n")
+    write(tmp_path, "settings.json", "{}")
+    assert load_folder(tmp_path).class_names == ("cat",)
     write_coco(tmp_path, {"a.jpg": ["dog"], "b.jpg": ["dog"]}, categories=["dog"])
     with pytest.raises(
         InputError, match=r"several formats: csv \(labels\.csv\), coco \(annotations\.json\); choose one"

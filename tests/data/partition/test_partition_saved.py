@@ -34,13 +34,11 @@ def saved(tmp_path: Path, data: ImageData) -> Path:
 
 
 def assert_equal(one: Partition, other: Partition) -> None:
-    assert (one.setting, dict(one.options), one.seed, one.names) == (
-        other.setting,
-        dict(other.options),
-        other.seed,
-        other.names,
-    )
-    assert [rows.tolist() for rows in one.rows] == [rows.tolist() for rows in other.rows]
+    words = [
+        (parted.setting, dict(parted.options), parted.seed, parted.names, [rows.tolist() for rows in parted.rows])
+        for parted in (one, other)
+    ]
+    assert words[0] == words[1]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +84,6 @@ def swapped(file: Path) -> Path:
         (lambda data: image_data(Path("x"), seed=1), "the images of 'own' with other labels"),
         (lambda data: with_files(data, data.train.files[::-1]), "the names or the order of the images differ"),
         (lambda data: with_files(data, tuple(map(swapped, data.train.files))), "the names or the order"),
-        (lambda data: with_files(data, (*data.train.files[:7], Path("z.jpg"))), "the names or the order"),
     ],
 )
 def test_other_data_are_refused(
