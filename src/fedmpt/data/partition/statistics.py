@@ -86,14 +86,14 @@ def partition_statistics(partition: Partition, labels: Tensor) -> PartitionStati
     all_pairs = torch.zeros(labels.shape[1], labels.shape[1], dtype=torch.int64)
     for present in clients:
         all_pairs += _pairs(present)
-    pairs = [_total_and_distance(_pairs(present), all_pairs) for present in clients]
+    pairs = [(counts.sum(), _distance(counts, all_pairs)) for counts in map(_pairs, clients)]
     return PartitionStatistics(
         names=partition.names,
         sizes=torch.tensor([len(rows) for rows in partition.rows]),
         num_unlabelled=torch.stack([(~present.any(1)).sum() for present in clients]),
         class_counts=class_counts,
         num_pairs=torch.stack([total for total, _ in pairs]),
-        label_distances=torch.stack([_total_and_distance(row, class_counts.sum(0))[1] for row in class_counts]),
+        label_distances=torch.stack([_distance(row, class_counts.sum(0)) for row in class_counts]),
         pair_distances=torch.stack([distance for _, distance in pairs]),
     )
 
@@ -104,22 +104,16 @@ def _pairs(present: Bool[Tensor, "n C"]) -> Int64[Tensor, "C C"]:
     return (shown.T @ shown).round().long().triu(diagonal=1)
 
 
-def _total_and_distance(
-    counts: Int64[Tensor, "*kinds"], whole: Int64[Tensor, "*kinds"]
-) -> tuple[Int64[Tensor, ""], Float64[Tensor, ""]]:
-    """All that was counted, and the Jensen-Shannon distance of its distribution from that of the whole."""
+def _distance(counts: Int64[Tensor, "*kinds"], whole: Int64[Tensor, "*kinds"]) -> Float64[Tensor, ""]:
+    """Jensen-Shannon distance of the distribution of ``counts`` from that of the whole, which they are part of."""
     total = counts.sum()
-    return total, _jensen_shannon(counts.flatten().double() / total, whole.flatten().double() / whole.sum())
-
-
-def _jensen_shannon(p: Float64[Tensor, "K"], q: Float64[Tensor, "K"]) -> Float64[Tensor, ""]:
+    shown = counts > 0
+    p, q = counts[shown].double() / total, whole[shown].double() / whole.sum()
     middle = (p + q) / 2
-    nats = (_relative_entropy(p, middle) + _relative_entropy(q, middle)) / 2
-    return (nats / math.log(2)).clamp(0, 1).sqrt()
-
-
-def _relative_entropy(p: Float64[Tensor, "K"], q: Float64[Tensor, "K"]) -> Float64[Tensor, ""]:
-    return torch.xlogy(p, torch.where(p == 0, 1.0, p / q)).sum()
+    nats = (p * (p / middle).log() + q * (q / middle).log()).sum() / 2
+    # What the client never shows: there the middle is half of the whole.
+    bits = nats / math.log(2) + (1 - q.sum()) / 2
+    return torch.where(total > 0, bits.clamp(0, 1).sqrt(), math.nan)
 
 
 def _mean_and_max(distances: Float64[Tensor, "clients"]) -> dict[str, float | None]:
