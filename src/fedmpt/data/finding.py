@@ -63,7 +63,7 @@ class ImageFolder:
         Raises InputError as `find`, or if some are missing: the first, and how many.
         """
         named = list(zip(names, places, strict=True))
-        base = self.root
+        base = bases[0] if bases else self.root
         if len(bases) > 1:
             tried = named[:: max(1, len(named) // _NUM_TRIED)]
             # The first of the best: `max` keeps the order of the bases.
@@ -141,6 +141,7 @@ def _list_files(folder: Path) -> dict[str, bool]:
 
 def _spellings(name: str) -> Iterator[str]:
     """As written first: a name may end in a space, and hold a backslash where the system allows it."""
+    yield name
     slashed = name.strip().replace("\\", "/")
     composed, decomposed = (unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))
-    yield from dict.fromkeys((name, name.strip(), slashed, composed, decomposed))
+    yield from {name.strip(): None, slashed: None, composed: None, decomposed: None}
