@@ -17,7 +17,7 @@ def random_labels(num_images: int = 4000, num_classes: int = 10) -> Tensor:
     return torch.randint(-1, 2, (num_images, num_classes), generator=generator, dtype=torch.int8)
 
 
-@pytest.mark.parametrize("fraction", [0.1, 0.3, 0.5, 0.7, 0.9])
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
 def test_masked_negative_drops_that_share_of_the_positives_and_touches_nothing_else(fraction: float) -> None:
     labels = random_labels()
     masked = mask_labels(labels, kind="masked-negative", fraction=fraction, seed=1)
@@ -27,7 +27,7 @@ def test_masked_negative_drops_that_share_of_the_positives_and_touches_nothing_e
     assert float((masked[positive] == 0).double().mean()) == pytest.approx(fraction, abs=0.02)
 
 
-@pytest.mark.parametrize("fraction", [0.1, 0.3, 0.5, 0.7, 0.9])
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
 def test_masked_unknown_hides_that_share_of_positives_and_of_negatives(fraction: float) -> None:
     labels = random_labels()
     masked = mask_labels(labels, kind="masked-unknown", fraction=fraction, seed=1)
@@ -47,13 +47,6 @@ def test_what_a_fraction_hides_a_larger_one_hides_too(kind: Any) -> None:
         assert not (before & ~hidden).any()
         assert hidden.sum() >= before.sum()
         before = hidden
-
-
-def test_both_kinds_hide_the_same_positives() -> None:
-    labels = random_labels()
-    dropped, unknown = (mask_labels(labels, kind=kind, fraction=0.4, seed=3) for kind in KINDS)
-    positive = labels == 1
-    assert torch.equal(dropped[positive] == 0, unknown[positive] == -1)
 
 
 @pytest.mark.parametrize("kind", KINDS)

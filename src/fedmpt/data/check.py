@@ -1,144 +1,61 @@
-"""What is in the folder of a benchmark, what is missing, and which layout is expected there."""
+"""What is in the folder of a data set, what is missing, and which layout is expected there."""
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fedmpt.data.datasets import coco, mlrsnet, multi_scene, nus_wide, voc
+from fedmpt.data.datasets.benchmark import Part
 from fedmpt.data.load import parse_spec
+from fedmpt.data.own.folder import not_shown
 from fedmpt.data.progress import map_ahead, progress_bar
-from fedmpt.data.reading import Part, closest
-from fedmpt.types import ABSENT, PRESENT, UNKNOWN, ImageData, InputError, Split
+from fedmpt.types import ABSENT, PRESENT, UNKNOWN, ImageData, InputError
 
-
-@dataclass(frozen=True)
-class Benchmark:
-    """A data set with a layout of its own: what loads it, and the parts of its folder."""
-
-    loader: Callable[..., ImageData]
-    layout: tuple[Part, ...]
-
-
-BENCHMARKS: Mapping[str, Benchmark] = {
-    "voc": Benchmark(voc.load_voc, voc.LAYOUT),
-    "coco": Benchmark(coco.load_coco, coco.LAYOUT),
-    "nus-wide": Benchmark(nus_wide.load_nus_wide, nus_wide.LAYOUT),
-    "multi-scene": Benchmark(multi_scene.load_multi_scene, multi_scene.LAYOUT),
-    "mlrsnet": Benchmark(mlrsnet.load_mlrsnet, mlrsnet.LAYOUT),
+LAYOUTS: Mapping[str, Sequence[Part]] = {
+    "voc": voc.LAYOUT,
+    "coco": coco.LAYOUT,
+    "nus-wide": nus_wide.LAYOUT,
+    "multi-scene": multi_scene.LAYOUT,
+    "mlrsnet": mlrsnet.LAYOUT,
 }
+"""The parts of the folders of data sets that have a layout of their own."""
 
 
-@dataclass(frozen=True)
-class FoundPart:
-    """A part of the layout: ``found`` is where it is below the folder, None where it is missing.
+def check_data(name: str, path: str, *, cache: Path) -> tuple[dict[str, Any], ImageData | None]:
+    """What is found of data set ``name`` in ``path``, with options behind it as in `fedmpt.data.load_data`, as JSON
+    holds it; and the data, None where they cannot be loaded.
 
-    ``num_files`` counts the files in a folder, those of its folders included.
-    """
-
-    part: Part
-    found: str | None
-    num_files: int | None = None
-
-
-@dataclass(frozen=True)
-class SplitCounts:
-    """How many images a split has, and in how many of them each class is present, absent and unknown."""
-
-    name: str
-    num_images: int
-    present: tuple[int, ...]
-    absent: tuple[int, ...]
-    unknown: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Check:
-    """The state of a folder. ``problem`` is why the data set cannot be loaded; then nothing is counted."""
-
-    name: str
-    path: Path
-    parts: tuple[FoundPart, ...]
-    class_names: tuple[str, ...] = ()
-    splits: tuple[SplitCounts, ...] = ()
-    notes: tuple[str, ...] = ()
-    problem: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything as JSON writes it, each count under the name of its class."""
-        counts = [
-            {"split": split.name, "images": split.num_images}
-            | {
-                kind: dict(zip(self.class_names, getattr(split, kind), strict=True))
-                for kind in ("present", "absent", "unknown")
-            }
-            for split in self.splits
-        ]
-        parts = [
-            {
-                "paths": list(found.part.paths),
-                "what": found.part.what,
-                "required": found.part.required,
-                "found": found.found,
-                "files": found.num_files,
-            }
-            for found in self.parts
-        ]
-        return {
-            "name": self.name,
-            "path": str(self.path),
-            "parts": parts,
-            "classes": list(self.class_names),
-            "splits": counts,
-            "notes": list(self.notes),
-            "problem": self.problem,
-        }
-
-
-def check_data(name: str, path: Path, **options: Any) -> Check:
-    """Look for the parts of benchmark ``name`` below ``path``, and load it with the ``options`` of its loader.
-
-    What is wrong with the folder is the result's ``problem``, never an exception.
-
-    Raises:
-        InputError: if there is no such benchmark, or an option is not one of its loader's.
-    """
-    benchmark = _benchmark(name)
-    known = [option for option in inspect.signature(benchmark.loader).parameters if option != "path"]
-    for option in options:
-        if option not in known:
-            hint = closest(option, known) or f"; options are: {', '.join(known) or 'none'}"
-            raise InputError(f"{name}: unknown option {option!r}{hint}")
-    return _check(name, path, partial(benchmark.loader, path, **options))[0]
-
-
-def check_spec(name: str, path: str, *, cache: Path) -> tuple[Check, ImageData | None]:
-    """`check_data` of any data set, with options behind the path as in `fedmpt.data.load_data`; the data where they
-    load. Only benchmarks have a layout to look for.
+    ``problem`` is why they cannot. ``parts`` are those of a benchmark's layout; one that is ``found`` nowhere is None,
+    and ``files`` counts what a folder holds. Each of ``splits`` has the images that show each class, do not, or leave
+    it open.
 
     Raises:
         InputError: if there is no such data set, or an option is wrong.
     """
-    spec = parse_spec(f"{name}:{path}", cache=cache)
-    return _check(name, spec.path or cache, spec.load)
-
-
-def _check(name: str, path: Path, load: Callable[[], ImageData]) -> tuple[Check, ImageData | None]:
-    layout = BENCHMARKS[name].layout if name in BENCHMARKS else ()
-    parts = tuple(_look_for(part, path) for part in layout)
+    load = parse_spec(f"{name}:{path}", cache=cache)
+    root = load.keywords.get("path", cache)
+    layout = LAYOUTS.get(name, ())
+    found = {"name": name, "path": str(root), "parts": [_look_for(part, root) for part in layout]}
     try:
         data = load()
     except InputError as error:
-        return Check(name, path, parts, problem=str(error)), None
-    splits = tuple(count(split) for split in (data.train, data.test))
-    # Readers of users' own data say themselves which classes no image shows.
-    notes = (*data.notes, *(_without_positives(data.class_names, splits) if layout else ()))
-    return Check(name, path, parts, data.class_names, splits, notes), data
+        return {**found, "classes": [], "splits": [], "notes": [], "problem": str(error)}, None
+    splits = [
+        {"split": split.name, "images": len(split)}
+        | {
+            kind: dict(zip(data.class_names, (split.labels == label).sum(dim=0).tolist(), strict=True))
+            for kind, label in (("present", PRESENT), ("absent", ABSENT), ("unknown", UNKNOWN))
+        }
+        for split in (data.train, data.test)
+    ]
+    notes = list(data.notes)
+    for split in (data.train, data.test) if layout else ():  # Readers of users' own data say it themselves.
+        if lacking := not_shown(data.class_names, split):
+            notes.append(f"{split.name}: no image shows {', '.join(lacking)}")
+    return {**found, "classes": list(data.class_names), "splits": splits, "notes": notes, "problem": None}, data
 
 
 def unreadable_images(data: ImageData) -> tuple[InputError, ...]:
@@ -163,58 +80,28 @@ def unreadable_images(data: ImageData) -> tuple[InputError, ...]:
     return tuple(found)
 
 
-def count(split: Split) -> SplitCounts:
-    """The counts of one split of any data set."""
-    present, absent, unknown = (
-        tuple((split.labels == label).sum(dim=0).tolist()) for label in (PRESENT, ABSENT, UNKNOWN)
-    )
-    return SplitCounts(split.name, len(split), present, absent, unknown)
-
-
 def layout_text(name: str) -> str:
-    """The folder that benchmark ``name`` expects, as an indented tree with a word on each part.
-
-    Raises:
-        InputError: if there is no such benchmark.
-    """
-    lines: list[tuple[str, str]] = []
-    shown: set[str] = set()
-    for part in _benchmark(name).layout:
+    """The folder that benchmark ``name`` expects, as an indented tree with a word on each part."""
+    lines: dict[str, str] = {}
+    for part in LAYOUTS[name]:
         *folders, last = part.paths[0].split("/")
         for depth, folder in enumerate(folders):
-            above = "/".join(folders[: depth + 1])
-            if above not in shown:
-                lines.append((f"{'  ' * (depth + 1)}{folder}/", ""))
-                shown.add(above)
+            lines.setdefault(f"{'  ' * (depth + 1)}{folder}/", "")
         indent, end = "  " * (len(folders) + 1), "/" if part.is_folder else ""
         others = [f"or PATH/{other}{end}" for other in part.paths[1:]]
-        words = [part.what, *others, *([] if part.required else ["may be missing"])]
-        lines.append((f"{indent}{last}{end}", "; ".join(words)))
+        lines[f"{indent}{last}{end}"] = "; ".join([part.what, *others, *([] if part.required else ["may be missing"])])
         if part.inside:
-            lines.append((f"{indent}  {part.inside}", "for example"))
-    width = max(len(place) for place, _ in lines) + 2
-    return "\n".join(["PATH/", *(f"{place.ljust(width)}{words}".rstrip() for place, words in lines)])
+            lines[f"{indent}  {part.inside}"] = "for example"
+    width = max(map(len, lines)) + 2
+    return "\n".join(["PATH/", *(f"{place.ljust(width)}{words}".rstrip() for place, words in lines.items())])
 
 
-def _benchmark(name: str) -> Benchmark:
-    if name not in BENCHMARKS:
-        hint = closest(name, BENCHMARKS) or f"; expected one of: {', '.join(BENCHMARKS)}"
-        raise InputError(f"unknown benchmark {name!r}{hint}")
-    return BENCHMARKS[name]
-
-
-def _look_for(part: Part, root: Path) -> FoundPart:
+def _look_for(part: Part, root: Path) -> dict[str, Any]:
     path = part.find(root)
-    if path is None:
-        return FoundPart(part, None)
-    num_files = sum(len(files) for _, _, files in os.walk(path)) if part.is_folder else None
-    return FoundPart(part, path.relative_to(root).as_posix(), num_files)
-
-
-def _without_positives(class_names: Sequence[str], splits: Sequence[SplitCounts]) -> list[str]:
-    notes = []
-    for split in splits:
-        lacking = [name for name, present in zip(class_names, split.present, strict=True) if not present]
-        if lacking:
-            notes.append(f"{split.name}: no image shows {', '.join(lacking)}")
-    return notes
+    return {
+        "paths": list(part.paths),
+        "what": part.what,
+        "required": part.required,
+        "found": path and path.relative_to(root).as_posix(),
+        "files": sum(len(files) for _, _, files in os.walk(path)) if path and part.is_folder else None,
+    }

@@ -58,41 +58,31 @@ def read_image(path: Path) -> Image.Image:
             pixels, more pixels than Pillow takes for safe (``PIL.Image.MAX_IMAGE_PIXELS``), or a side more than
             `MAX_ASPECT` times the other.
     """
-    with quiet_pillow():
-        try:
-            # Opening a pipe would wait for ever, and a device may have no end.
-            status = path.stat()
-            if not stat.S_ISREG(status.st_mode):
-                raise InputError(f"{path}: the image cannot be read (it is no regular file); replace or remove it")
-            if status.st_size == 0:
-                raise InputError(f"{path}: the image file is empty; replace or remove it")
-            with path.open("rb") as file:
-                return _decode(file, path)
-        except InputError:
-            raise
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such image; check the name") from None
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise InputError(f"{path}: the image is too large: {error}; scale it down") from error
-        except UnidentifiedImageError:
-            raise InputError(f"{path}: the image cannot be read (no known format); replace or remove it") from None
-        except Exception as error:  # Pillow's decoders raise about anything on damaged bytes.
-            raise InputError(f"{path}: the image cannot be read ({error}); replace or remove it") from error
-
-
-def _decode(file: object, path: Path) -> Image.Image:
-    with Image.open(file, formats=FORMATS) as image:  # type: ignore[arg-type]
-        limit = Image.MAX_IMAGE_PIXELS
-        if limit is not None and image.width * image.height > limit:
-            raise InputError(
-                f"{path}: the image has {image.width} x {image.height} pixels, more than {limit}; scale it down"
-            )
-        if max(image.size) > MAX_ASPECT * min(image.size):
-            raise InputError(
-                f"{path}: the image has {image.width} x {image.height} pixels, too thin; crop or remove it"
-            )
-        image.load()
-        return _to_rgb(_upright(image), file_format=image.format)
+    try:
+        # Opening a pipe would wait for ever, and a device may have no end.
+        if not stat.S_ISREG((status := path.stat()).st_mode):
+            raise ValueError("it is no regular file")
+        if status.st_size == 0:
+            raise InputError(f"{path}: the image file is empty; replace or remove it")
+        with quiet_pillow(), path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+            size = f"{path}: the image has {image.width} x {image.height} pixels"
+            limit = Image.MAX_IMAGE_PIXELS
+            if limit is not None and image.width * image.height > limit:
+                raise InputError(f"{size}, more than {limit}; scale it down")
+            if max(image.size) > MAX_ASPECT * min(image.size):
+                raise InputError(f"{size}, too thin; crop or remove it")
+            image.load()
+            return _to_rgb(_upright(image), file_format=image.format)
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such image; check the name") from None
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path}: the image is too large: {error}; scale it down") from error
+    except UnidentifiedImageError:
+        raise InputError(f"{path}: the image cannot be read (no known format); replace or remove it") from None
+    except Exception as error:  # Pillow's decoders raise about anything on damaged bytes.
+        raise InputError(f"{path}: the image cannot be read ({error}); replace or remove it") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:

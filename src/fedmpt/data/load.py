@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
@@ -17,9 +16,8 @@ from fedmpt.data.datasets.multi_scene import load_multi_scene
 from fedmpt.data.datasets.nus_wide import load_nus_wide
 from fedmpt.data.datasets.scenes import load_scenes
 from fedmpt.data.datasets.voc import load_voc
-from fedmpt.data.own import load_folder
-from fedmpt.data.own.clients import load_clients
-from fedmpt.data.reading import closest
+from fedmpt.data.own import load_clients, load_folder
+from fedmpt.data.reading import check_choice, closest
 from fedmpt.files import default_cache
 from fedmpt.types import ImageData, InputError
 
@@ -45,15 +43,6 @@ DATASETS: Mapping[str, Loader] = {
 _OPTIONS = re.compile(r"(?:,[A-Za-z_][A-Za-z0-9_-]*=[^,]*)*$")
 
 
-@dataclass(frozen=True)
-class DataSpec:
-    """A data set as a user wrote it: its name, its folder if it has one, and the call that loads it."""
-
-    name: str
-    path: Path | None
-    load: Callable[[], ImageData]
-
-
 def load_data(spec: str, *, cache: Path | None = None, progress: bool = False) -> ImageData:
     """The data set that ``spec`` names: ``voc:../VOCdevkit``, ``voc:../VOCdevkit,difficult=absent``, ``scenes``.
 
@@ -63,47 +52,35 @@ def load_data(spec: str, *, cache: Path | None = None, progress: bool = False) -
     Raises:
         InputError: if the name or an option is unknown, the path is missing, or the loader refuses.
     """
-    return parse_spec(spec, cache=cache, progress=progress).load()
+    return parse_spec(spec, cache=cache, progress=progress)()
 
 
-def parse_spec(spec: str, *, cache: Path | None = None, progress: bool = False) -> DataSpec:
-    """What `load_data` would load, without loading it.
+def parse_spec(spec: str, *, cache: Path | None = None, progress: bool = False) -> partial[ImageData]:
+    """The call of a loader that `load_data` makes; its keyword ``path`` is the folder, where there is one.
 
-    Raises:
-        InputError: if the name or an option is unknown, or the path is missing.
+    Raises InputError if the name or an option is unknown, or the path is missing.
     """
     name, _, rest = spec.partition(":")
     if name not in DATASETS:
         raise InputError(f"{spec!r}: unknown data set {name!r}{closest(name, DATASETS)}; {_expected()}")
     loader = DATASETS[name]
-    path, words = _split_words(spec, rest, takes_path=_takes_path(loader))
+    parameters = inspect.signature(loader).parameters
     given = {"cache": cache or default_cache(), "progress": progress}
-    wanted = {key: value for key, value in given.items() if key in inspect.signature(loader).parameters}
-    options = _options(spec, loader, words, reserved=wanted)
-    return DataSpec(name, path[0] if path else None, partial(loader, *path, **wanted, **options))
-
-
-def _takes_path(loader: Loader) -> bool:
-    return "path" in inspect.signature(loader).parameters
-
-
-def _split_words(spec: str, rest: str, *, takes_path: bool) -> tuple[list[Path], list[str]]:
-    """The path, if there is to be one, and words ``key=value``."""
-    if not takes_path:
-        return [], rest.split(",") if rest else []
-    start = _OPTIONS.search(rest).start()  # type: ignore[union-attr]  # The pattern matches the empty end at least.
-    path, words = rest[:start], rest[start:].split(",")[1:]
-    if not path:
-        raise InputError(f"{spec!r}: the folder is missing; {_expected()}")
-    return [Path(path).expanduser()], words
-
-
-def _options(spec: str, loader: Loader, words: Iterable[str], *, reserved: Container[str]) -> dict[str, Any]:
+    wanted: dict[str, Any] = {key: value for key, value in given.items() if key in parameters}
+    words = rest.split(",") if rest else []
+    if "path" in parameters:
+        start = _OPTIONS.search(rest).start()  # type: ignore[union-attr]  # It matches the empty end at least.
+        path, words = rest[:start], rest[start:].split(",")[1:]
+        if not path:
+            raise InputError(f"{spec!r}: the folder is missing; {_expected()}")
+        wanted["path"] = Path(path).expanduser()
     types = get_type_hints(loader)
-    by_keyword = [
-        name for name, p in inspect.signature(loader).parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY
-    ]
-    known = {name: types[name] for name in by_keyword if name not in reserved}
+    options = _options(spec, words, {key: types[key] for key in parameters if key not in wanted})
+    return partial(loader, **wanted, **options)
+
+
+def _options(spec: str, words: Iterable[str], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of the options ``key=value``, of the types ``known``."""
     options: dict[str, Any] = {}
     for word in words:
         key, _, text = word.partition("=")
@@ -112,25 +89,23 @@ def _options(spec: str, loader: Loader, words: Iterable[str], *, reserved: Conta
             raise InputError(f"{spec!r}: unknown option {key!r}{closest(key, known)}; options are: {listed}")
         if key in options:
             raise InputError(f"{spec!r}: option {key!r} is given twice; keep one")
-        options[key] = _value(spec, key, text, known[key])
+        options[key] = _value(f"{spec!r}: {key}", text, known[key])
     return options
 
 
-def _value(spec: str, key: str, text: str, kind: Any) -> Any:
+def _value(what: str, text: str, kind: Any) -> Any:
     if get_origin(kind) is Literal:
-        if text not in get_args(kind):
-            choices = ", ".join(get_args(kind))
-            raise InputError(f"{spec!r}: {key} is {text!r}{closest(text, get_args(kind))}; it may be: {choices}")
+        check_choice(what, text, get_args(kind))
         return text
     if get_origin(kind) in (Union, UnionType):  # ``Path | None``: what is written is never None.
         kind = next(one for one in get_args(kind) if one is not NoneType)
     try:
         return Path(text).expanduser() if kind is Path else kind(text)
     except ValueError:
-        raise InputError(f"{spec!r}: {key} is {text!r}, expected a value of type {kind.__name__}") from None
+        raise InputError(f"{what} is {text!r}, expected a value of type {kind.__name__}") from None
 
 
 def _expected() -> str:
-    with_path = [name for name, loader in DATASETS.items() if _takes_path(loader)]
+    with_path = [name for name, loader in DATASETS.items() if "path" in inspect.signature(loader).parameters]
     without = [name for name in DATASETS if name not in with_path]
     return f"expected NAME:PATH with NAME one of: {', '.join(with_path)}; or, without a path: {', '.join(without)}"

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int8
 from torch import Tensor
 
+from fedmpt.data.reading import check_choice
 from fedmpt.seeding import generator
 from fedmpt.types import ABSENT, PRESENT, UNKNOWN, InputError
 
@@ -29,8 +30,7 @@ def mask_labels(
     Raises:
         InputError: if ``kind`` is unknown or ``fraction`` out of range.
     """
-    if kind not in get_args(Masking):
-        raise InputError(f"partial labels are {kind!r}; they may be: {', '.join(get_args(Masking))}")
+    check_choice("partial_labels", kind, get_args(Masking))
     if not 0 <= fraction < 1:
         raise InputError(f"the fraction of labels to hide is {fraction}; it must be in [0, 1)")
     drawn = torch.rand(labels.shape, dtype=torch.float64, generator=generator(seed, "partial labels"))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -32,13 +31,10 @@ def test_every_image_is_in_one_split_with_its_own_labels(root: Path) -> None:
     }
     files = [*data.train.files, *data.test.files]
     assert len(files) == len(expected)
+    for split in (data.train, data.test):
+        assert split.columns == {"scene": tuple(file.parent.name for file in split.files)}
     assert dict(zip(files, [*data.train.labels.tolist(), *data.test.labels.tolist()], strict=True)) == expected
     assert data.train.labels.dtype == torch.int8
-
-
-def test_the_column_scene_is_the_folder(root: Path) -> None:
-    for split in (load_mlrsnet(root).train, load_mlrsnet(root).test):
-        assert split.columns == {"scene": tuple(file.parent.name for file in split.files)}
 
 
 @pytest.mark.parametrize(("share", "airplane", "harbor"), [(0.2, 2, 1), (0.5, 5, 4), (0.001, 1, 1), (0.999, 9, 6)])
@@ -62,23 +58,8 @@ def test_the_split_is_that_of_every_machine(root: Path) -> None:
     assert sorted(held_out) == sorted(Path(word).name for word in output.split()[:2])
 
 
-def test_the_split_does_not_depend_on_the_order_of_lines(root: Path) -> None:
-    before = load_mlrsnet(root)
-    path = root / "Labels" / "airplane.csv"
-    header, *lines = path.read_text().splitlines()
-    random.Random(0).shuffle(lines)
-    path.write_text("\n".join([header, *lines]))
-    after = load_mlrsnet(root)
-    assert set(after.test.files) == set(before.test.files)
-    assert after.train.files != before.train.files
-
-
-def test_other_seeds_hold_out_other_images(root: Path) -> None:
-    held_out = {frozenset(names(load_mlrsnet(root, seed=seed), "test")) for seed in range(5)}
-    assert len(held_out) > 2
-
-
-def test_a_smaller_share_is_part_of_a_larger_one(root: Path) -> None:
+def test_seeds_hold_out_other_images_and_larger_shares_the_same_and_more(root: Path) -> None:
+    assert len({frozenset(names(load_mlrsnet(root, seed=seed), "test")) for seed in range(5)}) > 2
     small, large = (set(names(load_mlrsnet(root, test_share=share), "test")) for share in (0.2, 0.6))
     assert small < large
 
@@ -92,14 +73,16 @@ def test_few_labels_leave_both_splits_and_move_no_image(root: Path) -> None:
     assert [note.split(":")[0] for note in some.notes] == ["train", "test"]
 
 
-def test_columns_go_by_their_names(root: Path) -> None:
+def test_columns_go_by_their_names_and_lines_may_have_any_order(root: Path) -> None:
     before = load_mlrsnet(root)
     scene = "harbor&port"
-    rows = {name: row[::-1] for name, row in mlrsnet_rows(scene).items()}
+    rows = {name: row[::-1] for name, row in reversed(mlrsnet_rows(scene).items())}
     write_table(root / "Labels" / f"{scene}.csv", MLRSNET_COLUMNS[::-1], rows)
     after = load_mlrsnet(root)
-    assert torch.equal(after.train.labels, before.train.labels)
-    assert torch.equal(after.test.labels, before.test.labels)
+    assert after.train.files != before.train.files
+    for one, other in ((before.train, after.train), (before.test, after.test)):
+        labels, others = (dict(zip(split.files, split.labels.tolist(), strict=True)) for split in (one, other))
+        assert labels == others
 
 
 def test_folders_without_a_table_are_said_aloud(root: Path) -> None:
@@ -118,7 +101,7 @@ def test_lower_case_folders_and_what_macos_leaves_behind(root: Path) -> None:
     assert data.notes == ()
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 1.5, float("nan")])
+@pytest.mark.parametrize("share", [0.0, 1.0, float("nan")])
 def test_a_wrong_share_is_refused(root: Path, share: float) -> None:
     with pytest.raises(InputError, match=r"test_share is .*; it must lie between 0 and 1"):
         load_mlrsnet(root, test_share=share)
@@ -136,37 +119,12 @@ def test_tables_of_two_releases_are_not_mixed(root: Path) -> None:
 def test_a_wrong_cell_is_named(root: Path) -> None:
     path = root / "Labels" / "airplane.csv"
     path.write_text(path.read_text().replace("airplane_00003.jpg,1", "airplane_00003.jpg,x"))
-    with pytest.raises(InputError, match=r"airplane\.csv, line 4: 'airplane' is 'x', expected 1"):
+    with pytest.raises(InputError, match=r"airplane\.csv, line 4: 'airplane' is 'x'; expected 1"):
         load_mlrsnet(root)
 
 
 def test_missing_images_are_counted(root: Path) -> None:
     for number in (1, 2, 3):
         (root / "Images" / "swimmimg_pool" / f"swimmimg_pool_{number:05d}.jpg").unlink(missing_ok=True)
-    with pytest.raises(InputError, match=r"Labels: 1 of 15 images are missing below .*Images, first 'swimmimg_pool/"):
-        load_mlrsnet(root)
-
-
-def test_scenes_of_one_image_cannot_be_split(tmp_path: Path) -> None:
-    (tmp_path / "Labels").mkdir()
-    write_table(tmp_path / "Labels" / "desert.csv", ["sand", "sea"], {"desert_00001.jpg": [True, False]})
-    write_images(tmp_path / "Images" / "desert", ["desert_00001.jpg"])
-    with pytest.raises(InputError, match=r"Labels: no scene has more than one image"):
-        load_mlrsnet(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("part", "message"),
-    [("Labels", r"has no folder Labels or labels; expected a table"), ("Images", r"has no folder Images or images")],
-)
-def test_a_missing_part_is_named(root: Path, part: str, message: str) -> None:
-    (root / part).rename(root / "elsewhere")
-    with pytest.raises(InputError, match=message):
-        load_mlrsnet(root)
-
-
-def test_a_folder_without_tables_is_named(root: Path) -> None:
-    for path in root.glob("Labels/*.csv"):
-        path.unlink()
-    with pytest.raises(InputError, match=r"Labels has no tables; expected one for each scene, such as airplane\.csv"):
+    with pytest.raises(InputError, match=r"Labels: image 'swimmimg_pool/.* is missing in .*Images.*; 1 of 15 are"):
         load_mlrsnet(root)

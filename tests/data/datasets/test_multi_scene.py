@@ -32,18 +32,14 @@ def test_class_names_are_words_in_the_order_of_the_authors() -> None:
 
 
 @pytest.mark.parametrize(
-    "names", [MULTI_SCENE_CODE, CLASS_NAMES, [name.upper().replace(" ", "_") for name in CLASS_NAMES]]
+    "names",
+    [MULTI_SCENE_CODE, CLASS_NAMES, [name.upper().replace(" ", "_") for name in CLASS_NAMES], MULTI_SCENE_CODE[::-1]],
 )
 def test_labels_of_the_small_copy_by_any_spelling(tmp_path: Path, names: list[str]) -> None:
     root = write_multi_scene(tmp_path / "MultiScene-Clean", header=names)
     data = load_multi_scene(root)
     assert_is_the_small_copy(data, root)
     assert (data.class_names, data.notes) == (CLASS_NAMES, ())
-
-
-def test_columns_go_by_their_names(tmp_path: Path) -> None:
-    root = write_multi_scene(tmp_path / "MultiScene-Clean", header=MULTI_SCENE_CODE[::-1])
-    assert_is_the_small_copy(load_multi_scene(root), root)
 
 
 def test_a_header_without_class_names_is_said_aloud(tmp_path: Path) -> None:
@@ -78,22 +74,18 @@ def test_numbers_as_pandas_writes_them(tmp_path: Path) -> None:
     [
         ("Beach", "Beech", r"Test\.csv, line 1: 'Beech' is no class; did you mean 'beach'\?"),
         ("Beach", "Xyzzy", r"Test\.csv, line 1: 'Xyzzy' is no class; expected: apron, baseball field"),
-        ("Beach", "beach,Beach ", r"Test\.csv, line 1: 'beach' has 2 columns; remove all but one"),
+        ("Beach", "beach,Beach ", r"Test\.csv, line 1, column 6: class 'beach' is listed twice, .* column 5"),
         ("Apron,", "", r"Test\.csv, line 1: 1 classes have no column, first 'apron'"),
-        ("Apron", "Beach", r"Test\.csv, line 1: the header must name each class once"),
-        ("Apron", "", r"Test\.csv, line 1: the header must name each class once"),
+        ("Apron", "Beach", r"Test\.csv, line 1: column 'Beach' is there twice"),
+        ("Apron", "", r"Test\.csv, line 1: the header must name each class"),
         ("20002,0", "20002", r"Test\.csv, line 3: 36 cells, the header has 37"),
-        ("20002,0", "20002,2", r"Test\.csv, line 3: 'Apron' is '2', expected 1 \(present\) or 0 \(absent\)"),
-        ("20002,0", "20002,", r"Test\.csv, line 3: 'Apron' is '', expected"),
-        ("20002,0", "20002,01", r"Test\.csv, line 3: 'Apron' is '01', expected"),
-        ("20002,0,0", '20002,"0,0",', r"Test\.csv, line 3: 'Apron' is '0,0', expected"),
-        ("20002,0,0", "20002,,00", r"Test\.csv, line 3: 'Apron' is '', expected"),
-        ("20002,0", "20002,nan", r"Test\.csv, line 3: 'Apron' is 'nan', expected"),
-        ("20002", "20001", r"Test\.csv, line 3: image '20001' is listed twice"),
-        ("20002", "10001", r"1 images are in both tables, first '10001\.jpg'"),
+        ("20002,0", "20002,2", r"Test\.csv, line 3: 'Apron' is '2'; expected 1 \(present\) or 0 \(absent\)"),
+        ("20002,0", "20002,", r"Test\.csv, line 3: 'Apron' is ''; expected"),
+        ("20002,0,0", '20002,"0,0",', r"Test\.csv, line 3: 'Apron' is '0,0'; expected"),
+        ("20002", "20001", r"Test\.csv, line 3: image '20001' is listed twice, first in .*line 2"),
+        ("20002", "10001", r"1 images are both in train and in test, first '10001\.jpg'"),
         ("20002", "../20002", r"Test\.csv: '\.\./20002\.jpg' leads out of .*images"),
-        ("20002", "20003", r"Test\.csv: 1 of 2 images are missing below .*images, first '20003\.jpg'"),
-        ("20002", "20\0002", r"Test\.csv, line 3: a zero byte"),
+        ("20002", "20003", r"Test\.csv: image '20003\.jpg' is missing in .*images.*; 1 of 2 are missing"),
         ("20002", '"20002', r"Test\.csv, line 3: unexpected end of data"),
     ],
 )
@@ -109,24 +101,16 @@ def test_wrong_cells_are_named(tmp_path: Path, old: str, new: str, message: str)
         load_multi_scene(root)
 
 
-@pytest.mark.parametrize("content", ["", "\n\n", "image\n1\n"])
-def test_a_table_without_classes_is_refused(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("\n\n", " is empty"),
+        ("image\n1\n", ", line 1: the header must name each class"),
+        (f"image,{','.join(MULTI_SCENE_CODE)}\n", " lists no images"),
+    ],
+)
+def test_a_table_without_classes_or_images_is_refused(tmp_path: Path, content: str, message: str) -> None:
     root = write_multi_scene(tmp_path / "MultiScene-Clean")
     (root / "Tra.csv").write_text(content)
-    with pytest.raises(InputError, match=r"Tra\.csv, line 1: the header must name each class once"):
-        load_multi_scene(root)
-
-
-def test_a_table_without_images_is_refused(tmp_path: Path) -> None:
-    root = write_multi_scene(tmp_path / "MultiScene-Clean")
-    (root / "Tra.csv").write_text(f"image,{','.join(MULTI_SCENE_CODE)}\n")
-    with pytest.raises(InputError, match=r"Tra\.csv lists no images"):
-        load_multi_scene(root)
-
-
-@pytest.mark.parametrize(("part", "named"), [("Tra.csv", "Tra.csv or train.csv"), ("images", "images")])
-def test_a_missing_part_is_named(tmp_path: Path, part: str, named: str) -> None:
-    root = write_multi_scene(tmp_path / "MultiScene-Clean")
-    (root / part).rename(root / "elsewhere")
-    with pytest.raises(InputError, match=rf"has no (file|folder) {named}; expected"):
+    with pytest.raises(InputError, match=rf"Tra\.csv{message}"):
         load_multi_scene(root)

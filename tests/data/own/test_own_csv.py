@@ -36,6 +36,9 @@ TABLES = {
     "other names and order": "Labels,File_Name\ncat|dining table,a.jpg\n,b.jpg\ndog,sub/c.png\n",
     "numbered rows": ",path,labels\n0,a.jpg,cat|dining table\n1,b.jpg,\n2,sub/c.png,dog\n",
     "empty lines and columns": "path,labels,,\n\na.jpg,cat|dining table,,\nb.jpg,,,\n,,,\nsub/c.png,dog,,\n\n",
+    "mixed line ends": "path,labels\r\na.jpg,cat|dining table\nb.jpg,\rsub/c.png,dog",
+    "line separator within a label": "path,labels\na.jpg,cat\u2028|dining table\nb.jpg,\nsub/c.png,dog\n",
+    "a long cell": f"path,labels,note\na.jpg,cat|dining table,{'x' * 200_000}\nb.jpg,,\nsub/c.png,dog,\n",
     "label twice": "path,labels\na.jpg,cat|cat|dining table\nb.jpg,\nsub/c.png,dog\n",
     "other spellings of paths": "path,labels\n./a.jpg,cat|dining table\nb.jpg,\nsub\\c.png,dog\n",
     "a column a class": "path,dog,cat,dining table\na.jpg,0,1,1\nb.jpg,0,0,0\nsub/c.png,1,0,0\n",
@@ -116,13 +119,6 @@ def test_a_column_that_is_all_empty_is_no_class(root: Path) -> None:
     assert data.train.columns == {}
 
 
-def test_numbers_that_are_no_labels_are_a_column(root: Path) -> None:
-    write_csv(root, "path,cat,age", "a.jpg,1,1", "b.jpg,0,44", "sub/c.png,0,61")
-    data = load_folder(root)
-    assert data.class_names == ("cat",)
-    assert set(data.train.columns) == {"age"}
-
-
 def test_two_tables_are_a_given_split(root: Path) -> None:
     write_images(root, "train/x.jpg", "test/x.jpg")
     write_csv(root, "path,labels", "x.jpg,cat", name="train.csv")
@@ -152,59 +148,6 @@ def test_labels_csv_is_read_where_there_are_more_tables(root: Path) -> None:
     assert load_folder(root).class_names == ("cat", "dog")
 
 
-WRONG = {
-    "no header": ("a.jpg,cat\nb.jpg,dog\n", r"labels\.csv, line 1: no column is called path; the columns are 'a\.jpg'"),
-    "header alone": ("path,labels\n", r"labels\.csv lists no images"),
-    "nothing": ("", r"labels\.csv is empty"),
-    "blanks": ("\n \n", r"labels\.csv is empty"),
-    "column twice": ("path,labels,labels\na.jpg,x,y\n", r"labels\.csv, line 1: column 'labels' is there twice"),
-    "column without a name": ("path,labels,\na.jpg,x,y\n", r"labels\.csv: column 3 has no name"),
-    "too few cells": ("path,labels,split\na.jpg,cat\n", r"labels\.csv, line 2: 2 cells, the header has 3"),
-    "too many cells": ("path,labels\na.jpg,cat\nb.jpg,cat,dog\n", r"labels\.csv, line 3: 3 cells, .*',' in quotes"),
-    "two separators": ("path,labels\na.jpg,a|b\nb.jpg,a;b\n", r"line 3: labels 'a;b' hold ';', those of line 2 '\|'"),
-    "commas": ('path,labels\na.jpg,cat\nb.jpg,"a, b"\n', r"line 3: labels 'a, b' hold a comma; .* separator=comma"),
-    "no labels": ("path,camera\na.jpg,left\nb.jpg,right\n", r"no column labels, and none whose cells .* path, camera"),
-    "wrong cell": (
-        "path,cat,dog\na.jpg,1,0\nb.jpg,1,1\nsub/c.png,x,1\n",
-        r"line 4: 'cat' is 'x', and 1, 0, -1 or empty in most rows",
-    ),
-    "missing value": ("path,labels\na.jpg,cat\nb.jpg,nan\n", r"line 3: label 'nan' stands for a missing value"),
-    "other case": ("path,labels\na.jpg,cat\nb.jpg,Cat\n", r"line 3: class 'Cat' is written 'cat' in .*, line 2"),
-    "invisible": ("path,labels\na.jpg,cat\nb.jpg,\u200bcat\n", r"line 3: class .* invisible character, U\+200B"),
-    "wrong split": ("path,labels,split\na.jpg,cat,train\nb.jpg,x,tst\n", r"line 3: split is 'tst'; did you mean 't"),
-    "no split": ("path,labels,split\na.jpg,cat,train\nb.jpg,cat,\n", r"line 3: split is ''"),
-    "only train": ("path,labels,split\na.jpg,cat,train\nb.jpg,dog,train\n", r"split that is given has no test images"),
-    "path twice": ("path,labels\na.jpg,cat\nb.jpg,x\na.jpg,dog\n", r"line 4: .*a\.jpg' is listed twice, .* line 2"),
-    "path twice, spelled differently": (
-        "path,labels\nsub/c.png,cat\nb.jpg,x\nsub/./c.png,dog\n",
-        r"line 4: .*c\.png' is listed twice, first .* line 2",
-    ),
-    "path in both splits": (
-        "path,labels,split\na.jpg,cat,train\na.jpg,cat,test\n",
-        r"line 3: .* is listed twice and once for test, once for train",
-    ),
-    "missing images": (
-        "path,labels\na.jpg,cat\nx.jpg,cat\ny.jpg,cat\n",
-        r"line 3: image 'x\.jpg' is missing in .*; did you mean .*; 2 of 3 are missing, also 'y\.jpg'",
-    ),
-    "other case of letters": ("path,labels\nA.jpg,cat\nb.jpg,cat\n", r"line 2: image 'A\.jpg' .*did you mean 'a\.jpg'"),
-    "a folder": ("path,labels\na.jpg,cat\nsub,cat\n", r"line 3: image 'sub' is missing in .* \(that is a folder\)"),
-    "no path": ("path,labels\na.jpg,cat\n,cat\n", r"line 3: '' is no name of an image"),
-    "absolute": ("path,labels\na.jpg,cat\n/etc/hosts,cat\n", r"line 3: '/etc/hosts' leads out of"),
-    "drive": ("path,labels\na.jpg,cat\nC:\\x.jpg,cat\n", r"line 3: 'C:.*x\.jpg' leads out of"),
-    "upwards": ("path,labels\na.jpg,cat\nsub/../../x.jpg,cat\n", r"line 3: 'sub/../../x\.jpg' leads out of"),
-    "no labels at all": ("path,labels\na.jpg,\nb.jpg,\n", r"no image has a label"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", WRONG)
-def test_wrong_tables_are_refused_by_line(root: Path, kind: str) -> None:
-    content, message = WRONG[kind]
-    write(root, "labels.csv", content)
-    with pytest.raises(InputError, match=message):
-        load_folder(root)
-
-
 def test_a_wrong_value_of_a_given_class(root: Path) -> None:
     write_csv(root, "path,cat", "a.jpg,1", "b.jpg,7")
     with pytest.raises(InputError, match=r"line 3: 'cat' is '7'; expected 1 \(present\), 0 \(absent\) or nothing"):
@@ -223,19 +166,8 @@ def test_a_class_without_a_column(root: Path) -> None:
         load_folder(root, classes=write(root, "names.txt", "cat\ndgo\n"))
 
 
-def test_several_tables_without_a_leading_one(root: Path) -> None:
-    write_csv(root, "path,labels", "a.jpg,cat", name="one.csv")
-    write_csv(root, "path,labels", "b.jpg,cat", name="two.csv")
-    with pytest.raises(
-        InputError, match=r"several tables: one\.csv, two\.csv; call the one with the labels labels\.csv"
-    ):
-        load_folder(root)
-
-
-def test_bits_are_no_names_of_classes(root: Path) -> None:
+def test_bits_are_names_of_classes_where_they_are_given(root: Path) -> None:
     write_csv(root, "path,label", "a.jpg,1", "b.jpg,0", "sub/c.png,")
-    with pytest.raises(InputError, match=r"labels\.csv: column 'label' has nothing but 0 and 1 in it, .*for classes="):
-        load_folder(root)
     given = write(root, "classes.txt", "0\n1\n")
     assert load_folder(root, classes=given).class_names == ("0", "1")
 
@@ -245,16 +177,3 @@ def test_columns_of_bits_beside_a_column_of_labels_are_said(root: Path) -> None:
     data = load_folder(root)
     assert data.class_names == ("cat",)
     assert any("labels are those of the column labels" in note and note.endswith(": dog") for note in data.notes)
-
-
-def test_one_file_under_two_names_of_different_case(root: Path) -> None:
-    (root / "A.JPG").hardlink_to(root / "a.jpg")  # As on a file system that takes both names for one.
-    write_csv(root, "path,labels", "a.jpg,cat", "A.JPG,dog")
-    with pytest.raises(InputError, match=r"line 3: .*A\.JPG' is listed twice, first as .*a\.jpg'"):
-        load_folder(root)
-
-
-def test_a_table_that_is_not_utf8(root: Path) -> None:
-    write(root, "labels.csv", "path,labels\na.jpg,cat\nb.jpg,pâté\n".encode("latin-1"))
-    with pytest.raises(InputError, match=r"labels\.csv, line 3: byte b'\\xe2' is not UTF-8; save the file as UTF-8"):
-        load_folder(root)

@@ -75,41 +75,6 @@ def test_line_separators_within_text_and_empty_lines(root: Path) -> None:
     assert {*data.train.columns["by"], *data.test.columns["by"]} == {"x\u2028y", ""}
 
 
-def row(rest: str, *, name: str = '"file_name": "b.jpg"') -> str:
-    return f"{{{name}, {rest}}}"
-
-
-WRONG = {
-    "no JSON": ("{'file_name': 'b.jpg'}", r"metadata\.jsonl, line 2, column 2: not valid JSON"),
-    "cut short": ('{"file_name": "b.j', r"metadata\.jsonl, line 2, column 15: not valid JSON"),
-    "no object": ('["b.jpg", "cat"]', r"line 2: '\[\"b\.jpg\", \"cat\"\]' is no JSON object"),
-    "field twice": (row('"labels": ["x"], "labels": ["y"]'), r"line 2: field 'labels' is there twice"),
-    "no name": (row('"labels": []', name='"id": 1'), r"line 2: file_name is None; expected the path of an image"),
-    "name that is a number": (row('"labels": []', name='"file_name": 7'), r"line 2: file_name is 7; expected the path"),
-    "labels missing": (row('"x": 1'), r"line 2: labels is missing; expected a list of names, and \[\]"),
-    "labels null": (row('"labels": null'), r"line 2: labels is null; expected a list"),
-    "labels are numbers": (row('"labels": [0, 3]'), r"line 2: labels is \[0, 3\]; expected a list of names"),
-    "an empty label": (row('"labels": [""]'), r"line 2: '' is no name of a class"),
-    "NaN": (row('"labels": NaN'), r"line 2: NaN is no value in JSON"),
-    "enormous number": (row(f'"labels": [], "x": {"9" * 5000}'), r"line 2: JSON that cannot be read"),
-    "deep nesting": (row(f'"labels": [], "x": {"[" * 100_000}'), r"line 2: JSON that cannot be read"),
-    "missing image": (row('"labels": []', name='"file_name": "c.jpg"'), r"line 2: image 'c\.jpg' is missing"),
-    "no text": ('{"file_name": "b\\ud800.jpg", "labels": []}', r"line 2: image 'b\\ud800\.jpg' is missing"),
-    "no text in a column": (row('"labels": [], "ward": "\\ud800"'), r"line 2: ward is '\\ud800', .*half of a"),
-    "listed twice": ('{"file_name": "./a.jpg", "labels": []}', r"line 2: .*a\.jpg' is listed twice, first .* line 1"),
-    "enormous path": (row('"labels": []', name=f'"file_name": "{"d/" * 999}c.jpg"'), r"line 2: image 'd/.* is missing"),
-    "enormous name": (row('"labels": []', name=f'"file_name": "{"d" * 999}/c.jpg"'), r"line 2: image 'd.* is missing"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", WRONG)
-def test_wrong_lines_are_named(root: Path, kind: str) -> None:
-    line, message = WRONG[kind]
-    write(root, "metadata.jsonl", '{"file_name": "a.jpg", "labels": ["cat"]}\n' + line + "\n")
-    with pytest.raises(InputError, match=message):
-        load_folder(root)
-
-
 def test_an_empty_file(root: Path) -> None:
     write(root, "metadata.jsonl", "\n")
     with pytest.raises(InputError, match=r"metadata\.jsonl lists no images"):

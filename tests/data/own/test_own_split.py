@@ -1,15 +1,14 @@
 from __future__ import annotations
 
-import itertools
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 from own_data import both, names, write, write_csv, write_images
 
 from fedmpt.data.own import load_folder
-from fedmpt.data.own.division import _place
+from fedmpt.data.own.holdout import place_of
 from fedmpt.types import InputError
 
 MANY = [f"{number:03d}.jpg" for number in range(200)]
@@ -29,57 +28,68 @@ def write_table(root: Path, order: list[str]) -> None:
 
 
 def test_the_share_is_about_what_was_asked_for(many: Path) -> None:
+    held_out: set[Path] = set()
     for share in (0.1, 0.2, 0.5, 0.9):
         data = load_folder(many, test_share=share)
         assert abs(len(data.test) / 200 - share) < 0.09
         assert len(data.train) + len(data.test) == 200
+        assert held_out < set(data.test.files), "a larger share holds out the same and more"
+        held_out = set(data.test.files)
+    assert set(load_folder(many, test_share=0.9, seed=1).test.files) != held_out
 
 
-def test_the_order_of_the_table_does_not_matter(many: Path) -> None:
-    before = load_folder(many)
-    write_table(many, MANY[::-1])
-    after = load_folder(many)
-    assert set(after.test.files) == set(before.test.files)
-    assert both(after, many) == both(before, many)
-
-
-def test_more_images_move_none(many: Path) -> None:
+def test_more_images_and_another_order_move_none(many: Path) -> None:
     before = load_folder(many)
     for name in ("900.jpg", "901.jpg", "902.jpg"):
         write(many, name, b"")
-    write_table(many, ["900.jpg", *MANY[:100], "901.jpg", *MANY[100:], "902.jpg"])
+    write_table(many, ["900.jpg", *MANY[:100], "901.jpg", *MANY[:99:-1], "902.jpg"])
     after = load_folder(many)
+    assert both(before, many).items() <= both(after, many).items()
     assert set(before.train.files) <= set(after.train.files)
     assert set(before.test.files) <= set(after.test.files)
 
 
-def test_a_larger_share_holds_out_the_same_and_more(many: Path) -> None:
-    held_out = [set(load_folder(many, test_share=share).test.files) for share in (0.1, 0.3, 0.6)]
-    assert all(fewer < more for fewer, more in itertools.pairwise(held_out))
-
-
-def test_another_seed_holds_out_others(many: Path) -> None:
-    assert set(load_folder(many, seed=1).test.files) != set(load_folder(many).test.files)
-
-
-def test_another_place_of_the_folder_changes_nothing(many: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    elsewhere = tmp_path_factory.mktemp("elsewhere") / "copy"
-    os.symlink(many, elsewhere)
-    assert names(load_folder(elsewhere).test, elsewhere) == names(load_folder(many).test, many)
-
-
 def test_which_images_are_held_out_stays_as_it_is() -> None:
     """Between versions, too: the scores of a data set that has no split would not be comparable otherwise."""
-    assert [round(_place(key, 0), 6) for key in ("a.jpg", "b/c.jpg", "\u00e4.jpg")] == [0.069174, 0.776587, 0.055322]
+    assert [round(place_of(key, 0), 6) for key in ("a.jpg", "b/c.jpg", "\u00e4.jpg")] == [0.069174, 0.776587, 0.055322]
 
 
-@pytest.mark.parametrize("share", [1e-9, 1 - 1e-9])
-def test_both_parts_have_an_image(tmp_path: Path, share: float) -> None:
-    write_images(tmp_path, "a.jpg", "b.jpg")
-    write_csv(tmp_path, "path,labels", "a.jpg,cat", "b.jpg,dog")
-    data = load_folder(tmp_path, test_share=share)
-    assert (len(data.train), len(data.test)) == (1, 1)
-    assert any("1 of 2 images are held out as test images" in note for note in data.notes)
+# The table, images of train, images of test, and what the notes say.
+SPLITS = {
+    "validation is the test": (
+        "path,labels,split;a.jpg,cat,Train;b.jpg,cat,Valid", "a.jpg", "b.jpg", "the 1 validation images are the test",
+    ),
+    "validation beside a test": (
+        "path,labels,split;a.jpg,cat,train;b.jpg,cat,val;c.jpg,cat,test", "a.jpg", "c.jpg",
+        "1 validation images are left out",
+    ),
+    "classes without positives": (
+        "path,cat,dog,split;a.jpg,1,0,train;b.jpg,0,1,test", "a.jpg", "b.jpg", "no train image shows: dog",
+    ),
+    "folders": (
+        "path,labels;test/a.jpg,cat;Train/a.jpg,cat;test/b.jpg,cat", "Train/a.jpg", "test/a.jpg test/b.jpg",
+        "the split is that of the folders",
+    ),
+    "folders within images": (
+        "path,labels;images/test/a.jpg,cat;images/train/a.jpg,cat", "images/train/a.jpg", "images/test/a.jpg",
+        "the split is that of the folders",
+    ),
+    "folders, and other images": (
+        "path,labels;test/a.jpg,cat;train/a.jpg,cat;b.jpg,cat", "test/a.jpg b.jpg", "train/a.jpg", "no split is given",
+    ),
+    "two images": ("path,labels;a.jpg,cat;b.jpg,cat", "a.jpg", "b.jpg", "1 of 2 images are held out as test images"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SPLITS)
+def test_splits(tmp_path: Path, kind: str) -> None:
+    table, train, test, said = SPLITS[kind]
+    header, *lines = table.split(";")
+    write_images(tmp_path, *(line.split(",")[0] for line in lines))
+    write_csv(tmp_path, header, *lines)
+    data = load_folder(tmp_path, test_share=1e-9)
+    assert (names(data.train, tmp_path), names(data.test, tmp_path)) == (train.split(), test.split())
+    assert any(said in note for note in data.notes)
 
 
 def test_one_image_is_too_few(tmp_path: Path) -> None:
@@ -87,31 +97,6 @@ def test_one_image_is_too_few(tmp_path: Path) -> None:
     write_csv(tmp_path, "path,labels", "a.jpg,cat")
     with pytest.raises(InputError, match="has one image only"):
         load_folder(tmp_path)
-
-
-@pytest.mark.parametrize("word", ["val", "Valid", "validation"])
-def test_validation_images_are_the_test_where_there_is_no_other(tmp_path: Path, word: str) -> None:
-    write_images(tmp_path, "a.jpg", "b.jpg")
-    write_csv(tmp_path, "path,labels,split", "a.jpg,cat,Train", f"b.jpg,dog,{word}")
-    data = load_folder(tmp_path)
-    assert (names(data.train, tmp_path), names(data.test, tmp_path)) == (["a.jpg"], ["b.jpg"])
-    assert any("the 1 validation images are the test" in note for note in data.notes)
-
-
-def test_validation_images_are_left_out_beside_test_images(tmp_path: Path) -> None:
-    write_images(tmp_path, "a.jpg", "b.jpg", "c.jpg")
-    write_csv(tmp_path, "path,labels,split", "a.jpg,cat,train", "b.jpg,dog,val", "c.jpg,dog,test")
-    data = load_folder(tmp_path)
-    assert (names(data.train, tmp_path), names(data.test, tmp_path)) == (["a.jpg"], ["c.jpg"])
-    assert any("1 validation images are left out" in note for note in data.notes)
-
-
-def test_classes_without_positives_are_said(tmp_path: Path) -> None:
-    write_images(tmp_path, "a.jpg", "b.jpg")
-    write_csv(tmp_path, "path,cat,dog,split", "a.jpg,1,0,train", "b.jpg,0,1,test")
-    notes = load_folder(tmp_path).notes
-    assert "no train image shows: dog" in notes
-    assert "no test image shows: cat" in notes
 
 
 def test_copies_in_train_and_test_are_said(tmp_path: Path) -> None:
@@ -124,34 +109,11 @@ def test_copies_in_train_and_test_are_said(tmp_path: Path) -> None:
     assert str(tmp_path / "a.jpg") in note
 
 
-def test_one_picture_by_two_names_in_both_splits(tmp_path: Path) -> None:
-    write_images(tmp_path, "a.jpg")
-    (tmp_path / "b.jpg").symlink_to("a.jpg")
-    write_csv(tmp_path, "path,labels,split", "a.jpg,cat,train", "b.jpg,cat,test")
-    with pytest.raises(InputError, match=r"line 3: .*b\.jpg' is listed twice and once for test, once for train"):
-        load_folder(tmp_path)
-
-
-@pytest.mark.parametrize("inner", ["", "images/"])
-def test_folders_that_images_are_in_are_a_given_split(tmp_path: Path, inner: str) -> None:
-    write_images(tmp_path, f"{inner}Train/a.jpg", f"{inner}test/a.jpg", f"{inner}test/b.jpg")
-    write_csv(tmp_path, "path,labels", f"{inner}test/a.jpg,cat", f"{inner}Train/a.jpg,cat", f"{inner}test/b.jpg,dog")
-    data = load_folder(tmp_path)
-    assert names(data.train, tmp_path) == [f"{inner}Train/a.jpg"]
-    assert names(data.test, tmp_path) == [f"{inner}test/a.jpg", f"{inner}test/b.jpg"]
-    assert any("the split is that of the folders" in note for note in data.notes)
-
-
-def test_images_in_other_folders_too_leave_the_split_open(tmp_path: Path) -> None:
-    write_images(tmp_path, "train/a.jpg", "test/a.jpg", "b.jpg")
-    write_csv(tmp_path, "path,labels", "test/a.jpg,cat", "train/a.jpg,cat", "b.jpg,dog")
-    assert any("no split is given" in note for note in load_folder(tmp_path).notes)
-
-
-def test_a_relative_path_is_the_same_folder(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_path_is_the_same_folder(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     absolute = load_folder(many)
     monkeypatch.chdir(many)
-    for path in (Path("."), Path("../") / many.name):
+    os.symlink(many, many / "itself")
+    for path in (Path("."), Path("../") / many.name, Path("itself")):
         assert names(load_folder(path).test, path) == names(absolute.test, many)
 
 
@@ -175,67 +137,13 @@ def test_all_images_can_be_for_the_test(many: Path, tmp_path: Path) -> None:
     assert any("no train images" in note for note in given.notes)
 
 
-@pytest.mark.parametrize("share", [0.0, 1.1, -0.1, float("nan")])
-def test_shares_out_of_range(many: Path, share: float) -> None:
-    with pytest.raises(InputError, match="it must be in "):
-        load_folder(many, test_share=share)
-
-
-def test_an_empty_separator(many: Path) -> None:
-    with pytest.raises(InputError, match="separator is empty"):
-        load_folder(many, separator="")
-
-
-def test_links_out_of_the_folder(tmp_path: Path) -> None:
-    write_images(tmp_path, "outside/a.jpg", "outside/more/b.jpg", "data/c.jpg")
-    root = tmp_path / "data"
-    (root / "a.jpg").symlink_to(tmp_path / "outside" / "a.jpg")
-    (root / "more").symlink_to(tmp_path / "outside" / "more")
-    for name in ("a.jpg", "more/b.jpg"):
-        write_csv(root, "path,labels", "c.jpg,cat", f"{name},dog")
-        with pytest.raises(InputError, match=rf"line 3: '{name}' is a link out of .*, to .*outside.*; .*links=follow"):
-            load_folder(root)
-        assert (
-            len(
-                torch.cat(
-                    [load_folder(root, links="follow").train.labels, load_folder(root, links="follow").test.labels]
-                )
-            )
-            == 2
-        )
-
-
-def test_a_list_that_is_a_link_out_of_the_folder(tmp_path: Path) -> None:
-    write_images(tmp_path, "data/a.jpg", "data/b.jpg")
-    write_csv(tmp_path, "path,labels", "a.jpg,cat", "b.jpg,dog", name="elsewhere.csv")
-    (tmp_path / "data" / "labels.csv").symlink_to(tmp_path / "elsewhere.csv")
-    with pytest.raises(InputError, match=r"'labels\.csv' is a link out of"):
-        load_folder(tmp_path / "data")
-    assert load_folder(tmp_path / "data", links="follow").class_names == ("cat", "dog")
-
-
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("options", "message"),
     [
-        ("nowhere", "is missing; expected a folder with"),
-        ("file", "is no folder; expected"),
-        ("empty", "has nothing in it"),
+        *(({"test_share": share}, "test_share is .*; it must be in ") for share in (0.0, 1.1, -0.1, float("nan"))),
+        ({"separator": ""}, "separator is empty"),
     ],
 )
-def test_folders_without_labels(tmp_path: Path, name: str, message: str) -> None:
-    write(tmp_path, "file", "x")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=rf"{name} {message}"):
-        load_folder(tmp_path / name)
-
-
-def test_pictures_alone_have_no_labels(tmp_path: Path) -> None:
-    write_images(tmp_path, "a.jpg")
-    with pytest.raises(InputError, match=r"has no labels in it; expected labels\.csv .*; or metadata\.jsonl"):
-        load_folder(tmp_path)
-
-
-def test_a_folder_that_is_called_like_a_table(tmp_path: Path) -> None:
-    (tmp_path / "labels.csv").mkdir()
-    with pytest.raises(InputError, match="has no labels in it"):
-        load_folder(tmp_path)
+def test_options_out_of_range(many: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_folder(many, **options)

@@ -33,16 +33,14 @@ def test_natural_makes_a_client_of_each_value_of_the_column() -> None:
     )
 
 
-def test_groups_do_without_a_split() -> None:
-    clients = partition(split().labels, setting="natural", groups=SITES)
-    assert [rows.tolist() for rows in clients] == [[1, 3, 5], [0, 4], [2]]
-
-
 def test_images_without_a_value_are_named() -> None:
     with pytest.raises(InputError, match=r"2 of 4 images have no value: photos/1\.jpg, photos/3\.jpg; fill them in"):
         partition_split(split(("A", "", "B", "  ")), setting="natural", column="hospital")
-    with pytest.raises(InputError, match=r"7 of 8 images .*: row 1, row 2, row 3, row 4, row 5 and 2 more; fill"):
-        partition(torch.zeros(8, 2, dtype=torch.int8), setting="natural", groups=["A", *[""] * 7])
+    with pytest.raises(InputError, match=r"7 of 8 images .*photos/5\.jpg and 2 more; fill"):
+        partition_split(split(("A", *[""] * 7)), setting="natural", column="hospital")
+    bare = Split("train", split().files, split().labels)
+    with pytest.raises(InputError, match="the train images have no columns"):
+        partition_split(bare, setting="natural", column="hospital")
 
 
 @pytest.mark.parametrize(
@@ -60,18 +58,6 @@ def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
         partition_split(split(), **options)
 
 
-@pytest.mark.parametrize("groups", [None, ["A", "B"]])
-def test_groups_must_be_one_an_image(groups: list[str] | None) -> None:
-    with pytest.raises(InputError, match="one value for each of 6 images"):
-        partition(split().labels, setting="natural", groups=groups)
-
-
-def test_a_split_without_columns_says_so() -> None:
-    bare = Split("train", split().files, split().labels)
-    with pytest.raises(InputError, match="the train images have no columns"):
-        partition_split(bare, setting="natural", column="hospital")
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -80,7 +66,7 @@ def test_a_split_without_columns_says_so() -> None:
         {"setting": "heterogeneous", "t": 0.7},
     ],
 )
-def test_a_split_is_dealt_as_its_labels_are(options: dict[str, Any]) -> None:
+def test_a_split_is_divided_as_its_labels_are(options: dict[str, Any]) -> None:
     parted = partition_split(split(), **options)
     expected = partition(split().labels, **options)
     assert [rows.tolist() for rows in parted.rows] == [rows.tolist() for rows in expected]

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from fedmpt.data.partition import partition
 from fedmpt.data.partition.dirichlet import Random, _ends, _one_label_each, _shares
-from fedmpt.data.partition.settings import check_options
 from fedmpt.types import InputError
 
 
@@ -41,8 +40,10 @@ def test_every_image_has_one_client_and_every_client_enough(
         assert torch.equal(rows, rows.sort().values)
 
 
-def test_the_seed_decides() -> None:
-    first, again, other = (dirichlet(random_labels(), num_clients=5, alpha=0.5, seed=seed) for seed in (1, 1, 2))
+def test_the_seed_and_present_labels_decide() -> None:
+    known = random_labels().clamp(min=0)
+    first, other = (dirichlet(random_labels(), num_clients=5, alpha=0.5, seed=seed) for seed in (1, 2))
+    again = dirichlet(known, num_clients=5, alpha=0.5, seed=1)
     assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
     assert not all(torch.equal(one, two) for one, two in zip(first, other, strict=True))
 
@@ -72,7 +73,7 @@ def test_parts_are_the_exact_sizes_rounded_up_or_down_and_right_in_the_mean() ->
     assert sizes.mean(0) == pytest.approx(7 * shares, abs=0.05)
 
 
-def test_an_image_is_dealt_by_any_of_its_labels_alike() -> None:
+def test_an_image_goes_by_any_of_its_labels_alike() -> None:
     labels = torch.tensor([[1, 0, 1, -1, 1], [0, 0, -1, 0, 0], [0, 1, 0, 0, 0]], dtype=torch.int8).repeat(3000, 1)
     chosen = _one_label_each(labels == 1, Random(0)).reshape(3000, 3)
     counts = np.bincount(chosen[:, 0], minlength=6)
@@ -98,16 +99,6 @@ def test_a_small_alpha_gives_every_label_to_one_client() -> None:
     assert sorted(map(len, clients))[:2] == [1, 1]
 
 
-def test_unknown_counts_as_absent() -> None:
-    labels = random_labels()
-    for one, other in zip(
-        dirichlet(labels, num_clients=5, alpha=0.3),
-        dirichlet(labels.clamp(min=0), num_clients=5, alpha=0.3),
-        strict=True,
-    ):
-        assert torch.equal(one, other)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -120,19 +111,8 @@ def test_unknown_counts_as_absent() -> None:
         ({"num_clients": 3, "alpha": 1.0, "min_images": 0}, "min_images is 0; it must be at least 1"),
         ({"num_clients": 3, "alpha": 1.0, "min_images": 101}, "have 101 of 300 images each; .* at most 100"),
         ({"num_clients": 3, "alpha": 1.0, "t": 0.5}, "t belongs to the heterogeneous setting; dirichlet takes"),
-        ({"num_clients": 3, "alpha": 1.0, "groups": ["a"] * 300}, "groups belongs to the natural setting"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         dirichlet(random_labels(), **options)
-
-
-def test_alpha_belongs_to_dirichlet_alone() -> None:
-    with pytest.raises(InputError, match="alpha belongs to the dirichlet setting; iid takes num_clients"):
-        partition(random_labels(), setting="iid", num_clients=3, alpha=0.5)
-
-
-def test_an_unknown_setting_is_told_the_known_ones() -> None:
-    with pytest.raises(InputError, match="setting is 'dirichlit'; it may be: heterogeneous, iid, dirichlet, natural"):
-        check_options("dirichlit", {})

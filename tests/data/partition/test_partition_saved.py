@@ -34,13 +34,11 @@ def saved(tmp_path: Path, data: ImageData) -> Path:
 
 
 def assert_equal(one: Partition, other: Partition) -> None:
-    assert (one.setting, dict(one.options), one.seed, one.names) == (
-        other.setting,
-        dict(other.options),
-        other.seed,
-        other.names,
-    )
-    assert [rows.tolist() for rows in one.rows] == [rows.tolist() for rows in other.rows]
+    words = [
+        (parted.setting, dict(parted.options), parted.seed, parted.names, [rows.tolist() for rows in parted.rows])
+        for parted in (one, other)
+    ]
+    assert words[0] == words[1]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +84,6 @@ def swapped(file: Path) -> Path:
         (lambda data: image_data(Path("x"), seed=1), "the images of 'own' with other labels"),
         (lambda data: with_files(data, data.train.files[::-1]), "the names or the order of the images differ"),
         (lambda data: with_files(data, tuple(map(swapped, data.train.files))), "the names or the order"),
-        (lambda data: with_files(data, (*data.train.files[:7], Path("z.jpg"))), "the names or the order"),
     ],
 )
 def test_other_data_are_refused(
@@ -108,38 +105,21 @@ def put(*keys: Any, value: Any) -> Callable[[dict[str, Any]], None]:
 DAMAGES: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (put("format", value="recipe"), "is no saved partition"),
     (put("version", value=2), "has version 2, and this fedmpt reads 1"),
-    (put("version", value=True), "has version True"),
-    (put("num_images", value=True), "num_images is True"),
-    (put("num_images", value=None), "num_images is None"),
     (put("num_images", value=9), "9 training images"),
     (put("images_sha256", value=["x"]), "the names or the order"),
     (put("labels_sha256", value=None), "other labels"),
-    (put("setting", value="random"), "setting is 'random', not one of heterogeneous"),
-    (put("setting", value=["iid"]), r"setting is \['iid'\]"),
-    (put("seed", value=1.5), "seed is 1.5, no whole number"),
-    (put("options", value=[]), "no object 'options'"),
-    (put("options", "alpha", value=float("inf")), "options has 'alpha': inf"),
-    (put("options", "colour", value=1), "options has 'colour': 1"),
-    (put("options", "t", value=True), "options has 't': True"),
-    (put("clients", value=[]), "no list 'clients'"),
-    (put("clients", value={"name": "A"}), "no list 'clients'"),
-    (put("clients", 1, value=[0, 1]), "client 1 has no name"),
-    (put("clients", 1, "name", value=" "), "client 1 has no name"),
+    (put("setting", value="random"), "setting is 'random'; it may be: heterogeneous"),
+    (put("options", "alpha", value=0.5), "alpha belongs to the dirichlet setting"),
+    (lambda record: record.pop("seed"), "it has no 'seed'"),
+    (put("clients", value=[]), "it has no list of clients"),
+    (put("clients", 1, value=[0, 1]), "client 1 has no name or no rows"),
     (put("clients", 1, "name", value=7), "client 1 has no name"),
-    (put("clients", 1, "name", value="A"), "clients 0 and 1 are both named 'A'"),
-    (put("clients", 1, "rows", value="2 4 7"), "client 'B' has no list 'rows'"),
-    (put("clients", 1, "rows", value=[]), "client 'B' has no image, and cannot train"),
+    (put("clients", 1, "name", value="A"), "two clients are named 'A'"),
+    (put("clients", 1, "rows", value=[]), "client 1 has no name or no rows"),
     (put("clients", 1, "rows", value=[2, 4, 8]), "client 'B' has row 8; rows are whole numbers from 0 to 7"),
-    (put("clients", 1, "rows", value=[2, 4, -1]), "has row -1"),
     (put("clients", 1, "rows", value=[2, 4, 7.0]), "has row 7.0"),
-    (put("clients", 1, "rows", value=[2, 4, True]), "has row True"),
     (put("clients", 1, "rows", value=[2, 4, "7"]), "has row 7;"),
-    (put("clients", 1, "rows", value=[2, 4, None]), "has row None"),
-    (put("clients", 1, "rows", value=[2, 4, [7]]), r"has row \[7\]"),
-    (put("clients", 1, "rows", value=[2, 4, float("nan")]), "has row nan"),
-    (put("clients", 1, "rows", value=[2, 4, 10**300]), "has row 10000"),
-    (put("clients", 1, "rows", value=[2, 4, 7, 7]), "1 rows belong to more than one client, first 7 .of 'B'"),
-    (put("clients", 1, "rows", value=[2, 4, 7, 0]), "first 0 .of 'B', 'Nürnberg'"),
+    (put("clients", 1, "rows", value=[2, 4, 7, 0]), "row 0 belongs to more than one client, 'B' and 'Nürnberg'"),
     (put("clients", 1, "rows", value=[2, 7]), "1 of 8 rows have no client, first 4"),
 ]
 
@@ -156,40 +136,16 @@ def test_damaged_files_are_refused(
     assert str(saved) in str(refused.value)
 
 
-@pytest.mark.parametrize("key", ["format", "version", "num_images", "images_sha256", "labels_sha256", "setting"])
-def test_missing_fields_are_refused(saved: Path, data: ImageData, key: str) -> None:
-    record = json.loads(saved.read_text())
-    del record[key]
-    saved.write_text(json.dumps(record))
-    with pytest.raises(InputError, match=r"partition\.json"):
-        load_partition(saved, data)
-
-
-@pytest.mark.parametrize("keep", [0, 1, 100, 400, -3])
-def test_truncated_files_are_refused(saved: Path, data: ImageData, keep: int) -> None:
-    saved.write_bytes(saved.read_bytes()[:keep])
-    with pytest.raises(InputError, match="not valid JSON"):
-        load_partition(saved, data)
-
-
-@pytest.mark.parametrize("content", ["[" * 100_000, "[]", "1" * 10_000, '"fedmpt partition"'])
-def test_other_json_is_refused(saved: Path, data: ImageData, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("", "not valid JSON"), ('{"format": "fed', "not valid JSON"), ("[]", "is no saved partition")],
+)
+def test_other_files_are_refused(saved: Path, data: ImageData, content: str, message: str) -> None:
     saved.write_text(content)
-    with pytest.raises(InputError, match=r"partition\.json"):
+    with pytest.raises(InputError, match=rf"partition\.json.*{message}"):
         load_partition(saved, data)
-
-
-def test_absurdly_large_files_are_not_read(saved: Path, data: ImageData) -> None:
-    with saved.open("ab") as file:
-        file.truncate(2_000_000)
-    with pytest.raises(InputError, match="far too large for a partition of 8 images"):
-        load_partition(saved, data)
-
-
-@pytest.mark.parametrize("name", [".", "missing.json", "x" * 300, "zero\0byte"])
-def test_no_file(tmp_path: Path, data: ImageData, name: str) -> None:
-    with pytest.raises(InputError, match="is no file"):
-        load_partition(tmp_path / name, data)
+    with pytest.raises(InputError, match=r"missing\.json cannot be read: No such file"):
+        load_partition(saved.with_name("missing.json"), data)
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, data: ImageData) -> None:

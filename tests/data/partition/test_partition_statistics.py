@@ -30,27 +30,34 @@ def by_hand(*rows: list[int]) -> Partition:
     return Partition("natural", {}, 42, names, tuple(torch.tensor(part) for part in rows))
 
 
+def pair_counts(shown: list[set[int]]) -> list[int]:
+    return [sum({a, b} <= classes for classes in shown) for a, b in combinations(range(5), 2)]
+
+
+def shown_classes(labels: Tensor, rows: Tensor) -> list[set[int]]:
+    return [{c for c, label in enumerate(labels[row].tolist()) if label == 1} for row in rows.tolist()]
+
+
 def test_counts_are_those_of_plain_python() -> None:
     labels = random_labels()
     parted = divided(labels)
     found = partition_statistics(parted, labels)
     for client, rows in enumerate(parted.rows):
-        shown = [{c for c, label in enumerate(labels[row].tolist()) if label == 1} for row in rows.tolist()]
+        shown = shown_classes(labels, rows)
         assert found.sizes[client] == len(rows)
         assert found.num_unlabelled[client] == sum(not classes for classes in shown)
         assert found.class_counts[client].tolist() == [sum(c in classes for classes in shown) for c in range(5)]
-        pairs = [sum({a, b} <= classes for classes in shown) for a, b in combinations(range(5), 2)]
-        assert found.pair_counts[client].tolist() == pairs
+        pairs = pair_counts(shown)
+        assert found.num_pairs[client] == sum(pairs)
 
 
 def test_distances_are_those_of_scipy() -> None:
     labels = random_labels()
-    found = partition_statistics(divided(labels), labels)
-    for counts, distances in (
-        (found.class_counts, found.label_distances),
-        (found.pair_counts, found.pair_distances),
-    ):
-        expected = [jensenshannon(row.numpy(), counts.sum(0).numpy(), base=2) for row in counts]
+    parted = divided(labels)
+    found = partition_statistics(parted, labels)
+    pairs = np.array([pair_counts(shown_classes(labels, rows)) for rows in parted.rows])
+    for counts, distances in ((found.class_counts.numpy(), found.label_distances), (pairs, found.pair_distances)):
+        expected = [jensenshannon(row, counts.sum(0), base=2) for row in counts]
         assert distances.numpy() == pytest.approx(np.array(expected))
 
 

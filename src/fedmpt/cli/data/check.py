@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import tyro
 from rich.console import Console
@@ -14,9 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from fedmpt.cli.cache import cache_folder
-
-if TYPE_CHECKING:
-    from fedmpt.data.check import Check, SplitCounts
 
 
 @dataclass(frozen=True)
@@ -44,55 +41,56 @@ class CheckOptions:
 
 def check(words: list[str]) -> None:
     options = tyro.cli(CheckOptions, args=words, prog="fedmpt data check")
-    from fedmpt.data.check import check_spec, unreadable_images
+    from fedmpt.data.check import check_data, unreadable_images
     from fedmpt.types import InputError
 
     name, path = options.name, options.path
     if not path:  # As all other commands have it: folder:photos.
         name, _, path = name.partition(":")
-    found, data = check_spec(name, path, cache=cache_folder(options.cache))
-    unreadable = unreadable_images(data) if options.images and data is not None else ()
+    found, data = check_data(name, path, cache=cache_folder(options.cache))
+    errors = unreadable_images(data) if options.images and data is not None else ()
+    found["unreadable"] = [str(error) for error in errors]
     if options.json:
-        print(json.dumps({**found.to_json(), "unreadable": [str(error) for error in unreadable]}, indent=2))
+        print(json.dumps(found, indent=2))
     else:
-        _print_check(found, unreadable, were_opened=options.images)
-    if found.problem is not None:
-        raise InputError(found.problem)
-    if unreadable:
-        raise InputError(f"{len(unreadable)} images cannot be read; replace them, or train with --skip-corrupt")
+        _print_check(found, were_opened=options.images)
+    if found["problem"] is not None:
+        raise InputError(found["problem"])
+    if errors:
+        raise InputError(f"{len(errors)} images cannot be read; replace them, or train with --skip-corrupt")
 
 
-def _print_check(found: Check, unreadable: Sequence[Exception], *, were_opened: bool) -> None:
-    from fedmpt.data.check import BENCHMARKS, layout_text
+def _print_check(found: Mapping[str, Any], *, were_opened: bool) -> None:
+    from fedmpt.data.check import LAYOUTS, layout_text
 
     console = Console(highlight=False, soft_wrap=True)
-    for part in found.parts:
-        state = "found  " if part.found else "MISSING" if part.part.required else "absent "
-        files = f", {part.num_files:,} files" if part.num_files is not None else ""
-        console.print(f"{state} {part.found or part.part.paths[0]}{files}: {part.part.what}", markup=False)
-    if found.problem is not None and found.name in BENCHMARKS:
-        console.print(f"\nexpected layout:\n{layout_text(found.name)}", markup=False)
-    if found.splits:
-        console.print(_class_table(found.class_names, found.splits))
-    for note in found.notes:
+    for part in found["parts"]:
+        state = "found  " if part["found"] else "MISSING" if part["required"] else "absent "
+        files = f", {part['files']:,} files" if part["files"] is not None else ""
+        console.print(f"{state} {part['found'] or part['paths'][0]}{files}: {part['what']}", markup=False)
+    if found["problem"] is not None and found["name"] in LAYOUTS:
+        console.print(f"\nexpected layout:\n{layout_text(found['name'])}", markup=False)
+    if found["splits"]:
+        console.print(_class_table(found["classes"], found["splits"]))
+    for note in found["notes"]:
         console.print(f"note: {note}", markup=False)
-    for error in unreadable:
+    for error in found["unreadable"]:
         console.print(f"unreadable: {error}", markup=False)
-    if found.splits and not were_opened:
+    if found["splits"] and not were_opened:
         console.print("images were not opened; --images reads each of them", markup=False)
 
 
-def _class_table(class_names: Sequence[str], splits: Sequence[SplitCounts]) -> Table:
+def _class_table(class_names: Sequence[str], splits: Sequence[Mapping[str, Any]]) -> Table:
     """Images that show each class; a column for unknown labels only where there are any."""
     table = Table(title="images that show each class")
     table.add_column("class", overflow="fold")
-    columns: list[tuple[str, ...]] = []
+    columns: list[list[str]] = []
     for split in splits:
-        table.add_column(split.name, justify="right")
-        columns.append((f"{split.num_images:,}", *(f"{count:,}" for count in split.present)))
-        if any(split.unknown):
+        table.add_column(split["split"], justify="right")
+        columns.append([f"{count:,}" for count in (split["images"], *split["present"].values())])
+        if any(split["unknown"].values()):
             table.add_column("unknown", justify="right")
-            columns.append(("", *(f"{count:,}" for count in split.unknown)))
+            columns.append(["", *(f"{count:,}" for count in split["unknown"].values())])
     first, *rows = zip(*columns, strict=True)
     table.add_row("all images", *first, style="bold")
     table.add_section()

@@ -90,20 +90,12 @@ def _partition(options: PartitionOptions, data: ImageData) -> Partition:
     from fedmpt.runs.partition import partition_clients
     from fedmpt.types import InputError
 
-    names = ("setting", "t", "clients", "alpha", "by")
-    given = [name for name in names if getattr(options, name) is not None]
+    given = {name: getattr(options, name) for name in ("setting", "t", "clients", "alpha", "by")}
+    given = {name: value for name, value in given.items() if value is not None}
     if options.partition is not None and given:
-        raise InputError(f"--load says already who has which images; leave --{given[0]} out")
-    config = RunConfig(
-        data=options.data,
-        setting=options.setting,
-        t=options.t,
-        clients=options.clients,
-        alpha=options.alpha,
-        by=options.by,
-        partition=None if options.partition is None else str(options.partition),
-        seed=options.seed,
-    )
+        raise InputError(f"--load says already who has which images; leave --{next(iter(given))} out")
+    loaded = None if options.partition is None else str(options.partition)
+    config = RunConfig(data=options.data, partition=loaded, seed=options.seed, **given)
     config.check()
     return partition_clients(config, data)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import torch
 from jaxtyping import Int8
 from torch import Tensor
 
-from fedmpt.data.reading import ImageFolder, Part, read_text, rows_with_labels
-from fedmpt.types import PRESENT, ImageData, InputError, Split
+from fedmpt.data.datasets.benchmark import Part, image_data, make_split
+from fedmpt.data.finding import ImageFolder
+from fedmpt.data.reading import parse_json, read_text, refuse_repeated
+from fedmpt.types import PRESENT, ImageData, InputError
 
 LAYOUT = (
     Part(("annotations/instances_train2014.json",), "labels of train"),
@@ -30,12 +32,9 @@ _FIELDS: Mapping[str, Mapping[str, type]] = {
     "annotations": {"image_id": int, "category_id": int},
     "categories": {"id": int, "name": str},
 }
+_KEPT = {*_FIELDS, *(field for fields in _FIELDS.values() for field in fields)}
 _EXPECTED = "COCO instances: one JSON object with the lists images, annotations and categories"
 _TYPE_NAMES = {int: "a whole number", str: "text"}
-_SPACE = re.compile(r"[ \t\n\r]*")
-
-Columns = tuple[list[Any], list[Any]]
-"""The two fields of one list, in the order of `_FIELDS`."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +64,14 @@ def load_coco(path: Path, *, min_labels: int = 0) -> ImageData:
             f"{test_json}: the categories differ from those of {train_json.name}: {', '.join(differing[:5])}; "
             "both must be of one release"
         )
-    train_split, train_notes = _split("train", train, train_images, source=train_json, min_labels=min_labels)
-    test_split, test_notes = _split("test", test, test_images, source=test_json, min_labels=min_labels)
-    return ImageData("coco", train.class_names, train_split, test_split, notes=train_notes + test_notes)
-
-
-def _split(
-    name: str, found: Instances, folder: Path, *, source: Path, min_labels: int
-) -> tuple[Split, tuple[str, ...]]:
-    rows, notes = rows_with_labels(found.labels, min_labels=min_labels, split=name, where=str(source))
-    files = ImageFolder(folder, follow_links=True).all([found.file_names[row] for row in rows], where=str(source))
-    return Split(name, files, found.labels[rows]), notes
+    splits = [
+        make_split(name, *labels, ImageFolder(folder), source=source, min_labels=min_labels)
+        for name, labels, folder, source in (
+            ("train", (train.file_names, train.labels), train_images, train_json),
+            ("test", (test.file_names, test.labels), test_images, test_json),
+        )
+    ]
+    return image_data("coco", path, train.class_names, *splits)
 
 
 def read_instances(json_path: Path) -> Instances:
@@ -87,7 +83,8 @@ def read_instances(json_path: Path) -> Instances:
     Raises:
         InputError: if the file is missing or no such JSON, or an entry lacks a field, has a wrong one or comes twice.
     """
-    columns = _read_columns(json_path)
+    entries = _read_json(json_path)
+    columns = {key: [_column(json_path, key, field, entries[key]) for field in _FIELDS[key]] for key in _FIELDS}
     image_ids, file_names = columns["images"]
     category_ids, written_names = columns["categories"]
     class_names = [name.strip() for name in written_names]
@@ -97,7 +94,11 @@ def read_instances(json_path: Path) -> Instances:
         ("categories", "id", category_ids),
         ("categories", "name", class_names),
     ):
-        _refuse_empty_and_repeated(json_path, key, field, values)
+        if not values:
+            raise InputError(f"{json_path}: {key} is empty; expected one entry for each of the {key}")
+        if "" in values:
+            raise InputError(f"{json_path}: {key}[{values.index('')}]: {field} is empty; expected a name")
+        refuse_repeated(values, what=field, where=partial("{}: {}[{}]".format, json_path, key))
     by_id = sorted(range(len(category_ids)), key=category_ids.__getitem__)
     annotated, shown = columns["annotations"]
     rows = _positions(json_path, "image_id", annotated, image_ids, "images")
@@ -107,177 +108,54 @@ def read_instances(json_path: Path) -> Instances:
     return Instances(tuple(class_names[entry] for entry in by_id), tuple(file_names), torch.from_numpy(labels))
 
 
-def _read_columns(path: Path) -> Mapping[str, Columns]:
-    scanner = _Scanner(read_text(path, expected=_EXPECTED))
-    columns: dict[str, Columns] = {}
-    try:
-        if scanner.peek() != "{":
-            raise InputError(f"{path} is no JSON object; expected {_EXPECTED}")
-        for key in scanner.members():
-            if key in columns:
-                raise InputError(f"{path}: {key} is given twice; keep one")
-            if key in _FIELDS:
-                columns[key] = _read_list(path, key, scanner)
-            else:
-                scanner.value()
-        scanner.finish()
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}); expected {_EXPECTED}"
-        ) from error
-    except InputError:
-        raise
-    except (ValueError, RecursionError) as error:  # Numbers of thousands of digits, brackets nested as deep.
-        raise InputError(f"{path}: JSON that cannot be read ({error}); expected {_EXPECTED}") from error
+def _read_json(path: Path) -> Mapping[str, list[Any]]:
+    """The three lists, each entry with the fields that are needed alone."""
+
+    def kept(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        # Called when an object ends: its outline goes before the next is read. All together would take gigabytes.
+        return {key: value for key, value in pairs if key in _KEPT}
+
+    content = parse_json(read_text(path, expected=_EXPECTED), path=path, expected=_EXPECTED, object_pairs_hook=kept)
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is no JSON object; expected {_EXPECTED}")
     for key in _FIELDS:
-        if key not in columns:
-            raise InputError(f"{path}: {key} is missing; expected {_EXPECTED}")
-    return columns
+        if not isinstance(content.get(key), list):
+            state = "no list" if key in content else "missing"
+            raise InputError(f"{path}: {key} is {state}; expected {_EXPECTED}")
+    return content
 
 
-def _read_list(path: Path, key: str, scanner: _Scanner) -> Columns:
-    if scanner.peek() != "[":
-        raise InputError(f"{path}: {key} is no list; expected {_EXPECTED}")
-    (first, first_type), (second, second_type) = _FIELDS[key].items()
-    firsts: list[Any] = []
-    seconds: list[Any] = []
-    for number, entry in enumerate(scanner.elements()):
-        # The types exactly: to Python, true is a whole number too.
-        if (
-            type(entry) is not dict
-            or type(entry.get(first)) is not first_type
-            or type(entry.get(second)) is not second_type
-        ):
-            raise InputError(f"{path}: {key}[{number}]: {_complaint(entry, key)}")
-        firsts.append(entry[first])
-        seconds.append(entry[second])
-    return firsts, seconds
-
-
-def _complaint(entry: Any, key: str) -> str:
-    """What is wrong with an entry that is refused."""
-    if type(entry) is not dict:
-        return f"{_shorten(entry)} is no object with {' and '.join(_FIELDS[key])}"
-    for field, kind in _FIELDS[key].items():
-        if field not in entry:
-            return f"{field} is missing"
-        if type(entry[field]) is not kind:
-            return f"{field} is {_shorten(entry[field])}, expected {_TYPE_NAMES[kind]}"
-    raise AssertionError(f"nothing is wrong with {entry}")
+def _column(path: Path, key: str, field: str, entries: Sequence[Any]) -> list[Any]:
+    """One field of all entries of a list."""
+    kind = _FIELDS[key][field]
+    values = [entry.get(field) if isinstance(entry, dict) else None for entry in entries]
+    # The types exactly: to Python, true is a whole number too.
+    wrong = next((number for number, value in enumerate(values) if type(value) is not kind), None)
+    if wrong is None:
+        return values
+    entry = entries[wrong]
+    if not isinstance(entry, dict):
+        complaint = f"{_shorten(entry)} is no object with {' and '.join(_FIELDS[key])}"
+    elif field not in entry:
+        complaint = f"{field} is missing"
+    else:
+        complaint = f"{field} is {_shorten(entry[field])}, expected {_TYPE_NAMES[kind]}"
+    raise InputError(f"{path}: {key}[{wrong}]: {complaint}")
 
 
 def _shorten(value: Any) -> str:
     """As the file writes it, as far as that helps."""
-    written = json.dumps(value, ensure_ascii=True)
+    written = json.dumps(value)
     return written if len(written) <= 60 else f"{written[:57]}..."
 
 
-def _refuse_empty_and_repeated(path: Path, key: str, field: str, values: Sequence[Any]) -> None:
-    if not values:
-        raise InputError(f"{path}: {key} is empty; expected one entry for each of the {key}")
-    if field in ("file_name", "name"):
-        for number, value in enumerate(values):
-            if not value.isprintable() or not value.strip():
-                raise InputError(
-                    f"{path}: {key}[{number}]: {field} {_shorten(value)} is no name; write visible letters"
-                )
-    if len(set(values)) == len(values):
-        return
-    seen: dict[Any, int] = {}
-    for number, value in enumerate(values):
-        if value in seen:
-            raise InputError(
-                f"{path}: {key}[{number}]: {field} {_shorten(value)} is that of {key}[{seen[value]}] too; remove one"
-            )
-        seen[value] = number
-
-
-def _positions(
-    path: Path, field: str, values: Sequence[int], known: Sequence[int], where: str
-) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _positions(path: Path, field: str, values: Sequence[int], known: Sequence[int], where: str) -> list[int]:
     """Where in ``known`` each of the annotations' ``values`` stands."""
     position = {value: number for number, value in enumerate(known)}
-    found = np.fromiter((position.get(value, -1) for value in values), dtype=np.int64, count=len(values))
-    if unknown := np.flatnonzero(found < 0).tolist():
-        first, others = unknown[0], len(unknown) - 1
+    if unknown := [number for number, value in enumerate(values) if value not in position]:
+        others = f", nor are {len(unknown) - 1} others" if len(unknown) > 1 else ""
         raise InputError(
-            f"{path}: annotations[{first}]: {field} {_shorten(values[first])} is not in {where}"
-            f"{f', nor are {others} others' if others else ''}; add it there or remove the annotation"
+            f"{path}: annotations[{unknown[0]}]: {field} {values[unknown[0]]} is not in {where}{others}; "
+            "add it there or remove the annotation"
         )
-    return found
-
-
-class _RepeatedKeyError(ValueError):
-    """Which of two values of one key counts is anyone's guess."""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        raise _RepeatedKeyError("An object with the same key twice")
-    return made
-
-
-class _Scanner:
-    """Walks through JSON text without building all of it: COCO's outlines would take gigabytes as Python numbers.
-
-    Raises `json.JSONDecodeError` where the text is not JSON.
-    """
-
-    def __init__(self, text: str) -> None:
-        self._decode = json.JSONDecoder(object_pairs_hook=_object).raw_decode
-        self._text = text
-        self._at = 0
-
-    def peek(self) -> str:
-        """The next symbol, or nothing at the end."""
-        self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]  # It matches nothing at least.
-        return self._text[self._at : self._at + 1]
-
-    def value(self) -> Any:
-        """The next value as a whole."""
-        self.peek()
-        try:
-            value, self._at = self._decode(self._text, self._at)
-        except _RepeatedKeyError as error:
-            raise json.JSONDecodeError(str(error), self._text, self._at) from None
-        return value
-
-    def elements(self) -> Iterator[Any]:
-        """The values of the list that comes next."""
-        self._take("[")
-        if self.peek() == "]":
-            self._take("]")
-            return
-        while True:
-            yield self.value()
-            if self._take(",]") == "]":
-                return
-
-    def members(self) -> Iterator[str]:
-        """The keys of the object that comes next; after each one the caller takes its value."""
-        self._take("{")
-        if self.peek() == "}":
-            self._take("}")
-            return
-        while True:
-            if self.peek() != '"':
-                raise json.JSONDecodeError("Expecting property name enclosed in double quotes", self._text, self._at)
-            key = self.value()
-            self._take(":")
-            yield key
-            if self._take(",}") == "}":
-                return
-
-    def finish(self) -> None:
-        """Nothing may follow."""
-        if self.peek():
-            raise json.JSONDecodeError("Extra data", self._text, self._at)
-
-    def _take(self, symbols: str) -> str:
-        symbol = self.peek()
-        if not symbol or symbol not in symbols:
-            expected = " or ".join(repr(one) for one in symbols)
-            raise json.JSONDecodeError(f"Expecting {expected}", self._text, self._at)
-        self._at += 1
-        return symbol
+    return [position[value] for value in values]

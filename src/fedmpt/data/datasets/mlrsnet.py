@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from itertools import compress
 from pathlib import Path
 
 import torch
+from jaxtyping import Int8
+from torch import Tensor
 
-from fedmpt.data.reading import ImageFolder, LabelTable, Part, read_label_table, rows_with_labels
+from fedmpt.data.datasets.benchmark import Part, image_data, make_split, read_label_table
+from fedmpt.data.finding import ImageFolder
 from fedmpt.types import ImageData, InputError, Split
 
 _LABELS = Part(
@@ -52,36 +54,46 @@ def load_mlrsnet(path: Path, *, test_share: float = 0.2, seed: int = 0, min_labe
     if not 0 < test_share < 1:
         raise InputError(f"test_share is {test_share}; it must lie between 0 and 1")
     source = _LABELS.locate(path)
-    images = ImageFolder(_IMAGES.locate(path), follow_links=True)
-    tables = _tables(source)
-    is_test = {scene: _held_out(scene, table.names, test_share, seed) for scene, table in tables.items()}
-    if not any(any(rows) for rows in is_test.values()):
+    images = ImageFolder(_IMAGES.locate(path))
+    class_names, tables = _tables(source)
+    members = [(scene, name) for scene, (names, _) in tables.items() for name in names]
+    is_test = [row for scene, (names, _) in tables.items() for row in _held_out(scene, names, test_share, seed)]
+    if not any(is_test):
         raise InputError(f"{source}: no scene has more than one image, so none can be held out as test")
-    is_train = {scene: [not row for row in rows] for scene, rows in is_test.items()}
-    train, train_notes = _split("train", tables, is_train, images, min_labels=min_labels, source=source)
-    test, test_notes = _split("test", tables, is_test, images, min_labels=min_labels, source=source)
-    class_names = tuple(_SPELLINGS.get(column, column) for column in next(iter(tables.values())).columns)
-    notes = (*train_notes, *test_notes, *_scenes_without_table(images.root, tables))
-    return ImageData("mlrsnet", class_names, train, test, notes=notes)
+    labels = torch.cat([rows for _, rows in tables.values()])
+
+    def split(name: str) -> tuple[Split, tuple[str, ...]]:
+        rows = [row for row, held_out in enumerate(is_test) if held_out == (name == "test")]
+        files, scenes = ["/".join(members[row]) for row in rows], [members[row][0] for row in rows]
+        return make_split(
+            name, files, labels[rows], images, source=source, min_labels=min_labels, columns={"scene": scenes}
+        )
+
+    notes = _scenes_without_table(images.root, tables)
+    return image_data("mlrsnet", path, class_names, split("train"), split("test"), notes=notes)
 
 
-def _tables(folder: Path) -> Mapping[str, LabelTable]:
-    """The table of each scene, by name, all with the columns of the first one in its order."""
-    tables: dict[str, LabelTable] = {}
+Tables = Mapping[str, tuple[list[str], Int8[Tensor, "images C"]]]
+"""The names of the images of each scene, and their labels."""
+
+
+def _tables(folder: Path) -> tuple[list[str], Tables]:
+    """The classes, and all tables with their columns in one order."""
+    first: list[str] = []
+    tables: dict[str, tuple[list[str], Int8[Tensor, "images C"]]] = {}
     # Hidden files are what macOS leaves in archives.
     for path in sorted(path for path in folder.glob("*.csv") if not path.name.startswith(".")):
-        table = read_label_table(path, expected="a header, then lines of an image's name and columns with 1 or 0")
-        first = next(iter(tables.values()), table)
-        if differing := sorted(set(first.columns) ^ set(table.columns)):
+        columns, names, labels = read_label_table(path)
+        first = first or columns
+        if differing := sorted(set(first) ^ set(columns)):
             raise InputError(
                 f"{path}, line 1: other classes than in {next(iter(tables))}.csv: {', '.join(differing[:5])}; "
                 "all tables must be of one release"
             )
-        order = [table.columns.index(column) for column in first.columns]
-        tables[path.stem] = LabelTable(first.columns, table.names, table.labels[:, order])
+        tables[path.stem] = names, labels[:, [columns.index(column) for column in first]]
     if not tables:
         raise InputError(f"{folder} has no tables; expected one for each scene, such as airplane.csv")
-    return tables
+    return [_SPELLINGS.get(column, column) for column in first], tables
 
 
 def _held_out(scene: str, names: Sequence[str], test_share: float, seed: int) -> list[bool]:
@@ -95,23 +107,7 @@ def _held_out(scene: str, names: Sequence[str], test_share: float, seed: int) ->
     return [name in held_out for name in names]
 
 
-def _split(
-    split: str,
-    tables: Mapping[str, LabelTable],
-    is_in: Mapping[str, Sequence[bool]],
-    images: ImageFolder,
-    *,
-    min_labels: int,
-    source: Path,
-) -> tuple[Split, tuple[str, ...]]:
-    labels = torch.cat([table.labels[torch.tensor(is_in[scene])] for scene, table in tables.items()])
-    members = [(scene, name) for scene in tables for name in compress(tables[scene].names, is_in[scene])]
-    rows, notes = rows_with_labels(labels, min_labels=min_labels, split=split, where=str(source))
-    files = images.all(["/".join(members[row]) for row in rows], where=str(source))
-    return Split(split, files, labels[rows], columns={"scene": tuple(members[row][0] for row in rows)}), notes
-
-
-def _scenes_without_table(folder: Path, tables: Mapping[str, LabelTable]) -> tuple[str, ...]:
+def _scenes_without_table(folder: Path, tables: Tables) -> tuple[str, ...]:
     scenes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     unlabelled = [scene for scene in scenes if scene not in tables]
     if not unlabelled:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from fedmpt.data.reading import ImageFolder, LabelTable, Part, closest, read_label_table
+from fedmpt.data.datasets.benchmark import Part, image_data, make_split, read_label_table
+from fedmpt.data.finding import ImageFolder
+from fedmpt.data.reading import closest, refuse_repeated
 from fedmpt.types import ImageData, InputError, Split
 
 CLASS_NAMES = (
@@ -47,37 +50,31 @@ def load_multi_scene(path: Path) -> ImageData:
     Raises:
         InputError: if a part of the layout, a line, a column or an image is wrong or missing.
     """
-    images = ImageFolder(_IMAGES.locate(path), follow_links=True)
-    train, train_notes = _split("train", _TRAIN.locate(path), images)
-    test, test_notes = _split("test", _TEST.locate(path), images)
-    if both := sorted(set(train.files) & set(test.files)):
-        raise InputError(
-            f"{path}: {len(both)} images are in both tables, first {both[0].name!r}; take them out of one of them"
-        )
-    return ImageData("multi-scene", CLASS_NAMES, train, test, notes=train_notes + test_notes)
+    images = ImageFolder(_IMAGES.locate(path))
+    train, test = (_split(name, part.locate(path), images) for name, part in (("train", _TRAIN), ("test", _TEST)))
+    return image_data("multi-scene", path, CLASS_NAMES, train, test)
 
 
 def _split(name: str, path: Path, images: ImageFolder) -> tuple[Split, tuple[str, ...]]:
-    table = read_label_table(path, expected="a header, then lines of an image's name and 36 columns with 1 or 0")
-    order, notes = _order(table, path)
-    files = [image if image.lower().endswith((".jpg", ".jpeg", ".png")) else f"{image}.jpg" for image in table.names]
-    return Split(name, images.all(files, where=str(path)), table.labels[:, order]), notes
+    columns, names, labels = read_label_table(path)
+    order, notes = _order(columns, path)
+    files = [image if image.lower().endswith((".jpg", ".jpeg", ".png")) else f"{image}.jpg" for image in names]
+    return make_split(name, files, labels[:, order], images, source=path)[0], notes
 
 
-def _order(table: LabelTable, path: Path) -> tuple[list[int], tuple[str, ...]]:
+def _order(columns: Sequence[str], path: Path) -> tuple[list[int], tuple[str, ...]]:
     """The column of each class."""
     known = {_letters(name): name for name in CLASS_NAMES}
     known |= {_letters(written): name for written, name in _OTHER_SPELLINGS.items()}
-    named = [known.get(_letters(column)) for column in table.columns]
+    named = [known.get(_letters(column)) for column in columns]
     if len(named) == len(CLASS_NAMES) and not any(named):
         note = f"{path.name}: the header names no class; columns are taken in the order of the authors' code"
         return list(range(len(named))), (note,)
-    for column, name in zip(table.columns, named, strict=True):
+    for column, name in zip(columns, named, strict=True):
         if name is None:
             hint = closest(column, CLASS_NAMES) or f"; expected: {', '.join(CLASS_NAMES)}"
             raise InputError(f"{path}, line 1: {column!r} is no class{hint}")
-        if named.count(name) > 1:
-            raise InputError(f"{path}, line 1: {name!r} has {named.count(name)} columns; remove all but one")
+    refuse_repeated(named, what="class", where=lambda number: f"{path}, line 1, column {number + 2}")
     if lacking := [name for name in CLASS_NAMES if name not in named]:
         raise InputError(f"{path}, line 1: {len(lacking)} classes have no column, first {lacking[0]!r}")
     return [named.index(name) for name in CLASS_NAMES], ()

@@ -5,38 +5,44 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedmpt.data.datasets.coco import read_instances
-from fedmpt.data.own.listing import Entries, Options, align, some
+from fedmpt.data.labels import align
+from fedmpt.data.own.listing import Entries, Options, Source
 from fedmpt.data.own.vocabulary import Vocabulary, clean_name
-from fedmpt.types import PRESENT, UNKNOWN, InputError
+from fedmpt.data.reading import some
+from fedmpt.types import PRESENT, UNKNOWN
+
+LAYOUT = "annotations.json, or a pair such as train.json and val.json, in COCO's instances format"
+
+_KEYS = (b'"images"', b'"annotations"', b'"categories"')
 
 
-def read_coco(path: Path, options: Options, vocabulary: Vocabulary) -> Entries:
+def is_instances(path: Path) -> bool:
+    """Whether COCO's three lists are in the text; the file may be wrong JSON all the same."""
+    content = path.read_bytes()
+    return all(key in content for key in _KEYS)
+
+
+def read_coco(source: Source, options: Options, vocabulary: Vocabulary) -> Entries:
     """Images of a COCO file; its categories are the classes that were looked for in all of them.
 
-    Raises:
-        InputError: if the file is wrong, or two categories, or one with annotations, are none of the classes.
+    Raises InputError if the file is wrong, or two categories, or one with annotations, are none of the classes.
     """
+    path, given = source.path, options.class_names
     instances = read_instances(path)
-    shown = dict(zip(instances.class_names, (instances.labels == PRESENT).any(dim=0).tolist(), strict=True))
     # Tools add a category for the whole project, which annotates nothing.
-    extra = [name for name in shown if options.classes is not None and clean_name(name) not in options.classes]
-    unused = [name for name in extra if not shown[name]]
-    by_name: dict[str, str] = {}
-    for category in instances.class_names:
-        if category in unused:
-            continue
-        name = vocabulary.name(category, where=f"{path}, categories")
-        if name in by_name:
-            raise InputError(f"{path}, categories: {by_name[name]!r} and {category!r} are one class; keep one of them")
-        by_name[name] = category
-    class_names = tuple(sorted(by_name))
-    categories = [by_name[name] for name in class_names]
-    notes = (f"{path}: categories without annotations, left out: {some(unused)}",) if unused else ()
+    shown = (instances.labels == PRESENT).any(dim=0).tolist()
+    unused = [
+        category
+        for category, is_shown in zip(instances.class_names, shown, strict=True)
+        if given is not None and clean_name(category) not in given and not is_shown
+    ]
+    categories = [category for category in instances.class_names if category not in unused]
+    by_name = vocabulary.unique(categories, where=f"{path}, categories")
     return Entries(
         image_names=instances.file_names,
         places=tuple(f"{path}, images[{number}]" for number in range(len(instances.file_names))),
-        class_names=class_names,
-        labels=align(instances.labels, instances.class_names, categories, unlisted=UNKNOWN),
+        class_names=tuple(by_name),
+        labels=align(instances.labels, instances.class_names, list(by_name.values()), unlisted=UNKNOWN),
         unlisted=UNKNOWN,
-        notes=notes,
+        notes=(f"{path}: categories without annotations, left out: {some(unused)}",) if unused else (),
     )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -17,31 +15,22 @@ def copies(train: Sequence[Path], test: Sequence[Path]) -> list[tuple[Path, Path
 
     Files that cannot be read are passed over: whoever opens them as pictures says so.
     """
-    sizes = _by_size(train)
-    candidates = [(path, sizes[size]) for size, paths in _by_size(test).items() if size in sizes for path in paths]
-    train_hashes: dict[bytes, Path] = {}
-    for path in dict.fromkeys(path for _, paths in candidates for path in paths):
-        if (digest := _digest(path)) is not None:
-            train_hashes.setdefault(digest, path)
-    found = [(path, train_hashes.get(digest)) for path, _ in candidates if (digest := _digest(path)) is not None]
-    return [(path, original) for path, original in found if original is not None]
+    train_sizes, test_sizes = _sizes(train), _sizes(test)
+    sizes = set(train_sizes.values()) & set(test_sizes.values())
+    originals: dict[str, Path] = {}
+    for path in (path for path, size in train_sizes.items() if size in sizes):
+        originals.setdefault(_digest(path), path)
+    digests = {path: _digest(path) for path, size in test_sizes.items() if size in sizes}
+    return [(path, originals[digest]) for path, digest in digests.items() if digest and digest in originals]
 
 
-def _by_size(paths: Iterable[Path]) -> dict[int, list[Path]]:
-    by_size: dict[int, list[Path]] = {}
-    for path in paths:
-        try:
-            status = os.stat(path)
-        except OSError:
-            continue
-        if stat.S_ISREG(status.st_mode) and status.st_size:
-            by_size.setdefault(status.st_size, []).append(path)
-    return by_size
+def _sizes(paths: Iterable[Path]) -> dict[Path, int]:
+    return {path: size for path in paths if path.is_file() and (size := path.stat().st_size)}
 
 
-def _digest(path: Path) -> bytes | None:
+def _digest(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
-        return None
+        return ""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-import numpy as np
-import torch
 from jaxtyping import Int8
 from torch import Tensor
 
-from fedmpt.types import ABSENT, PRESENT
+from fedmpt.data.labels import align
+from fedmpt.data.own.vocabulary import read_classes
+from fedmpt.data.reading import check_choice
+from fedmpt.types import InputError, Split
 
 Format = Literal["auto", "csv", "coco", "voc", "imagefolder"]
 Links = Literal["refuse", "follow"]
@@ -34,25 +36,35 @@ IMAGE_SUFFIXES = frozenset(
 
 
 @dataclass(frozen=True)
+class Options:
+    """How a folder is read, as `fedmpt.data.own.load_folder` takes it. Raises InputError if one is out of its range."""
+
+    format: Format = "auto"
+    classes: Path | None = None
+    separator: str = "auto"
+    test_share: float = 0.2
+    seed: int = 0
+    links: Links = "refuse"
+
+    def __post_init__(self) -> None:
+        check_choice("format", self.format, get_args(Format))
+        check_choice("links", self.links, get_args(Links))
+        if not 0 < self.test_share <= 1:
+            raise InputError(f"test_share is {self.test_share}; it must be in (0, 1]: the share of images for the test")
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names in the file ``classes``; None without one."""
+        return None if self.classes is None else read_classes(self.classes)
+
+
+@dataclass(frozen=True)
 class Source:
     """A file, or a folder of annotations, that lists images; ``bases`` are the folders that may hold them."""
 
     path: Path
     split: SplitName | None
     bases: tuple[Path, ...]
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a folder is read; ``classes`` are the names from ``classes_file``, and None where there is no such file."""
-
-    format: Format = "auto"
-    classes: tuple[str, ...] | None = None
-    classes_file: Path | None = None
-    separator: str = "auto"
-    test_share: float = 0.2
-    seed: int = 0
-    links: Links = "refuse"
 
 
 @dataclass(frozen=True)
@@ -88,40 +100,20 @@ class Listing:
     columns: Mapping[str, tuple[str, ...]]
     notes: tuple[str, ...]
 
-
-def label_matrix(names_of_images: Sequence[Iterable[str]]) -> tuple[tuple[str, ...], Int8[Tensor, "images C"]]:
-    """Sorted class names, and a row for each image: present where the image has the class, else absent."""
-    class_names = tuple(sorted({name for names in names_of_images for name in names}))
-    column_of = {name: column for column, name in enumerate(class_names)}
-    pairs = [(row, column_of[name]) for row, names in enumerate(names_of_images) for name in names]
-    labels = np.full((len(names_of_images), len(class_names)), ABSENT, dtype=np.int8)
-    if pairs:
-        rows, columns = np.array(pairs).T
-        labels[rows, columns] = PRESENT
-    return class_names, torch.from_numpy(labels)
+    def split(self, name: str, rows: Sequence[int], class_names: Sequence[str], *, unlisted: int) -> Split:
+        """Some of the images, with labels of ``class_names``; ``unlisted`` for those that the folder does not name."""
+        return Split(
+            name=name,
+            files=tuple(self.files[row] for row in rows),
+            labels=align(self.labels[list(rows)], self.class_names, class_names, unlisted=unlisted),
+            columns={column: tuple(words[row] for row in rows) for column, words in self.columns.items()},
+        )
 
 
-def align(
-    labels: Int8[Tensor, "images K"], class_names: Sequence[str], wanted: Sequence[str], *, unlisted: int
-) -> Int8[Tensor, "images C"]:
-    """Columns of the classes ``wanted``, in that order; ``unlisted`` where ``class_names`` lack one."""
-    aligned = torch.full((len(labels), len(wanted)), unlisted, dtype=torch.int8)
-    column_of = {name: column for column, name in enumerate(class_names)}
-    both = [(column, column_of[name]) for column, name in enumerate(wanted) if name in column_of]
-    if both:
-        to, of = (list(columns) for columns in zip(*both, strict=True))
-        aligned[:, to] = labels[:, of]
-    return aligned
-
-
-def some(words: Iterable[str], *, limit: int = 10) -> str:
-    """The first words, and how many more there are."""
-    listed = list(words)
-    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
-    return ", ".join(listed[:limit]) + more
-
-
-def quoted(word: str) -> str:
-    """As Python writes it; the middle of a long one left out."""
-    written = repr(word)
-    return written if len(written) <= 100 else f"{written[:60]}...{written[-30:]}"
+def join_columns(parts: Iterable[tuple[Mapping[str, tuple[str, ...]], int]]) -> dict[str, tuple[str, ...]]:
+    """The columns of parts of so many images each, one part after the other; empty where a part has none."""
+    parts = list(parts)
+    names = dict.fromkeys(name for columns, _ in parts for name in columns)
+    return {
+        name: tuple(word for columns, count in parts for word in columns.get(name, ("",) * count)) for name in names
+    }

@@ -6,8 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedmpt.data.own.listing import quoted
-from fedmpt.data.reading import closest, read_text
+from fedmpt.data.reading import closest, quoted, read_lines, refuse_repeated
 from fedmpt.types import InputError
 
 # What programs write where there is nothing. As the name of a class it is almost always a mistake.
@@ -25,20 +24,18 @@ def clean_name(word: str) -> str:
 def read_classes(path: Path) -> tuple[str, ...]:
     """Class names from a text file, one a line, in its order.
 
-    Raises:
-        InputError: if the file cannot be read, has no names, an empty line among them, or a name twice.
+    Raises InputError if the file cannot be read, has no names, an empty line among them, or a name twice.
     """
-    lines = read_text(path, expected="the names of the classes, one a line").rstrip().split("\n")
     vocabulary = Vocabulary(None)
-    names: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        where = f"{path}, line {number}"
-        if not line.strip():
-            raise InputError(f"{where} is empty; expected the name of a class")
-        name = vocabulary.name(line, where=where, may_be_missing=True)
-        if name in names:
-            raise InputError(f"{where}: class {name!r} is named twice, first in line {names[name]}; remove one")
-        names[name] = number
+
+    def where(number: int) -> str:
+        return f"{path}, line {number + 1}"
+
+    lines = read_lines(path, expected="the names of the classes, one a line")
+    if "" in lines:
+        raise InputError(f"{where(lines.index(''))} is empty; expected the name of a class")
+    names = [vocabulary.name(line, where=where(row), may_be_missing=True) for row, line in enumerate(lines)]
+    refuse_repeated(names, what="class", where=where)
     return tuple(names)
 
 
@@ -65,20 +62,32 @@ class Vocabulary:
             self._known[word] = self._new_name(word, where=where, may_be_missing=may_be_missing)
         return self._known[word]
 
+    def unique(self, words: Sequence[str], *, where: str) -> dict[str, str]:
+        """Each word by the class that it means, sorted by class.
+
+        Raises InputError as `name`, or if two words are one class.
+        """
+        by_name: dict[str, str] = {}
+        for word in words:
+            name = self.name(word, where=where)
+            if name in by_name:
+                raise InputError(f"{where}: {by_name[name]!r} and {word!r} are one class; keep one of them")
+            by_name[name] = word
+        return dict(sorted(by_name.items()))
+
     def _new_name(self, word: str, *, where: str, may_be_missing: bool) -> str:
         name = clean_name(word)
         if self._given is not None:
             if name not in self._given:
-                hint = closest(name, self._given)
-                raise InputError(f"{where}: class {quoted(name)} is not in {self._source}{hint}")
+                raise InputError(f"{where}: class {quoted(name)} is not in {self._source}{closest(name, self._given)}")
             return name
         if not name:
             raise InputError(f"{where}: {quoted(word)} is no name of a class")
-        for letter in name:
-            if unicodedata.category(letter)[0] == "C" and letter not in _JOINERS:
-                raise InputError(
-                    f"{where}: class {quoted(name)} holds an invisible character, U+{ord(letter):04X}; remove it"
-                )
+        hidden = [letter for letter in name if unicodedata.category(letter)[0] == "C" and letter not in _JOINERS]
+        if hidden:
+            raise InputError(
+                f"{where}: class {quoted(name)} holds an invisible character, U+{ord(hidden[0]):04X}; remove it"
+            )
         if name.casefold() in _MISSING and not may_be_missing:
             raise InputError(
                 f"{where}: label {name!r} stands for a missing value; leave it empty where an image has no labels, "

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from fedmpt.data.partition.natural import deal_by_group
 from fedmpt.data.partition.settings import Setting, check_options, partition
-from fedmpt.data.reading import closest
+from fedmpt.data.reading import closest, some
 from fedmpt.types import InputError, Split
 
 
@@ -73,34 +72,41 @@ def partition_split(
     column: str | None = None,
     seed: int = 42,
 ) -> Partition:
-    """`partition` of a split. For ``setting="natural"``, ``column`` says which of its columns names the clients.
+    """`partition` of a split, and one setting more: ``"natural"`` makes a client of each value of ``column``.
+
+    Natural clients are in the order of the sorted values; space around a value does not count.
 
     Raises:
         InputError: as `partition`, or if the column is missing or an image has no value in it.
     """
-    given = {"t": t, "num_clients": num_clients, "alpha": alpha, "min_images": min_images}
+    given = {"t": t, "num_clients": num_clients, "alpha": alpha, "min_images": min_images, "column": column}
     options: dict[str, float | str] = {name: value for name, value in given.items() if value is not None}
+    check_options(setting, options)
     if setting == "natural":
-        check_options(setting, options)
-        column, values = _column(split, column)
-        rows = deal_by_group(values, images=split.files)
-        names = tuple(values[int(client[0])].strip() for client in rows)
-        return Partition(setting, {"column": column}, seed, names, tuple(rows))
-    if column is not None:
-        raise InputError(f"column belongs to the natural setting; got {column!r} with {setting}")
+        rows_of = _rows_by_value(split, column)
+        return Partition(setting, options, seed, tuple(rows_of), tuple(map(torch.tensor, rows_of.values())))
     rows = partition(
         split.labels, setting=setting, t=t, num_clients=num_clients, alpha=alpha, min_images=min_images, seed=seed
     )
     return Partition(setting, options, seed, tuple(f"client {client}" for client in range(len(rows))), tuple(rows))
 
 
-def _column(split: Split, column: str | None) -> tuple[str, Sequence[str]]:
+def _rows_by_value(split: Split, column: str | None) -> dict[str, list[int]]:
+    """Rows of each value of a column."""
     known = sorted(split.columns)
     listed = f"the {split.name} images have {', '.join(known) if known else 'no columns'}"
     if column is None:
         raise InputError(f"the natural setting needs a column that names each image's client; {listed}")
     if column not in split.columns:
         raise InputError(f"there is no column {column!r}{closest(column, known)}; {listed}")
-    values = split.columns[column]
-    assert len(values) == len(split)
-    return column, values
+    values = [value.strip() for value in split.columns[column]]
+    without = [str(file) for file, value in zip(split.files, values, strict=True) if not value]
+    if without:
+        raise InputError(
+            f"the natural setting needs a client for each image, and {len(without)} of {len(values)} images have no "
+            f"value: {some(without, limit=5)}; fill them in, or leave these images out"
+        )
+    rows_of: dict[str, list[int]] = {value: [] for value in sorted(set(values))}
+    for row, value in enumerate(values):
+        rows_of[value].append(row)
+    return rows_of

@@ -17,7 +17,7 @@ from fedmpt.types import PRESENT
 Random: TypeAlias = np.random.RandomState
 
 
-def deal_by_label(
+def split_by_label(
     labels: Int8[Tensor, "n C"], *, num_clients: int, alpha: float, min_images: int, seed: int
 ) -> list[Int64[Tensor, "rows"]]:
     """Rows of each client. Needs ``num_clients * min_images`` images at least.
@@ -29,10 +29,10 @@ def deal_by_label(
     """
     assert num_clients * min_images <= labels.shape[0]
     random = Random(generator(seed, "dirichlet").initial_seed() % 2**32)
-    dealt_by = _one_label_each(labels == PRESENT, random)
+    assigned_by = _one_label_each(labels == PRESENT, random)
     clients: list[list[int]] = [[] for _ in range(num_clients)]
     for label in range(labels.shape[1] + 1):
-        rows = random.permutation(np.flatnonzero(dealt_by == label))
+        rows = random.permutation(np.flatnonzero(assigned_by == label))
         ends = _ends(_shares(num_clients, alpha, random), len(rows), random)
         for client, part in zip(clients, np.split(rows, ends[:-1]), strict=True):
             client.extend(part.tolist())

@@ -17,11 +17,7 @@ KMEANS_RESTARTS = 10
 
 
 def number_of_clusters(t: float | None, num_classes: int) -> int:
-    """round(``t`` * C), halves to even, at least one.
-
-    Raises:
-        InputError: if ``t`` is missing or not in (0, 1].
-    """
+    """round(``t`` * C), halves to even, at least one. Raises InputError if ``t`` is missing or not in (0, 1]."""
     if t is None:
         raise InputError("the heterogeneous setting needs t, in (0, 1]: the number of clients over that of classes")
     if not 0 < t <= 1:
@@ -33,8 +29,7 @@ def number_of_clusters(t: float | None, num_classes: int) -> int:
 def cluster(labels: Int8[Tensor, "n C"], *, num_clusters: int, seed: int) -> list[Int64[Tensor, "rows"]]:
     """Rows of each KMeans cluster of the softmax of the labels, in the order of their first rows.
 
-    Raises:
-        InputError: if there are fewer different label sets than clusters, or a cluster got no image.
+    Raises InputError if there are fewer different label sets than clusters, or a cluster got no image.
     """
     points = torch.softmax((labels == PRESENT).double(), dim=1)
     # Counted on the points, not on the labels: all present and all absent have the same softmax.

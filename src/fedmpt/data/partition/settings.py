@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
 import torch
 from jaxtyping import Int8, Int64
 from torch import Tensor
 
-from fedmpt.data.partition.dirichlet import deal_by_label
+from fedmpt.data.partition.dirichlet import split_by_label
 from fedmpt.data.partition.heterogeneous import cluster, number_of_clusters
-from fedmpt.data.partition.natural import deal_by_group
+from fedmpt.data.reading import check_choice
 from fedmpt.seeding import generator
 from fedmpt.types import InputError
 
@@ -22,7 +22,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "heterogeneous": ("t",),
     "iid": ("num_clients",),
     "dirichlet": ("num_clients", "alpha", "min_images"),
-    "natural": ("groups",),
+    "natural": ("column",),
 }
 """The options of each setting."""
 
@@ -38,7 +38,6 @@ def partition(
     num_clients: int | None = None,
     alpha: float | None = None,
     min_images: int | None = None,
-    groups: Sequence[str] | None = None,
     seed: int = 42,
 ) -> list[Int64[Tensor, "rows"]]:
     """Rows of ``labels`` of each client: ascending, disjoint, together all of them, no client without any.
@@ -52,73 +51,48 @@ def partition(
     symmetric Dirichlet distribution; a smaller ``alpha``, above 0, is more skewed. An image goes by one of its
     labels, drawn uniformly; images without any are a label of their own. A client with less than ``min_images`` (1
     unless given) takes what it lacks from the largest.
-    ``"natural"`` makes a client of each value of ``groups``, one value an image, in the order of the sorted values.
+    ``"natural"`` needs more than labels: see `partition_split`.
 
     Raises:
         InputError: if an option is missing, out of range or of another setting, or the images do not suffice.
     """
-    given = {"t": t, "num_clients": num_clients, "alpha": alpha, "min_images": min_images, "groups": groups}
-    check_options(setting, {name: value for name, value in given.items() if value is not None})
+    given = {"t": t, "num_clients": num_clients, "alpha": alpha, "min_images": min_images}
+    check_options(setting, [name for name, value in given.items() if value is not None])
     num_images, num_classes = labels.shape
-    if setting == "heterogeneous":
-        num_clusters = number_of_clusters(t, num_classes)
-        _check_enough_images(num_images, num_clusters)
-        return cluster(labels, num_clusters=num_clusters, seed=seed)
     if setting == "natural":
-        if groups is None or len(groups) != num_images:
-            got = "none" if groups is None else str(len(groups))
-            raise InputError(f"the natural setting needs groups, one value for each of {num_images} images; got {got}")
-        return deal_by_group(groups, images=[f"row {row}" for row in range(num_images)])
-    num_clients = _checked_num_clients(setting, num_clients, num_images)
+        raise InputError("the natural setting needs a column of the images; labels alone do not name clients")
+    if setting == "heterogeneous":
+        num_clients = number_of_clusters(t, num_classes)
+    if num_clients is None or num_clients < 1:
+        raise InputError(f"the {setting} setting needs num_clients, at least 1; got {num_clients}")
+    if num_clients > num_images:
+        raise InputError(f"{num_clients} clients cannot share {num_images} images; choose fewer clients")
+    if setting == "heterogeneous":
+        return cluster(labels, num_clusters=num_clients, seed=seed)
     if setting == "iid":
-        return _iid(num_images, num_clients=num_clients, seed=seed)
-    alpha, min_images = _checked_dirichlet(alpha, min_images, num_clients=num_clients, num_images=num_images)
-    return deal_by_label(labels, num_clients=num_clients, alpha=alpha, min_images=min_images, seed=seed)
+        order = torch.randperm(num_images, generator=generator(seed, "partition"))
+        return [order[client::num_clients].sort().values for client in range(num_clients)]
+    if alpha is None or not MIN_ALPHA <= alpha < math.inf:
+        needs = f"alpha, at least {MIN_ALPHA} (0.1 is skewed, 100 is even)"
+        raise InputError(f"the dirichlet setting needs {needs}; got {alpha}")
+    min_images = 1 if min_images is None else min_images
+    if min_images < 1:
+        raise InputError(f"min_images is {min_images}; it must be at least 1, or a client could not train")
+    if num_clients * min_images > num_images:
+        raise InputError(
+            f"{num_clients} clients cannot have {min_images} of {num_images} images each; choose fewer clients, or "
+            f"min_images of at most {num_images // num_clients}"
+        )
+    return split_by_label(labels, num_clients=num_clients, alpha=float(alpha), min_images=min_images, seed=seed)
 
 
-def check_options(setting: str, given: Mapping[str, object]) -> None:
+def check_options(setting: str, given: Iterable[str]) -> None:
     """Whether ``given`` options are of this setting.
 
-    Raises:
-        InputError: if there is no such setting, or an option belongs to others.
+    Raises InputError if there is no such setting, or an option belongs to others.
     """
-    if setting not in OPTIONS:
-        raise InputError(f"setting is {setting!r}; it may be: {', '.join(get_args(Setting))}")
+    check_choice("setting", setting, get_args(Setting))
     for name in given:
         if name not in OPTIONS[setting]:
             owners = " and ".join(f"the {other} setting" for other, names in OPTIONS.items() if name in names)
             raise InputError(f"{name} belongs to {owners}; {setting} takes {', '.join(OPTIONS[setting])}")
-
-
-def _iid(num_images: int, *, num_clients: int, seed: int) -> list[Int64[Tensor, "rows"]]:
-    order = torch.randperm(num_images, generator=generator(seed, "partition"))
-    return [order[client::num_clients].sort().values for client in range(num_clients)]
-
-
-def _checked_num_clients(setting: str, num_clients: int | None, num_images: int) -> int:
-    if num_clients is None or num_clients < 1:
-        raise InputError(f"the {setting} setting needs num_clients, at least 1; got {num_clients}")
-    _check_enough_images(num_images, num_clients)
-    return num_clients
-
-
-def _checked_dirichlet(
-    alpha: float | None, min_images: int | None, *, num_clients: int, num_images: int
-) -> tuple[float, int]:
-    if alpha is None or not MIN_ALPHA <= alpha < math.inf:
-        needs = f"alpha, at least {MIN_ALPHA} (0.1 is skewed, 100 is even)"
-        raise InputError(f"the dirichlet setting needs {needs}; got {alpha}")
-    least = 1 if min_images is None else min_images
-    if least < 1:
-        raise InputError(f"min_images is {least}; it must be at least 1, since a client without images cannot train")
-    if num_clients * least > num_images:
-        raise InputError(
-            f"{num_clients} clients cannot have {least} of {num_images} images each; choose fewer clients, or "
-            f"min_images of at most {num_images // num_clients}"
-        )
-    return float(alpha), least
-
-
-def _check_enough_images(num_images: int, num_clients: int) -> None:
-    if num_clients > num_images:
-        raise InputError(f"{num_clients} clients cannot share {num_images} images; choose fewer clients")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float64, Int32, Int64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from fedmpt.data.partition.clients import Partition
@@ -29,14 +29,14 @@ class PartitionStatistics:
         sizes: images of each client.
         num_unlabelled: images of each client without a present label.
         class_counts: images of each client that show each class.
-        pair_counts: images of each client that show each pair, in the order of `torch.triu_indices`.
+        num_pairs: pairs in the images of each client; one that two images show counts twice.
     """
 
     names: tuple[str, ...]
     sizes: Int64[Tensor, "clients"]
     num_unlabelled: Int64[Tensor, "clients"]
     class_counts: Int64[Tensor, "clients C"]
-    pair_counts: Int32[Tensor, "clients pairs"]
+    num_pairs: Int64[Tensor, "clients"]
     label_distances: Float64[Tensor, "clients"]
     pair_distances: Float64[Tensor, "clients"]
 
@@ -70,7 +70,7 @@ class PartitionStatistics:
             "name": self.names[client],
             "num_images": int(self.sizes[client]),
             "num_unlabelled": int(self.num_unlabelled[client]),
-            "num_pairs": int(self.pair_counts[client].sum()),
+            "num_pairs": int(self.num_pairs[client]),
             "label_distance": _or_none(float(self.label_distances[client])),
             "pair_distance": _or_none(float(self.pair_distances[client])),
             "images_per_class": _by_name(class_names, self.class_counts[client]),
@@ -80,53 +80,45 @@ class PartitionStatistics:
 def partition_statistics(partition: Partition, labels: Tensor) -> PartitionStatistics:
     """Statistics of the images [images, C] that were divided."""
     assert partition.num_images == len(labels)
-    present = labels == PRESENT
-    counts = [_counts(present[rows]) for rows in partition.rows]
-    class_counts = torch.stack([classes for classes, _ in counts])
-    pair_counts = torch.stack([pairs for _, pairs in counts])
+    clients = [labels[rows] == PRESENT for rows in partition.rows]
+    class_counts = torch.stack([present.sum(0) for present in clients])
+    # One client at a time: a table of clients and pairs would take 20 GB for 300 clients and 3,000 classes.
+    all_pairs = torch.zeros(labels.shape[1], labels.shape[1], dtype=torch.int64)
+    for present in clients:
+        all_pairs += _pairs(present)
+    pairs = [(counts.sum(), _distance(counts, all_pairs)) for counts in map(_pairs, clients)]
     return PartitionStatistics(
         names=partition.names,
         sizes=torch.tensor([len(rows) for rows in partition.rows]),
-        num_unlabelled=torch.stack([(~present[rows].any(1)).sum() for rows in partition.rows]),
+        num_unlabelled=torch.stack([(~present.any(1)).sum() for present in clients]),
         class_counts=class_counts,
-        pair_counts=pair_counts,
-        label_distances=_distances(class_counts),
-        pair_distances=_distances(pair_counts),
+        num_pairs=torch.stack([total for total, _ in pairs]),
+        label_distances=torch.stack([_distance(row, class_counts.sum(0)) for row in class_counts]),
+        pair_distances=torch.stack([distance for _, distance in pairs]),
     )
 
 
-def _counts(present: Bool[Tensor, "n C"]) -> tuple[Int64[Tensor, "C"], Int32[Tensor, "pairs"]]:
-    # Exact: fp32 holds whole numbers up to 16 million.
+def _pairs(present: Bool[Tensor, "n C"]) -> Int64[Tensor, "C C"]:
+    """Images that show each pair of classes, above the diagonal; fp32 is exact up to 16 million."""
     shown = present.float()
-    together = (shown.T @ shown).round().int()
-    num_classes = present.shape[1]
-    rows, columns = torch.triu_indices(num_classes, num_classes, offset=1)
-    return present.sum(0), together[rows, columns]
+    return (shown.T @ shown).round().long().triu(diagonal=1)
 
 
-def _distances(counts: Int64[Tensor, "clients K"] | Int32[Tensor, "clients K"]) -> Float64[Tensor, "clients"]:
-    """Jensen-Shannon distance of each row, as a distribution, from that of all rows together."""
-    whole = counts.sum(0).double()
-    whole /= whole.sum()
-    # One client at a time: thousands of clients times thousands of pairs would need several tables of that size.
-    return torch.stack([_jensen_shannon(row.double() / row.sum(), whole) for row in counts])
-
-
-def _jensen_shannon(p: Float64[Tensor, "K"], q: Float64[Tensor, "K"]) -> Float64[Tensor, ""]:
+def _distance(counts: Int64[Tensor, "*kinds"], whole: Int64[Tensor, "*kinds"]) -> Float64[Tensor, ""]:
+    """Jensen-Shannon distance of the distribution of ``counts`` from that of the whole, which they are part of."""
+    total = counts.sum()
+    shown = counts > 0
+    p, q = counts[shown].double() / total, whole[shown].double() / whole.sum()
     middle = (p + q) / 2
-    nats = (_relative_entropy(p, middle) + _relative_entropy(q, middle)) / 2
-    return (nats / math.log(2)).clamp(0, 1).sqrt()
-
-
-def _relative_entropy(p: Float64[Tensor, "K"], q: Float64[Tensor, "K"]) -> Float64[Tensor, ""]:
-    return torch.xlogy(p, torch.where(p == 0, 1.0, p / q)).sum()
+    nats = (p * (p / middle).log() + q * (q / middle).log()).sum() / 2
+    # What the client never shows: there the middle is half of the whole.
+    bits = nats / math.log(2) + (1 - q.sum()) / 2
+    return torch.where(total > 0, bits.clamp(0, 1).sqrt(), math.nan)
 
 
 def _mean_and_max(distances: Float64[Tensor, "clients"]) -> dict[str, float | None]:
     known = distances[~distances.isnan()]
-    if not len(known):
-        return {"mean": None, "max": None}
-    return {"mean": float(known.mean()), "max": float(known.max())}
+    return {"mean": _or_none(float(known.mean())), "max": float(known.max()) if len(known) else None}
 
 
 def _or_none(value: float) -> float | None:

@@ -13,7 +13,7 @@ from fedmpt.data.datasets.scenes.options import SceneOptions, SplitName, TestMod
 from fedmpt.data.datasets.scenes.vocabulary import BACKGROUNDS, CLASS_NAMES, HOMES, PARTNERS, Partners
 from fedmpt.data.datasets.scenes.world import sample_scene
 
-NUM_CASTS = 4000
+NUM_CASTS = 3000
 
 
 @cache
@@ -58,12 +58,9 @@ def test_spurious_adds_the_partner_that_often(spurious: float) -> None:
         assert partner_rate(casts("natural", spurious), (pair,)) == pytest.approx(expected, abs=0.1)
 
 
-def test_all_the_way_up_no_anchor_is_alone() -> None:
-    assert partner_rate(casts("natural", 1.0)) == 1.0
-
-
 def test_the_background_agrees_unless_another_pair_chose_it() -> None:
     found = casts("natural", 1.0)
+    assert partner_rate(found) == 1.0, "no anchor is alone"
     anchors = {pair.anchor: pair for pair in PARTNERS}
     for cast in found:
         own = [anchors[name].background for name in cast.classes if name in anchors]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import collections
 
-import numpy as np
 import pytest
 
 from fedmpt.data.datasets.scenes.draws import Draws
@@ -41,17 +40,3 @@ def test_weights_and_chances() -> None:
     assert sum(draws.chance(0.9) for _ in range(1000)) == pytest.approx(900, abs=48)
     assert not any(draws.chance(0.0) for _ in range(1000))
     assert all(draws.chance(1.0) for _ in range(1000))
-
-
-def test_shuffled_gives_every_order() -> None:
-    draws = Draws(3)
-    orders = collections.Counter(tuple(draws.shuffled("abc")) for _ in range(1200))
-    assert len(orders) == 6
-    assert all(130 < count < 270 for count in orders.values())
-
-
-def test_arrays_are_uniform() -> None:
-    numbers = Draws(4).array(100, 100, bound=10)
-    counts = np.bincount(numbers.ravel().astype(np.int64), minlength=10)
-    assert counts.shape == (10,)
-    assert abs(counts - 1000).max() < 150

@@ -13,12 +13,17 @@ import torch
 
 from fedmpt.cli import main as cli
 from fedmpt.data import load_data
-from fedmpt.data.datasets.scenes import CLASS_NAMES, SceneOptions, load_scenes, read_scenes, render, sample_scene
+from fedmpt.data.datasets.scenes import CLASS_NAMES, Scene, SceneOptions, load_scenes, read_scenes, render, sample_scene
 from fedmpt.data.datasets.scenes import dataset as scenes_dataset
 from fedmpt.data.images import read_image
-from fedmpt.types import InputError, Split
+from fedmpt.types import InputError
 
 SMALL = "scenes:num_train=6,num_test=4"
+
+
+def folders(cache: Path) -> int:
+    """Whole sets of images, and what is left of others."""
+    return sum(path.is_dir() for path in (cache / "scenes").iterdir())
 
 
 def test_images_labels_and_factors_belong_together(tmp_path: Path) -> None:
@@ -49,28 +54,13 @@ def test_images_are_drawn_once(tmp_path: Path) -> None:
     assert torch.equal(again.test.labels, first.test.labels)
 
 
-def test_test_sets_of_other_kinds_share_the_training_set(tmp_path: Path) -> None:
-    natural, broken = (load_data(f"{SMALL},spurious=0.5,test={kind}", cache=tmp_path) for kind in ("natural", "broken"))
-    assert natural.train.files == broken.train.files
-    assert natural.test.files[0].parent != broken.test.files[0].parent
-    other = load_data(f"{SMALL},spurious=0.6", cache=tmp_path)
-    assert other.test.files == natural.test.files
-    assert other.train.files[0].parent != natural.train.files[0].parent
-
-
-@pytest.mark.parametrize("dial", ["seed=1", "spurious=0.5", "shift=0.5", "groups=3", "styles=noto"])
+@pytest.mark.parametrize("dial", ["seed=1", "spurious=0.5", "shift=0.5", "groups=3", "styles=noto", "test=broken"])
 def test_every_dial_makes_other_images(tmp_path: Path, dial: str) -> None:
-    plain, turned = (
-        load_data(f"scenes:num_train=40,num_test=4{more}", cache=tmp_path).train for more in ("", f",{dial}")
-    )
-    assert plain.files[0].parent != turned.files[0].parent
-    assert read_scenes(plain) != read_scenes(turned)
-
-
-def test_more_images_leave_the_first_ones_as_they_are(tmp_path: Path) -> None:
-    few, many = (load_data(f"scenes:num_train={count},num_test=1", cache=tmp_path).train for count in (5, 9))
-    assert read_scenes(few) == read_scenes(many)[:5]
-    assert few.files[4].read_bytes() == many.files[4].read_bytes()
+    plain, turned = (load_data(f"scenes:num_train=40,num_test=20{more}", cache=tmp_path) for more in ("", f",{dial}"))
+    for name, is_shared in (("train", "test" in dial), ("test", "spurious" in dial)):
+        one, other = getattr(plain, name), getattr(turned, name)
+        assert (one.files == other.files) == is_shared
+        assert (read_scenes(one) == read_scenes(other)) == is_shared
 
 
 @pytest.mark.parametrize("damage", ["missing image", "no factors", "half the factors", "foreign factors"])
@@ -92,13 +82,13 @@ def test_a_damaged_folder_is_drawn_again(tmp_path: Path, damage: str, caplog: py
     assert "is damaged; its images are drawn again" in caplog.text
     assert read_scenes(again.train) == scenes
     assert all(path.is_file() for path in again.train.files)
-    assert len(list((tmp_path / "scenes").iterdir())) == 2, "nothing temporary stays"
+    assert folders(tmp_path) == 2, "nothing temporary stays"
 
 
 def test_an_interrupted_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = iter(range(100))
 
-    def stop_at_the_third(scene: object) -> np.ndarray:
+    def stop_at_the_third(scene: Scene) -> np.ndarray:
         if next(calls) == 3:
             raise KeyboardInterrupt
         return render(scene)
@@ -106,7 +96,8 @@ def test_an_interrupted_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(scenes_dataset, "render", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         load_data(SMALL, cache=tmp_path)
-    assert list((tmp_path / "scenes").iterdir()) == []
+    assert folders(tmp_path) == 0
+    assert len(load_data(SMALL, cache=tmp_path).train) == 6
 
 
 DRAW = """
@@ -125,34 +116,13 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
     assert outcomes[0][0] == outcomes[1][0]
     data = load_data("scenes:num_train=60,num_test=4", cache=tmp_path)
     assert len(read_scenes(data.train)) == 60
-    assert len(list((tmp_path / "scenes").iterdir())) == 2
-
-
-def test_losing_the_race_keeps_the_winners_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    winner = load_data(SMALL, cache=tmp_path)
-    before = winner.train.files[0].stat().st_ino
-    stored, looked = scenes_dataset._stored, iter([True])
-    # As if the winner finished between this process's look and its rename.
-    monkeypatch.setattr(scenes_dataset, "_stored", lambda *words: None if next(looked, False) else stored(*words))
-    load_data("scenes:num_train=6,num_test=4", cache=tmp_path)
-    assert winner.train.files[0].stat().st_ino == before
+    assert folders(tmp_path) == 2
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match=r"file.*images cannot be written: .*choose another folder with --cache"):
         load_data(SMALL, cache=tmp_path / "file")
-
-
-def test_the_users_cache_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FEDMPT_CACHE", str(tmp_path / "own"))
-    assert load_data(SMALL).train.files[0].is_relative_to(tmp_path / "own" / "scenes")
-
-
-def test_factors_are_asked_of_scenes_only(tmp_path: Path) -> None:
-    split = Split("train", (tmp_path / "a.jpg",), torch.zeros(1, 2, dtype=torch.int8))
-    with pytest.raises(InputError, match=r"holds no 1 images with a factors\.jsonl"):
-        read_scenes(split)
 
 
 @pytest.mark.parametrize(
@@ -164,53 +134,21 @@ def test_factors_are_asked_of_scenes_only(tmp_path: Path) -> None:
         ),
         ("/a/folder", r"unknown option '/a/folder'; options are: num_train, num_test, seed, spurious, test, shift, "),
         ("cache=x", r"unknown option 'cache'; options are: num_train"),
-        ("spurious=0.1,spurious=0.2", r"option 'spurious' is given twice"),
         ("spurious=much", r"spurious is 'much', expected a value of type float"),
-        ("spurious=1.5", r"scenes: spurious is 1.5; it must be from 0 to 1"),
         ("spurious=nan", r"scenes: spurious is nan; it must be from 0 to 1"),
         ("shift=-0.1", r"scenes: shift is -0.1; it must be from 0 to 1"),
         ("test=reverse", r"test is 'reverse'; did you mean 'reversed'\?; it may be: natural, broken, reversed"),
         ("num_train=0", r"scenes: num_train is 0; it must be from 1 to"),
-        ("num_test=2.5", r"num_test is '2.5', expected a value of type int"),
         ("seed=-1", r"scenes: seed is -1; it must be from 0 to 4294967295"),
-        ("groups=0", r"scenes: groups is 0"),
-        ("styles=fluen", r"scenes: styles has 'fluen'; did you mean 'fluent'\?; it may be: noto, twemoji, fluent"),
-        ("styles=", r"scenes: styles has ''; it may be: noto, twemoji, fluent"),
+        ("styles=fluen", r"scenes: styles is 'fluen'; did you mean 'fluent'\?; it may be: noto, twemoji, fluent"),
+        ("styles=", r"scenes: styles is ''; it may be: noto, twemoji, fluent"),
         ("styles=noto+noto", r"scenes: styles is 'noto\+noto'; name each once, of: noto\+twemoji\+fluent"),
-        ("num_train=5,", r"unknown option ''"),
     ],
 )
 def test_mistakes_are_answered(words: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         load_data(f"scenes:{words}", cache=tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_names_are_listed_with_and_without_path() -> None:
-    with pytest.raises(
-        InputError,
-        match=r"did you mean 'scenes'\?; expected NAME:PATH with NAME one of: .*voc, .*; or, without a path: scenes",
-    ):
-        load_data("scene:spurious=0.9")
-
-
-REFUSED = """
-from fedmpt.data.datasets.scenes import SceneOptions
-for words in ({"test": "reverse"}, {"styles": ()}):
-    try:
-        SceneOptions(**words)
-    except ValueError as error:
-        print(error)
-"""
-
-
-def test_choices_are_checked_where_types_are_not() -> None:
-    # In a process of its own: in this one, the tests' type checks refuse such calls before the package can.
-    output = subprocess.run([sys.executable, "-c", REFUSED], check=True, capture_output=True, text=True).stdout
-    assert output.splitlines() == [
-        "scenes: test has 'reverse'; did you mean 'reversed'?; it may be: natural, broken, reversed",
-        "scenes: styles is ''; name each once, of: noto+twemoji+fluent",
-    ]
 
 
 def test_train_and_evaluate_on_scenes(
@@ -231,8 +169,4 @@ def test_train_and_evaluate_on_scenes(
     scores = [json.loads((tmp_path / "run" / name).read_text()) for name in ("results.json", "evaluation.json")]
     assert [found["test"]["num_images"] for found in scores] == [12, 12]
     assert scores[0]["test"]["mAP"] != scores[1]["test"]["mAP"], "other test images"
-    assert sorted(path.name.split("-")[0] for path in (tmp_path / "cache" / "scenes").iterdir()) == [
-        "test",
-        "test",
-        "train",
-    ]
+    assert folders(tmp_path / "cache") == 3, "two of test images and one of training images"

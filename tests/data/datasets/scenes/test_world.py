@@ -37,11 +37,6 @@ def test_seed_split_and_index_all_count() -> None:
     assert len(found) == 4
 
 
-def test_indices_that_cannot_be() -> None:
-    with pytest.raises(ValueError, match="non-negative"):
-        sample_scene(OPTIONS, "train", -1)
-
-
 def test_labels_are_the_objects_that_are_classes() -> None:
     for scene in scenes():
         shown = {item.name for item in scene.objects}
@@ -64,29 +59,24 @@ def test_every_labelled_object_is_seen() -> None:
     assert sum(share < 90 for share in shares) > len(shares) // 10, "occlusion does occur"
 
 
-def test_objects_lie_within_the_image() -> None:
-    for scene in scenes():
-        for item in scene.objects:
-            left, upper, right, lower = item.box
-            assert 0 <= left < item.x < right <= SIDE_PX
-            assert 0 <= upper < item.y < lower <= SIDE_PX
-            assert (lower - upper, right - left) == sprite_of(item, scene.style).mask.shape
-
-
 def test_sizes_and_angles_are_those_of_the_recorded_factors() -> None:
     for scene in scenes():
         assert all(item.size in SIZES_PX[scene.scale] for item in scene.objects)
         assert all(item.angle in ANGLES[scene.pose] for item in scene.objects)
         assert (scene.layout == "single") == (sum(item.is_labelled for item in scene.objects) == 1)
         assert scene.background != "indoor" or scene.weather == "clear"
+        for item in scene.objects:
+            left, upper, right, lower = item.box
+            assert 0 <= left < item.x < right <= SIDE_PX
+            assert 0 <= upper < item.y < lower <= SIDE_PX
 
 
-@pytest.mark.parametrize("factor", ["layout", "pose", "background", "lighting", "weather", "scale", "style", "group"])
-def test_every_factor_varies(factor: str) -> None:
-    counts = collections.Counter(getattr(scene, factor) for scene in scenes())
-    assert len(counts) >= 3
-    assert min(counts.values()) >= 4
-    assert max(counts.values()) < len(scenes()) * 0.75
+def test_every_factor_varies() -> None:
+    for factor in ("layout", "pose", "background", "lighting", "weather", "scale", "style", "group"):
+        counts = collections.Counter(getattr(scene, factor) for scene in scenes())
+        assert len(counts) >= 3, factor
+        assert min(counts.values()) >= 4, factor
+        assert max(counts.values()) < len(scenes()) * 0.75, factor
 
 
 def placed(layout: Layout, *, number: int) -> list[tuple[int, int]]:
@@ -106,16 +96,6 @@ def test_layouts_are_what_their_names_say(number: int) -> None:
     assert spread["column"][0] <= 12
     assert max(spread["clustered"]) <= 60
     assert min(spread["corners"]) > 60
-
-
-def test_objects_too_large_for_their_layout_get_smaller() -> None:
-    items = [Item(name, 0, False) for name in CLASS_NAMES[:6]]
-    results = [place(Draws(6, number), items, layout="row", scale="large", style="noto") for number in range(10)]
-    assert {layout for _, layout, _ in results} == {"row"}
-    assert {scale for _, _, scale in results} <= {"small", "medium"}
-    for objects, _, scale in results:
-        assert all(item.visible >= MIN_VISIBLE for item in objects)
-        assert all(item.size in SIZES_PX[scale] for item in objects)
 
 
 def test_where_nothing_else_does_objects_are_scattered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,11 +127,6 @@ def test_without_shift_groups_are_alike_and_with_it_each_has_its_own_factors() -
     assert all(len(several) == 1 for sets in own.values() for several in sets)
     assert len({str(sets) for sets in own.values()}) == 4
     assert {len(several) for sets in values(0.6).values() for several in sets} - {1}, "in between there is variety"
-
-
-def test_styles_can_be_chosen() -> None:
-    options = SceneOptions(styles=("fluent", "noto"))
-    assert {sample_scene(options, "train", index).style for index in range(30)} == {"fluent", "noto"}
 
 
 def test_scenes_survive_json() -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from fedmpt.data.datasets.scenes.vocabulary import STYLES
+from fedmpt.data.reading import check_choice
 from fedmpt.types import InputError
 
 SplitName = Literal["train", "test"]
@@ -56,17 +55,9 @@ class SceneOptions:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise InputError(f"scenes: {name} is {value}; it must be from {low} to {high}")
-        _check_choice("test", self.test, get_args(TestMode))
+        check_choice("scenes: test", self.test, get_args(TestMode))
         for style in self.styles:
-            _check_choice("styles", style, STYLES)
+            check_choice("scenes: styles", style, STYLES)
         if not self.styles or len(set(self.styles)) < len(self.styles):
             given = "+".join(self.styles)
             raise InputError(f"scenes: styles is {given!r}; name each once, of: {'+'.join(STYLES)}")
-
-
-def _check_choice(name: str, value: str, choices: Iterable[str]) -> None:
-    choices = list(choices)
-    if value not in choices:
-        close = difflib.get_close_matches(value, choices, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise InputError(f"scenes: {name} has {value!r}{hint}; it may be: {', '.join(choices)}")

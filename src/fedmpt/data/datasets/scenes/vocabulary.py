@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Style = Literal["noto", "twemoji", "fluent"]
 Background = Literal["indoor", "street", "nature", "water", "night", "snow"]
@@ -14,14 +14,14 @@ Layout = Literal["single", "row", "column", "clustered", "scattered", "corners"]
 Pose = Literal["upright", "tilted", "tumbled"]
 Scale = Literal["small", "medium", "large"]
 
-STYLES: tuple[Style, ...] = ("noto", "twemoji", "fluent")
-BACKGROUNDS: tuple[Background, ...] = ("indoor", "street", "nature", "water", "night", "snow")
-LIGHTINGS: tuple[Lighting, ...] = ("daylight", "bright", "dim", "warm", "cool")
-WEATHERS: tuple[Weather, ...] = ("clear", "rain", "fog", "snowfall")
-LAYOUTS: tuple[Layout, ...] = ("row", "column", "clustered", "scattered", "corners")
+STYLES: tuple[Style, ...] = get_args(Style)
+BACKGROUNDS: tuple[Background, ...] = get_args(Background)
+LIGHTINGS: tuple[Lighting, ...] = get_args(Lighting)
+WEATHERS: tuple[Weather, ...] = get_args(Weather)
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)[1:]
 """Layouts of two objects and more; one alone is ``"single"``."""
-POSES: tuple[Pose, ...] = ("upright", "tilted", "tumbled")
-SCALES: tuple[Scale, ...] = ("small", "medium", "large")
+POSES: tuple[Pose, ...] = get_args(Pose)
+SCALES: tuple[Scale, ...] = get_args(Scale)
 
 ANGLES: Mapping[Pose, tuple[int, ...]] = {
     "upright": (0,),
@@ -34,35 +34,16 @@ SIZES_PX: Mapping[Scale, tuple[int, ...]] = {"small": (20, 23, 26), "medium": (3
 """Side of the square that an upright object fills."""
 
 HOMES: Mapping[str, tuple[Background, ...]] = {
-    "airplane": ("snow", "nature"),
-    "apple": ("indoor", "nature"),
-    "ball": ("nature", "street"),
-    "bicycle": ("street", "nature"),
-    "bird": ("nature", "snow"),
-    "boat": ("water", "night"),
-    "book": ("indoor", "night"),
-    "bottle": ("night", "indoor"),
-    "bus": ("street", "snow"),
-    "car": ("street", "night"),
-    "cat": ("indoor", "night"),
-    "chair": ("indoor", "street"),
-    "clock": ("indoor", "snow"),
-    "cow": ("nature", "snow"),
-    "cup": ("indoor", "snow"),
-    "dog": ("nature", "street"),
-    "duck": ("water", "nature"),
-    "fish": ("water", "indoor"),
-    "guitar": ("night", "indoor"),
-    "horse": ("nature", "snow"),
-    "laptop": ("indoor", "water"),
-    "pizza": ("night", "street"),
-    "potted plant": ("indoor", "street"),
-    "sheep": ("nature", "snow"),
-    "sofa": ("indoor", "night"),
-    "television": ("indoor", "night"),
-    "train": ("snow", "street"),
+    "airplane": ("snow", "nature"), "apple": ("indoor", "nature"), "ball": ("nature", "street"),
+    "bicycle": ("street", "nature"), "bird": ("nature", "snow"), "boat": ("water", "night"),
+    "book": ("indoor", "night"), "bottle": ("night", "indoor"), "bus": ("street", "snow"), "car": ("street", "night"),
+    "cat": ("indoor", "night"), "chair": ("indoor", "street"), "clock": ("indoor", "snow"), "cow": ("nature", "snow"),
+    "cup": ("indoor", "snow"), "dog": ("nature", "street"), "duck": ("water", "nature"), "fish": ("water", "indoor"),
+    "guitar": ("night", "indoor"), "horse": ("nature", "snow"), "laptop": ("indoor", "water"),
+    "pizza": ("night", "street"), "potted plant": ("indoor", "street"), "sheep": ("nature", "snow"),
+    "sofa": ("indoor", "night"), "television": ("indoor", "night"), "train": ("snow", "street"),
     "umbrella": ("street", "water"),
-}
+}  # fmt: skip
 """Where each class is met more often than elsewhere, unless a dial says otherwise."""
 
 CLASS_NAMES = tuple(HOMES)
