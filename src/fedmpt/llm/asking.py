@@ -2,54 +2,59 @@
 
 from __future__ import annotations
 
-import asyncio
+import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
 
-from fedmpt.llm.conversation import (
-    BadAnswerError,
-    Question,
-    Reply,
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from fedmpt.llm.kept import KeptAnswers
+from fedmpt.llm.model import (
+    Answer,
+    AnswerPendingError,
+    LanguageModel,
+    Message,
+    Request,
     RequestTooLongError,
-    Talk,
-    Unusable,
-    words_on_awaited,
+    TransientError,
 )
-from fedmpt.llm.model import Answer, AnswerPendingError, LanguageModel, Request, TransientError
-from fedmpt.llm.pace import Pace, Sleep
-from fedmpt.llm.store import AnswerStore
-from fedmpt.llm.tasks import refuse_event_loop, run_all, stop
+from fedmpt.llm.options import LLMOptions
 from fedmpt.types import InputError
-
-__all__ = ["Asker", "BadAnswerError", "Limits", "Question", "RequestTooLongError", "Unusable", "Usage", "Watcher"]
 
 T = TypeVar("T")
 
+MAX_REPEATED = 8000
+"""Characters of a bad answer that a repair says again; of one that has no end the start is enough."""
+BACKOFF = wait_exponential_jitter(initial=1, max=60)
+LONGEST_ASKED_WAIT_S = 300.0
+"""A server that asks for a longer wait is asked again after this one."""
+
+
+class BadAnswerError(Exception):
+    """An answer that cannot be used. The text is for the model: what was wrong with its answer."""
+
 
 @dataclass(frozen=True)
-class Limits:
-    """How much is asked, and how fast.
+class Question(Generic[T]):
+    """A request, and what makes something of its answer, not None: `BadAnswerError` where it cannot."""
 
-    Args:
-        max_requests: answers asked of the model in an Asker's life, repairs included, 0 or more. What is in the cache
-            costs nothing, and neither do failed attempts to get through.
-        attempts: answers to one question, the first and its repairs, 1 or more.
-        retries: further attempts to get one answer through, 0 or more.
-        requests_per_minute: evenly spaced, above 0.
-        concurrency: requests under way at once, 1 or more; the model may allow fewer.
-        fresh: do not take answers that earlier Askers left in the cache, overwrite them.
-    """
+    request: Request
+    read: Callable[[Answer], T]
 
-    max_requests: int | None = None
-    attempts: int = 3
-    retries: int = 6
-    requests_per_minute: float | None = None
-    concurrency: int = 4
-    fresh: bool = False
+
+@dataclass(frozen=True)
+class Unusable:
+    """What comes of a question whose answers could not be read; ``reason`` is for people."""
+
+    reason: str
+
+
+Reply = Answer | Unusable | Path
+"""What came of a request: an answer, why there is none, or where somebody has to write it."""
 
 
 @dataclass
@@ -66,18 +71,9 @@ class Usage:
     answer_tokens: int = 0
 
 
-@runtime_checkable
-class Watcher(Protocol):
-    """Who is told how it goes."""
+class Watcher:
+    """Who is told how it goes; this one does nothing with it. ``waiting`` may come from several threads."""
 
-    def answered(self, request: Request, *, cached: bool) -> None: ...
-
-    def waiting(self, request: Request, reason: str, seconds: float) -> None: ...
-
-    def unusable(self, request: Request, reason: str) -> None: ...
-
-
-class _Silent:
     def answered(self, request: Request, *, cached: bool) -> None: ...
 
     def waiting(self, request: Request, reason: str, seconds: float) -> None: ...
@@ -86,189 +82,215 @@ class _Silent:
 
 
 class Asker:
-    """Asks questions of one model. Close it, or use it as a context manager.
+    """Asks questions of one model.
 
     It goes in rounds: all first answers, then all repairs, and so on. So which requests the budget allows depends on
     the order of the questions and on what was answered, never on which answer came first. Every answer is kept in
     ``cache`` at once, one cut off or refused too: a second run has the same conversations without asking. A model that
     keeps its answers itself is asked each time.
 
-    ``sleep`` and ``clock`` are for tests.
+    ``max_requests`` are answers asked of the model in an Asker's life, repairs included. What is in the cache costs
+    nothing, and neither do failed attempts to get through.
     """
 
     def __init__(
         self,
         model: LanguageModel,
+        options: LLMOptions,
         *,
         cache: Path,
-        limits: Limits,
+        max_requests: int | None = None,
         watcher: Watcher | None = None,
-        sleep: Sleep = asyncio.sleep,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.model = model
-        self.limits = limits
+        self.options = options
+        self.max_requests = max_requests
         self.usage = Usage()
-        self._watcher: Watcher = watcher or _Silent()
-        self._store = None if model.keeps_answers else AnswerStore(cache, model.identity)
-        self._pace = Pace(limits.requests_per_minute, sleep=sleep, clock=clock)
-        self._concurrency = max(1, min(limits.concurrency, model.max_concurrency))
-        self._asked: set[str] = set()
-        self._runner: asyncio.Runner | None = None
-        self._is_closed = False
-
-    def __enter__(self) -> Asker:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        self._watcher = watcher or Watcher()
+        self._kept = None if model.keeps_answers else KeptAnswers(cache, model.identity)
+        self._asked: set[Request] = set()
+        self._turns = threading.Lock()
+        self._next = 0.0
+        """When the next request may go out, on the clock of time.monotonic."""
 
     def ask_all(self, questions: Sequence[Question[T]]) -> list[T | Unusable]:
-        """What ``read`` made of the answers, in the order of the questions. Not for use inside an event loop.
+        """What ``read`` made of the answers, in the order of the questions.
 
-        A bad answer is sent back with what was wrong, up to ``limits.attempts`` answers. Two questions with the same
+        A bad answer is sent back with what was wrong, up to ``options.attempts`` answers. Two questions with the same
         request share the answer.
 
         Raises:
             InputError: if the model refuses for good, cannot be reached, or somebody has to answer first. What was
                 answered is kept; the same call goes on from there.
             OSError: if an answer cannot be kept.
-            KeyboardInterrupt: on Ctrl-C, with connections closed and all answers so far kept.
         """
-        assert not self._is_closed
-        refuse_event_loop()
-        try:
-            return self._run(self._rounds([Talk(question) for question in questions]))
-        except KeyboardInterrupt:
-            self.close()
-            raise
+        requests = [question.request for question in questions]
+        outcomes: list[Any] = [None] * len(questions)
+        complaints = [""] * len(questions)
+        awaited = []
+        for attempt in range(1, self.options.attempts + 1):
+            are_open = [number for number, outcome in enumerate(outcomes) if outcome is None]
+            replies = self._replies([requests[number] for number in are_open], is_repair=attempt > 1)
+            for number in are_open:
+                reply = replies[requests[number]]
+                if isinstance(reply, Path):
+                    awaited.append(reply)
+                if not isinstance(reply, Answer):
+                    outcomes[number] = reply
+                    continue
+                try:
+                    outcomes[number] = questions[number].read(reply)
+                except BadAnswerError as error:
+                    complaints[number] = str(error)
+                    label = f"{questions[number].request.label}, repair {attempt}"
+                    requests[number] = _mended(requests[number], reply, error, label)
+        if awaited:
+            raise InputError(_words_on_awaited(sorted(set(awaited))))
+        for number, outcome in enumerate(outcomes):
+            if outcome is None or isinstance(outcome, Unusable):
+                reason = outcome.reason if outcome else f"no usable answer in {self.options.attempts} attempts"
+                reason += f"; the last answer: {complaints[number]}" if complaints[number] else ""
+                outcomes[number] = Unusable(reason)
+                self.usage.unusable += 1
+                self._watcher.unusable(questions[number].request, reason)
+        return outcomes
 
     def remaining(self) -> int | None:
         """Requests that the budget still allows; None if there is none."""
-        return None if self.limits.max_requests is None else max(0, self.limits.max_requests - self.usage.asked)
+        return None if self.max_requests is None else max(0, self.max_requests - self.usage.asked)
 
-    def close(self) -> None:
-        """Give up what is under way and close the model's connections. Doing it again does nothing."""
-        if self._is_closed:
-            return
-        refuse_event_loop()
-        self._is_closed = True
-        try:
-            self._run(self._let_go())
-        finally:
-            assert self._runner is not None
-            self._runner.close()
-            self._runner = None
-
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        # One loop for the whole life: connections that are kept open belong to the loop they were opened in.
-        if self._runner is None:
-            self._runner = asyncio.Runner()
-        return self._runner.run(work)
-
-    async def _let_go(self) -> None:
-        await stop([task for task in asyncio.all_tasks() if task is not asyncio.current_task()])
-        await self.model.close()
-
-    async def _rounds(self, talks: list[Talk[T]]) -> list[T | Unusable]:
-        for round_index in range(self.limits.attempts):
-            planned = self._affordable([talk for talk in talks if talk.is_open])
-            if self._store is not None and None in planned.values():
-                self._store.prepare()
-            replies = await self._replies(planned, is_repair=round_index > 0)
-            for talk in talks:
-                if talk.is_open:
-                    talk.hear(replies[talk.request])
-        if pending := {talk.pending for talk in talks if talk.pending}:
-            raise InputError(words_on_awaited(sorted(pending)))
-        for talk in talks:
-            self._conclude(talk)
-        return [talk.conclusion for talk in talks]
-
-    def _affordable(self, talks: Sequence[Talk[Any]]) -> dict[Request, Answer | None]:
-        """The requests of a round, each once, with the answers that are kept; talks beyond the budget end here."""
-        planned: dict[Request, Answer | None] = {}
-        left = self.remaining()
-        for talk in talks:
-            if talk.request in planned:
-                continue
-            stored = self._stored(talk.request)
-            if stored is None and left is not None:
-                if left == 0:
-                    talk.give_up(f"the budget of {self.limits.max_requests} requests is used up")
-                    continue
-                left -= 1
-            planned[talk.request] = stored
-        return planned
-
-    def _stored(self, request: Request) -> Answer | None:
-        if self._store is None or (self.limits.fresh and self._store.key(request) not in self._asked):
-            return None
-        return self._store.load(request)
-
-    async def _replies(self, planned: Mapping[Request, Answer | None], *, is_repair: bool) -> dict[Request, Reply]:
-        """Every request answered, so many at once as are allowed, and started in their order."""
-        waiting = iter(planned.items())
+    def _replies(self, requests: Sequence[Request], *, is_repair: bool) -> dict[Request, Reply]:
+        """Every request answered, once each: from what is kept or, as far as the budget goes, by the model."""
         replies: dict[Request, Reply] = {}
+        missing: list[Request] = []
+        left = self.remaining()
+        for request in dict.fromkeys(requests):
+            is_stale = self.options.fresh and request not in self._asked
+            if self._kept is not None and not is_stale and (answer := self._kept.load(request)):
+                replies[request] = answer
+                self.usage.cached += 1
+                self._watcher.answered(request, cached=True)
+            elif left is not None and len(missing) >= left:
+                replies[request] = Unusable(f"the budget of {self.max_requests} requests is used up")
+            else:
+                missing.append(request)
+        if self._kept is not None and missing:
+            self._kept.prepare()
 
-        async def work() -> None:
-            for request, stored in waiting:
-                replies[request] = await self._reply(request, stored, is_repair=is_repair)
+        def ask(request: Request) -> tuple[Request, Reply]:
+            try:
+                return request, self._answer(request)
+            except AnswerPendingError as error:
+                return request, error.path
+            except RequestTooLongError:
+                if not is_repair:
+                    raise
+                return request, Unusable("the request to mend the answer is too long for the model")
 
-        await run_all([work() for _ in range(self._concurrency)])
+        num_threads = min(self.options.concurrency, self.model.max_concurrency, len(missing))
+        for request, reply in _as_they_come(ask, missing, num_threads):
+            replies[request] = reply
+            if isinstance(reply, Answer):
+                self._asked.add(request)
+                self.usage.asked += 1
+                self.usage.prompt_tokens += reply.prompt_tokens or 0
+                self.usage.answer_tokens += reply.answer_tokens or 0
+                self._watcher.answered(request, cached=False)
         return replies
 
-    async def _reply(self, request: Request, stored: Answer | None, *, is_repair: bool) -> Reply:
-        """Kept, or asked of the model; errors that are no reason to stop the others are returned."""
-        if stored is not None:
-            self.usage.cached += 1
-            self._watcher.answered(request, cached=True)
-            return stored
+    def _answer(self, request: Request) -> Answer:
+        """An answer of the model, kept, after as many failures of transport as are allowed."""
+
+        def tell(state: RetryCallState) -> None:
+            error = _error_of(state)
+            self.usage.retried += 1
+            self._watcher.waiting(request, str(error), state.upcoming_sleep)
+            if error.retry_after:  # All requests share the limit of the server.
+                self._next = max(self._next, time.monotonic() + state.upcoming_sleep)
+
+        retrying = Retrying(
+            retry=retry_if_exception_type(TransientError),
+            stop=stop_after_attempt(self.options.retries + 1),
+            wait=lambda state: max(BACKOFF(state), min(_error_of(state).retry_after, LONGEST_ASKED_WAIT_S)),
+            before=lambda state: self._take_turn(),
+            before_sleep=tell,
+            reraise=True,
+        )
         try:
-            answer = await self._get_through(request)
-        except AnswerPendingError as error:
-            return error
-        except RequestTooLongError as error:
-            if is_repair:
-                return error
-            raise
-        if self._store is not None:
-            self._store.save(request, answer)
-            self._asked.add(self._store.key(request))
-        self.usage.asked += 1
-        self.usage.prompt_tokens += answer.prompt_tokens or 0
-        self.usage.answer_tokens += answer.answer_tokens or 0
-        self._watcher.answered(request, cached=False)
+            answer = retrying(self.model.ask, request)
+        except TransientError as error:
+            identity = self.model.identity
+            raise InputError(
+                f"{identity.get('endpoint', identity['model'])} gave no answer in {self.options.retries + 1} attempts, "
+                f"the last error is: {error}; what was answered is kept, and the same command goes on from there"
+            ) from error
+        if self._kept is not None:
+            self._kept.save(request, answer)
         return answer
 
-    async def _get_through(self, request: Request) -> Answer:
-        for failures in range(1, self.limits.retries + 2):
-            await self._pace.turn()
-            try:
-                return await self.model.ask(request)
-            except TransientError as error:
-                last = error
-            if failures <= self.limits.retries:
-                seconds = self._pace.wait_s(failures, last.retry_after)
-                self.usage.retried += 1
-                self._watcher.waiting(request, str(last), seconds)
-                await self._pace.rest(seconds, everybody=last.retry_after is not None)
-        raise InputError(
-            f"{_name(self.model)} gave no answer in {failures} attempts, the last error is: {last}; what was answered "
-            "is kept, and the same command goes on from there"
-        )
-
-    def _conclude(self, talk: Talk[Any]) -> None:
-        if talk.is_open:
-            talk.give_up(f"no usable answer in {talk.attempts} attempts")
-        if isinstance(talk.conclusion, Unusable):
-            self.usage.unusable += 1
-            self._watcher.unusable(talk.question.request, talk.conclusion.reason)
+    def _take_turn(self) -> None:
+        """Returns when the next request may go out."""
+        with self._turns:
+            while (wait := self._next - time.monotonic()) > 0:  # It may be put off in the meantime.
+                time.sleep(wait)
+            self._next = time.monotonic() + 60.0 / (self.options.requests_per_minute or float("inf"))
 
 
-def _name(model: LanguageModel) -> str:
-    return next(
-        (model.identity[key] for key in ("endpoint", "model", "provider") if key in model.identity), "the model"
+def _as_they_come(
+    ask: Callable[[Request], tuple[Request, Reply]], requests: Sequence[Request], num_threads: int
+) -> Iterator[tuple[Request, Reply]]:
+    """What ``ask`` returns, begun in the order of the requests; after the first error nothing more is begun.
+
+    A single thread is this one. Others are daemons: on Ctrl-C nobody waits for answers under way, as Python waits for
+    the threads of an executor.
+    """
+    if num_threads <= 1:
+        yield from map(ask, requests)
+        return
+    waiting, stopped = iter(requests), threading.Event()
+    results: SimpleQueue[tuple[Request, Reply] | BaseException] = SimpleQueue()
+
+    def work() -> None:
+        try:
+            for request in waiting:
+                if not stopped.is_set():
+                    results.put(ask(request))
+        except BaseException as error:
+            results.put(error)
+
+    for _ in range(num_threads):
+        threading.Thread(target=work, daemon=True).start()
+    try:
+        for _ in requests:
+            result = results.get()
+            if isinstance(result, BaseException):
+                raise result
+            yield result
+    finally:
+        stopped.set()
+
+
+def _mended(asked: Request, answer: Answer, error: BadAnswerError, label: str) -> Request:
+    """The conversation goes on: the bad answer, and what was wrong with it."""
+    said = answer.text if len(answer.text) <= MAX_REPEATED else f"{answer.text[:MAX_REPEATED]} ..."
+    complaint = f"This answer cannot be used: {error}\nAnswer the whole request again, and mend this."
+    # Many chat templates refuse an empty turn, and two turns of the user in a row.
+    turns = Message("assistant", said.strip() or "(empty)"), Message("user", complaint)
+    return replace(asked, messages=(*asked.messages, *turns), label=label)
+
+
+def _error_of(state: RetryCallState) -> TransientError:
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, TransientError)
+    return error
+
+
+def _words_on_awaited(paths: Sequence[Path]) -> str:
+    """What somebody who has to write answers into these files is told."""
+    names = ", ".join(path.name for path in paths[:3])
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    count, it = ("1 answer is", "it") if len(paths) == 1 else (f"{len(paths)} answers are", "them")
+    return (
+        f"{count} awaited in {paths[0].parent}: {names}{more}; the prompts are beside {it}, in .prompt.txt; write {it} "
+        "there, then run the same command again"
     )

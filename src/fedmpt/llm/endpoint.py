@@ -1,73 +1,66 @@
-"""A language model behind an OpenAI-compatible endpoint: a service, or a server such as vLLM, Ollama or llama.cpp."""
+"""A language model behind an OpenAI-compatible endpoint: a service, or a server such as vLLM, Ollama or llama.cpp.
+
+Answers are not streamed: every server can do without, an error comes as one, and nothing can break off unseen. So the
+time-out has to be long enough for the whole answer of a slow server that also has other requests of ours to answer.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing, suppress
+import re
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from fedmpt.llm.model import Answer, Request, TransientError
-from fedmpt.llm.refusals import OPTIONAL, BlockedError, Refusals, UnsupportedError
-from fedmpt.llm.reply import ErrorEventError, Reply, StrangeReplyError
+from fedmpt.llm.model import Answer, Request, RequestTooLongError, TransientError, without_thoughts
 from fedmpt.llm.service import Service
 from fedmpt.types import InputError
 
 if TYPE_CHECKING:
     import openai
 
-TIMEOUT_S = 300.0
-CONNECT_TIMEOUT_S = 30.0
-MIN_MAX_CHARS, CHARS_PER_TOKEN = 100_000, 20
-"""Where an answer is cut that goes on and on. A token is about four characters, so servers that heed ``max_tokens`` end
-long before.
-"""
-MAX_ERROR_BYTES = 2**16
-"""Of what comes with a status that says there is no answer. The rest is not read."""
-MAX_CONCURRENCY = 64
 NO_KEY = "none"
-PORTS = {"http": 80, "https": 443}
+CONNECT_TIMEOUT_S = 30.0
 PLAIN_HEADERS = ("host", "accept", "accept-encoding", "connection", "content-length", "content-type", "user-agent")
 """What every request needs, beside the library's own ``x-stainless-``."""
+PASSING = (408, 409, 425, 429)
+"""Statuses beside 5xx that may be gone with the next request."""
+OPTIONAL = ("max_tokens", "temperature", "seed")
+"""Parameters that an endpoint may do without."""
+MAX_SAID = 300
+"""Characters of a service's own words in a message."""
+
+_UNSUPPORTED = re.compile(
+    r"unsupported|not? support|n't support|unrecogni|unknown|unexpected|not permitted", re.IGNORECASE
+)
+_TOO_LONG = re.compile(r"context.?(length|size|window)|too long|exceed_context|too many (input )?tokens", re.IGNORECASE)
+_NO_SYSTEM = re.compile(r"system.{0,20}\brole|\brole\b.{0,40}system", re.IGNORECASE)
 
 
 class Endpoint:
-    """A model at an OpenAI-compatible endpoint, asked by streamed chat completions.
+    """A model at an OpenAI-compatible endpoint, asked by chat completions.
 
     A parameter that the endpoint does not support (``seed``, say) is left out from then on, see `ignored`, and
     ``max_tokens`` becomes ``max_completion_tokens`` where that is wanted. Thoughts of reasoning models are no part of
-    an answer. No redirect is followed, and the key is sent to the service's own address only; other settings that the
-    openai library takes from the environment reach the default service alone.
+    an answer. No redirect is followed.
 
     Args:
         model: its name at the endpoint.
-        service: where it is, and its key.
-        timeout_s: seconds for a whole answer, however it comes.
-        max_chars: characters at which an answer counts as cut off ("length"); 20 for each of its ``max_tokens``, and
-            100,000 at least, unless given.
+        timeout_s: seconds to wait for an answer.
 
     Raises:
-        InputError: if the openai library is missing, the address cannot be used, or what the environment says of
-            proxies and certificates cannot.
+        InputError: if the openai library is missing, or what the environment says of proxies and certificates is wrong.
     """
 
-    def __init__(
-        self, model: str, service: Service, *, timeout_s: float = TIMEOUT_S, max_chars: int | None = None
-    ) -> None:
+    max_concurrency = 64
+    keeps_answers = False
+
+    def __init__(self, model: str, service: Service, *, timeout_s: float) -> None:
         self.identity: Mapping[str, str] = {
             "provider": "openai-compatible",
             "endpoint": service.address,
             "model": model,
         }
-        self.max_concurrency = MAX_CONCURRENCY
-        self.keeps_answers = False
-        self._model = model
         self._service = service
         self._timeout_s = timeout_s
-        self._max_chars = max_chars
-        self._refusals = Refusals(service, model)
         self._unsupported: set[str] = set()
         self._client = _client(service, timeout_s)
 
@@ -76,183 +69,160 @@ class Endpoint:
         """Parameters that requests had and the endpoint did not take."""
         return tuple(name for name in ("temperature", "seed") if name in self._unsupported)
 
-    async def ask(self, request: Request) -> Answer:
-        """See `LanguageModel`."""
-        while True:
-            known = frozenset(self._unsupported)
-            try:
-                return await self._ask_once(request)
-            except UnsupportedError as error:
-                # Others under way may have learned it meanwhile. What was left out already cannot be mended again.
-                if (name := str(error)) in known:
-                    raise InputError(
-                        f"{self._service.address} does not take requests for {self._model!r}: {name} is not supported"
-                    ) from None
-                self._unsupported.add(name)
-            except BlockedError:
-                return Answer("", "refusal")
-
-    async def close(self) -> None:
-        await self._client.close()
-
-    async def _ask_once(self, request: Request) -> Answer:
-        reply = Reply(self._max_chars or max(MIN_MAX_CHARS, CHARS_PER_TOKEN * request.max_tokens))
-        problem = await self._attempt(self._parameters(request), reply)
-        # An answer whose end was said is there, whatever happened to the connection afterwards.
-        if problem is not None and reply.finish is None:
-            raise problem
-        return reply.answer()
-
-    async def _attempt(self, parameters: Mapping[str, Any], reply: Reply) -> Exception | None:
-        """Fill ``reply``; what went wrong is returned.
-
-        And not raised from the library's errors: those hold the request, with the key in its head.
-        """
+    def ask(self, request: Request) -> Answer:
+        """See `fedmpt.llm.model.LanguageModel`."""
         import openai
 
+        known = frozenset(self._unsupported)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._send(parameters, reply)
-        except TimeoutError:
-            return TransientError(f"{self._service.address}: no whole answer in {self._timeout_s:g} s (--timeout)")
-        except (RefusedError, openai.APIConnectionError) as error:
-            refused = error.__cause__ or error  # Version 2 of the library wraps it.
-            if isinstance(refused, RefusedError):
-                return self._refusals.of_status(refused.status, refused.body, refused.headers)
-            return self._refusals.of_connection(error)
-        except StrangeReplyError as error:
-            return self._refusals.of_strange(str(error))
-        except ErrorEventError as error:
-            return self._refusals.of_event(error.body)
-        except TransientError as error:
-            return TransientError(f"{self._service.address}: {self._refusals.without_key(str(error))}")
+            # What the library makes of a login page or an error under the status 200 is no completion.
+            found: Any = self._client.chat.completions.create(**self._parameters(request))
         except UnicodeEncodeError as error:
-            return InputError(
-                f"a request to {self._service.address} cannot be sent, a character in it has no code ({error.reason}); "
-                "look at the names of the classes, and at $OPENAI_CUSTOM_HEADERS"
-            )
-        except Exception as error:
-            if _is_of_network(error):
-                return self._refusals.of_connection(error)
-            raise
-        return None
+            raise InputError(
+                f"a character in the request has no code ({error.reason}); look at the class names"
+            ) from None
+        except ValueError as error:
+            raise TransientError(f"{self._service.address}: the answer is damaged ({error})") from None
+        except openai.APIError as error:
+            name = self._unsupported_in(error)
+            if name is not None and name not in known:
+                self._unsupported.add(name)
+                return self.ask(request)
+            if getattr(error, "code", None) == "content_filter":
+                return Answer("", "refusal")
+            # Not raised from the library's error: that holds the request, with the key in its head.
+            raise self._failure(error) from None
+        return self._answer(found)
 
-    async def _send(self, parameters: Mapping[str, Any], reply: Reply) -> None:
-        completions = self._client.chat.completions.with_streaming_response
-        async with completions.create(**parameters) as response:
-            await reply.read(response.iter_bytes())
+    def close(self) -> None:
+        self._client.close()
 
     def _parameters(self, request: Request) -> dict[str, Any]:
         parameters: dict[str, Any] = {
-            "model": self._model,
-            "messages": self._messages(request),
+            "model": self.identity["model"],
+            "messages": request.chat(system="system" not in self._unsupported),
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
             "seed": request.seed,
-            "stream": True,
-            "stream_options": {"include_usage": True},
         }
-        for name in self._unsupported.intersection(OPTIONAL):
-            del parameters[name]
         if "max_tokens" in self._unsupported:
             parameters["max_completion_tokens"] = request.max_tokens
-        if "stream" in self._unsupported:
-            parameters.pop("stream_options", None)
-        return parameters
+        return {name: value for name, value in parameters.items() if name not in self._unsupported}
 
-    def _messages(self, request: Request) -> list[dict[str, str]]:
-        messages = [{"role": message.role, "content": message.content} for message in request.messages]
-        if "system" in self._unsupported and len(messages) > 1 and messages[0]["role"] == "system":
-            system = messages.pop(0)["content"]
-            messages[0] = {"role": "user", "content": f"{system}\n\n{messages[0]['content']}"}
-        return messages
+    def _answer(self, found: Any) -> Answer:
+        """What has come, without the thoughts of reasoning models."""
+        choices = getattr(found, "choices", None)
+        if error := getattr(found, "error", None):
+            raise TransientError(f"{self._service.address} gives an error for an answer: {self._said(error)}")
+        if not choices:
+            raise InputError(
+                f"{self._service.address} does not answer as an OpenAI-compatible endpoint does, but with "
+                f"{self._said(found)}; check the address, which often ends in /v1, and whether a proxy or a login page "
+                "is between"
+            )
+        message, reason = choices[0].message, choices[0].finish_reason
+        content: Any = message.content or ""
+        if isinstance(content, list):  # Some services give parts, thoughts among them.
+            content = "".join(part.get("text") or "" for part in content)
+        refusal = message.refusal or ""
+        usage = found.usage
+        return Answer(
+            without_thoughts(content) or refusal,
+            "refusal" if refusal or reason == "content_filter" else "length" if reason == "length" else "stop",
+            usage.prompt_tokens if usage else None,
+            usage.completion_tokens if usage else None,
+        )
+
+    def _unsupported_in(self, error: openai.APIError) -> str | None:
+        """The parameter that the endpoint does not know, or "system" where it takes no such messages."""
+        text = str(error)
+        if getattr(error, "status_code", None) not in (400, 422) or not _UNSUPPORTED.search(text):
+            return None
+        if _NO_SYSTEM.search(text):
+            return "system"
+        return next((name for name in OPTIONAL if error.param == name or re.search(rf"\b{name}\b", text)), None)
+
+    def _failure(self, error: openai.APIError) -> Exception:
+        """What the error means: again later, or never, and what to do."""
+        import openai
+
+        at, said = self._service.address, self._said(error)
+        if isinstance(error, openai.APITimeoutError):
+            return TransientError(f"{at}: no answer in {self._timeout_s:g} s (--timeout)")
+        if not isinstance(error, openai.APIStatusError):
+            words = self._said(error.__cause__ or error)
+            if "CERTIFICATE_VERIFY_FAILED" in words:
+                return InputError(f"{at}: its certificate is not trusted: {words}")
+            return TransientError(f"no connection to {at}: {words}")
+        status, headers = error.status_code, error.response.headers
+        if 300 <= status < 400:
+            target = headers.get("location", "")
+            return InputError(
+                f"{at} redirects to {target!r}; nothing was sent there. If that is right, give it instead"
+            )
+        if status == 402 or error.code in ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active"):
+            return InputError(f"{at}: the account has no credit left, so waiting does not help: {said}")
+        if status in PASSING or status >= 500:
+            asked = re.fullmatch(r"\d+(\.\d+)?", headers.get("retry-after", ""))
+            return TransientError(f"{at} answers {status}: {said}", retry_after=float(asked[0]) if asked else 0.0)
+        if status in (401, 403):
+            variable = self._service.key_env
+            remedy = f"check the key in ${variable}, and what it is allowed"
+            if not self._service.key:
+                remedy = f"put a key into ${variable}" if variable else "name the variable of a key with --key-env"
+            return InputError(f"{at} refuses ({status}): {said}; {remedy}")
+        if status in (404, 405):
+            model = self.identity["model"]
+            return InputError(f"{at} knows no model {model!r}, or its address lacks an ending as /v1: {said}")
+        if status == 413 or _TOO_LONG.search(str(error)):
+            return RequestTooLongError(
+                f"{at}: the request is too long for the model; put fewer combinations into one request, or ask for "
+                f"shorter answers: {said}"
+            )
+        return InputError(f"{at} does not take the request ({status}): {said}")
+
+    def _said(self, words: object) -> str:
+        """The service's own words, quoted since they may hold anything but the key."""
+        text = str(words).replace(self._service.key or NO_KEY, "[key]")
+        return repr(text if len(text) <= MAX_SAID else f"{text[:MAX_SAID]}...")
 
 
-class RefusedError(Exception):
-    """A status of 300 or more, with the start of what came with it. The text is the status alone: it may be logged."""
-
-    def __init__(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-        super().__init__(str(status))
-        self.status = status
-        self.headers = headers
-        self.body: Any = body.decode("utf-8", "replace")
-        with suppress(ValueError, RecursionError):
-            self.body = json.loads(self.body)
-
-
-def _client(service: Service, timeout_s: float) -> openai.AsyncOpenAI:
+def _client(service: Service, timeout_s: float) -> openai.OpenAI:
     try:
         import openai
     except ImportError as error:
         raise InputError("a model at an endpoint needs the openai library: pip install 'fedmpt[llm]'") from error
     try:
-        http_client = openai.DefaultAsyncHttpxClient(
+        http_client = openai.DefaultHttpxClient(
             follow_redirects=False,
-            event_hooks={"request": [_guard(service)], "response": [_refuse]},
-            # No proxy reaches this machine's own servers.
-            trust_env=not service.is_loopback_http,
+            event_hooks={"request": [_guard(service)]},
+            trust_env=not service.is_here,  # No proxy reaches this machine's own servers.
         )
-    except Exception as error:
-        # Only these say no more than they should; the words of others may hold the password of a proxy.
-        words = f": {error}" if isinstance(error, ImportError | OSError) else ""
+    except (ValueError, OSError, ImportError) as error:
         raise InputError(
             "what the environment says of proxies and certificates ($HTTPS_PROXY, $ALL_PROXY, $SSL_CERT_FILE and "
-            f"others) cannot be used{words}"
-        ) from None
-    try:
-        return openai.AsyncOpenAI(
-            base_url=service.address,
-            # The library never has the key: the guard adds it. Without any, it would take one from the environment.
-            api_key=NO_KEY,
-            timeout=openai.Timeout(None, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
-            max_retries=0,
-            http_client=http_client,
-        )
-    except Exception as error:
-        if _is_of_network(error):
-            raise InputError(f"{service.address} is no address: {error}") from None
-        raise
+            f"others) cannot be used: {error}"
+        ) from error
+    return openai.OpenAI(
+        base_url=service.address,
+        api_key=NO_KEY,  # The library never has the key: the guard adds it. Without any, it takes the environment's.
+        timeout=openai.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
+        max_retries=0,  # Retries are counted, and told to the user, by whoever asks.
+        http_client=http_client,
+    )
 
 
-def _guard(service: Service) -> Callable[[Any], Awaitable[None]]:
-    """The last word on what a request carries: httpx calls it for each, after everybody else."""
-    own = _origin(service.address)
+def _guard(service: Service) -> Callable[[Any], None]:
+    """The last word on what a request carries: nothing that the environment holds for another service."""
 
-    async def guard(request: Any) -> None:
+    def guard(request: Any) -> None:
         if request.headers.get("Authorization") == f"Bearer {NO_KEY}":
             del request.headers["Authorization"]
         if not service.is_default:
-            for name in [name for name in request.headers if not _is_plain(name)]:
-                del request.headers[name]
-        if service.key and _origin(str(request.url)) == own:
+            for name in set(request.headers) - set(PLAIN_HEADERS):
+                if not name.startswith("x-stainless-"):
+                    del request.headers[name]
+        if service.key:
             request.headers["Authorization"] = f"Bearer {service.key}"
 
     return guard
-
-
-async def _refuse(response: Any) -> None:
-    """Before the openai library reads an error, to the end and be it ever so far."""
-    if response.status_code < 300:
-        return
-    body = b""
-    async with aclosing(response.aiter_bytes()) as chunks:
-        async for chunk in chunks:
-            body += chunk
-            if len(body) >= MAX_ERROR_BYTES:
-                break
-    raise RefusedError(response.status_code, body[:MAX_ERROR_BYTES], response.headers)
-
-
-def _origin(address: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(address)
-    return parts.scheme, parts.hostname, parts.port or PORTS.get(parts.scheme)
-
-
-def _is_plain(name: str) -> bool:
-    return name.lower() in PLAIN_HEADERS or name.lower().startswith("x-stainless-")
-
-
-def _is_of_network(error: Exception) -> bool:
-    """The openai library lets errors pass while a body is read, of httpx or httpx2, whichever it is built on."""
-    libraries = ("httpx", "httpx2", "httpcore", "httpcore2", "anyio")
-    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in libraries

@@ -8,110 +8,104 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
-import threading
+import re
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from fedmpt.llm.conversation import RequestTooLongError
-from fedmpt.llm.local_files import GIVE, hash_files, setting_files, weight_files
-from fedmpt.llm.model import Answer, Request
+from fedmpt.backbone.model_folder import PICKLED, check_own, settings_in, weights_in
+from fedmpt.files import check_safetensors
+from fedmpt.llm.model import Answer, Request, RequestTooLongError
 from fedmpt.types import InputError
 
 TOP_P, REPETITION_PENALTY = 0.9, 1.05
 """Of sampling. Small models loop without a penalty; from about 1.2 on it breaks JSON, whose signs must come again."""
 DATE = "01 Jan 2025"
-"""Some chat templates write today's date into the prompt; here it is the same every day."""
-SAME_DATE = f"{{% macro strftime_now(format) %}}{DATE}{{% endmacro %}}{{{{ '' }}}}"
-"""Before a template. Without something behind the block, a line break at the template's start would be lost."""
-
-
-def open_local(path: Path, *, device: str = "") -> LocalModel:
-    """The language model at ``path``, on ``device`` (empty: a GPU of CUDA if there is one, else the CPU).
-
-    What can be checked quickly is; the weights are hashed, which takes seconds per gigabyte, and loaded when the first
-    question is asked.
-
-    Raises:
-        InputError: if there is no causal language model, a file is missing or broken, or a package is.
-    """
-    weights = weight_files(path)
-    identity = {
-        "provider": "local",
-        "model": path.absolute().name,
-        "weights": hash_files(weights),
-        "settings": hash_files(setting_files(path)) if path.is_dir() else "in the weights",
-        "sampling": f"top_p={TOP_P} repetition_penalty={REPETITION_PENALTY}",
-    }
-    return LocalModel(path, identity, device)
+"""Some chat templates write today's date into the prompt; where they take one, it is the same every day."""
+SETTINGS = ("config.json", "generation_config.json", "*token*", "chat_template*", "vocab*", "merges.txt")
+"""Files beside the weights that change answers."""
+GIVE = "give a folder of a causal language model as Hugging Face stores it, with safetensors, or a .gguf file"
 
 
 class LocalModel:
-    """A `fedmpt.llm.model.LanguageModel`; made by `open_local`.
+    """A `fedmpt.llm.model.LanguageModel` at ``path``, on a GPU of CUDA if there is one, else the CPU.
 
-    An answer depends on nothing but its request: torch's random numbers come from a stream of the request's own and
-    those of everybody else stay as they were. Other hardware or versions may round, and so answer, differently.
+    What can be checked quickly is; the weights are hashed, which takes seconds per gigabyte, and loaded when the first
+    question is asked. An answer depends on nothing but its request: torch's random numbers come from a stream of the
+    request's own and those of everybody else stay as they were. Other hardware or versions may round, and so answer,
+    differently.
+
+    Raises:
+        InputError: if there is no causal language model, a file is missing or broken, or a package is.
     """
 
     max_concurrency = 1
     keeps_answers = False
     ignored: tuple[str, ...] = ()
 
-    def __init__(self, path: Path, identity: Mapping[str, str], device: str = "") -> None:
+    def __init__(self, path: Path) -> None:
+        weights = _weights_of_folder(path) if path.is_dir() else _checked_gguf(path)
+        settings = {file for pattern in SETTINGS for file in path.glob(pattern) if file.is_file()}
         self.path = path
-        self.identity = identity
-        self.device = device
+        self.identity: Mapping[str, str] = {
+            "provider": "local",
+            "model": path.absolute().name,
+            "weights": _hash(weights),
+            "settings": _hash(sorted(settings)) if path.is_dir() else "in the weights",
+            "sampling": f"top_p={TOP_P} repetition_penalty={REPETITION_PENALTY}",
+        }
         self._loaded: tuple[Any, Any] | None = None
 
-    async def ask(self, request: Request) -> Answer:
-        """The model's next turn; nothing else runs meanwhile, and an interrupt ends it at once.
-
-        ``temperature`` 0 takes the likeliest token each time.
+    def ask(self, request: Request) -> Answer:
+        """The model's next turn; ``temperature`` 0 takes the likeliest token each time.
 
         Raises:
             InputError: if the model cannot be loaded, or (RequestTooLongError) reads no conversation that long.
         """
         import torch
 
-        with _interruptible():
-            if self._loaded is None:
-                self._loaded = _load(self.path, self.device)
-            tokenizer, model = self._loaded
-            devices = [model.device] if model.device.type == "cuda" else []
-            with torch.random.fork_rng(devices=devices), torch.inference_mode(), _quiet():
-                torch.manual_seed(_seed(request))
-                return _generate(self.path, tokenizer, model, request)
+        if self._loaded is None:
+            self._loaded = _load(self.path)
+        tokenizer, model = self._loaded
+        seed = int.from_bytes(hashlib.sha256(json.dumps(request.canonical()).encode()).digest()[:8], "little") % 2**63
+        devices = [model.device] if model.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), torch.inference_mode():
+            torch.manual_seed(seed)
+            return _generate(self.path, tokenizer, model, request)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Free the memory; a later question loads the model again."""
         self._loaded = None
 
 
 def _generate(path: Path, tokenizer: Any, model: Any, request: Request) -> Answer:
     import torch
+    from transformers import GenerationConfig
 
     prompt = _tokens(path, tokenizer, request).to(model.device)
     length = prompt.shape[1]
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or length + request.max_tokens
-    if length == 0:
-        raise InputError(f"{path}: its chat template makes nothing of the conversation; {GIVE}")
     if length >= context:
         raise RequestTooLongError(
             f"{path}: the conversation has {length} tokens and the model reads {context}; ask for fewer combinations "
             "in one request or fewer sentences of each, or take a model with a longer context"
         )
-    if prompt.max().item() >= (known := model.get_input_embeddings().num_embeddings):
-        raise InputError(
-            f"{path}: the tokenizer gives token {prompt.max().item()} and the model knows {known}; copy all files from "
-            "one place"
-        )
-    ends = model.generation_config.eos_token_id or []
-    settings = _sampling(request, min(request.max_tokens, context - length), ends)
+    if prompt.max() >= model.get_input_embeddings().num_embeddings:
+        raise InputError(f"{path}: the tokenizer is that of another model; copy all files from one place")
+    ends: list[int] = model.generation_config.eos_token_id or []
+    chance: dict[str, Any] = {"do_sample": False}
+    if request.temperature > 0:
+        chance = {"do_sample": True, "temperature": request.temperature, "top_p": TOP_P, "top_k": 0}
+    settings = GenerationConfig(
+        max_new_tokens=min(request.max_tokens, context - length),
+        repetition_penalty=REPETITION_PENALTY,
+        eos_token_id=ends or None,
+        pad_token_id=ends[0] if ends else 0,
+        **chance,
+    )
     try:
         tokens = model.generate(prompt, attention_mask=prompt.new_ones(prompt.shape), generation_config=settings)
     except torch.OutOfMemoryError as error:
@@ -120,155 +114,118 @@ def _generate(path: Path, tokenizer: Any, model: Any, request: Request) -> Answe
             "ask for fewer combinations in one request, or take a smaller model"
         ) from error
     answer = tokens[0, length:].tolist()
-    complete = bool(answer) and answer[-1] in ends
     text = tokenizer.decode(answer, skip_special_tokens=True).strip()
-    return Answer(text, "stop" if complete else "length", prompt_tokens=length, answer_tokens=len(answer))
-
-
-def _sampling(request: Request, max_new_tokens: int, ends: list[int]) -> Any:
-    from transformers import GenerationConfig
-
-    chance: dict[str, Any] = {"do_sample": False}
-    if request.temperature > 0:
-        chance = {"do_sample": True, "temperature": request.temperature, "top_p": TOP_P, "top_k": 0}
-    return GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        num_beams=1,
-        repetition_penalty=REPETITION_PENALTY,
-        eos_token_id=ends or None,
-        pad_token_id=ends[0] if ends else 0,
-        **chance,
-    )
-
-
-def _end_tokens(tokenizer: Any, model: Any) -> list[int]:
-    """Chat models may end a turn by another token than a text. What is no token of the model is passed over."""
-    ends = model.generation_config.eos_token_id
-    listed = ends if isinstance(ends, list) else [ends]
-    known = range(model.get_input_embeddings().num_embeddings)
-    return sorted({token for token in (*listed, tokenizer.eos_token_id) if type(token) is int and token in known})
+    return Answer(text, "stop" if answer[-1] in ends else "length", prompt_tokens=length, answer_tokens=len(answer))
 
 
 def _tokens(path: Path, tokenizer: Any, request: Request) -> Any:
     """Ids [1, length] of the conversation, by the model's chat template or, without one, as plain text."""
     from jinja2 import TemplateError
 
-    messages = [{"role": message.role, "content": message.content} for message in request.messages]
     if not tokenizer.chat_template:
-        text = "\n\n".join(message["content"] for message in messages) + "\n\n"
+        text = "".join(f"{message.content}\n\n" for message in request.messages)
         return tokenizer(text, return_tensors="pt")["input_ids"]
     options: Any = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True, "date_string": DATE}
     options["enable_thinking"] = False  # Or some think aloud first, and all their tokens go into that.
     try:
-        options["chat_template"] = SAME_DATE + tokenizer.get_chat_template()
         try:
-            return tokenizer.apply_chat_template(messages, **options)["input_ids"]
+            return tokenizer.apply_chat_template(request.chat(), **options)["input_ids"]
         except TemplateError:  # Some templates know no system message.
-            return tokenizer.apply_chat_template(_without_system(messages), **options)["input_ids"]
+            return tokenizer.apply_chat_template(request.chat(system=False), **options)["input_ids"]
     except Exception as error:  # A template is a program, and may fail as programs do.
         raise InputError(f"{path}: its chat template does not take the conversation ({error}); {GIVE}") from error
 
 
-def _without_system(messages: list[dict[str, str]]) -> list[dict[str, str]]:
-    if len(messages) < 2 or messages[0]["role"] != "system":
-        return messages
-    first = f"{messages[0]['content']}\n\n{messages[1]['content']}"
-    return [{"role": messages[1]["role"], "content": first}, *messages[2:]]
-
-
-def _seed(request: Request) -> int:
-    messages = [[message.role, message.content] for message in request.messages]
-    content = json.dumps([messages, request.max_tokens, request.temperature, request.seed])
-    return int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "little") % 2**63
-
-
-def _load(path: Path, device: str) -> tuple[Any, Any]:
+def _load(path: Path) -> tuple[Any, Any]:
     """Tokenizer and model, ready to generate."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, modeling_gguf_pytorch_utils
+    from transformers.utils import logging
 
+    # Whether a file fits its model is checked here, and said in other words.
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    gguf_reader: Any = modeling_gguf_pytorch_utils
+    gguf_reader.tqdm = logging.tqdm  # Its own bar knows nothing of that.
     options: Any = {"local_files_only": True, "trust_remote_code": False}
-    if not path.is_dir():
-        options["gguf_file"] = path.name
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    with torch.random.fork_rng(devices=[]), _quiet(), _without_bar():
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), TemporaryDirectory() as alone:
+        warnings.simplefilter("ignore")
+        folder = path
+        if not path.is_dir():  # transformers takes a tokenizer.json beside a GGUF file, of whatever, for its own.
+            folder, options["gguf_file"] = Path(alone), path.name
+            (folder / path.name).symlink_to(path.absolute())
         try:
-            with nullcontext(path) if path.is_dir() else _alone(path) as folder:
-                tokenizer: Any = AutoTokenizer.from_pretrained(folder, **options)
-                options |= {"use_safetensors": True, "dtype": "auto", "output_loading_info": True}
-                loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
-            model, info = loaded[0].eval().to(device), loaded[1]
+            tokenizer: Any = AutoTokenizer.from_pretrained(folder, **options)
+            options |= {"use_safetensors": True, "dtype": "auto", "output_loading_info": True}
+            loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
         except Exception as error:  # transformers raises whatever its parts raise on wrong files
             reason = (str(error).splitlines() or [""])[0][:300]
             raise InputError(
                 f"{path} cannot be loaded as a language model ({type(error).__name__}: {reason}); copy it again if it "
                 f"may be cut off, or {GIVE}"
             ) from error
+    model, info = loaded[0].eval().to("cuda" if torch.cuda.is_available() else "cpu"), loaded[1]
     lacking = [*info["missing_keys"], *(mismatch[0] for mismatch in info["mismatched_keys"])]
     if lacking:  # transformers only warns, and leaves random numbers there
         raise InputError(
             f"{path}: the weights lack {len(lacking)} of what config.json describes, such as {sorted(lacking)[0]}; "
             "copy all files from one place"
         )
+    # Chat models may end a turn by another token than a text.
+    own = model.generation_config.eos_token_id
+    ends = {
+        token for token in (*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id) if token is not None
+    }
     # What a model brings along for sampling would fill in whatever is left open.
-    model.generation_config = GenerationConfig(eos_token_id=_end_tokens(tokenizer, model) or None)
+    model.generation_config = GenerationConfig(eos_token_id=sorted(ends) or None)
     return tokenizer, model
 
 
-@contextmanager
-def _alone(file: Path) -> Iterator[Path]:
-    """A folder with nothing but this file: transformers takes a tokenizer.json beside it, of whatever, for its own."""
-    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        link = Path(folder, file.name)
-        try:
-            link.symlink_to(file.absolute())
-        except OSError:  # Windows lets few people do that.
-            os.link(file, link)
-        yield Path(folder)
+def _weights_of_folder(folder: Path) -> list[Path]:
+    config = folder / "config.json"
+    if not config.is_file():
+        raise InputError(f"{folder} holds no model: config.json is missing; {GIVE}")
+    names = settings_in(config).get("architectures") or []
+    if names and not any(name.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")) for name in names):
+        raise InputError(f"{config} describes a {names[0]}, which writes no text; {GIVE}")
+    check_own(folder)
+    files = weights_in(folder)
+    for file in files:
+        if file.is_file():
+            check_safetensors(file)
+        elif pickled := sorted(found.name for pattern in PICKLED for found in folder.glob(pattern)):
+            raise InputError(
+                f"{folder}: weights only as {pickled[0]}, a pickle, which is never opened here; convert it once, if "
+                "you trust who made it, with transformers' save_pretrained, or take a model with safetensors"
+            )
+        else:
+            raise InputError(f"{file} is missing; copy all files of the model there (hf download ID --local-dir DIR)")
+    return files
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' progress bars, reports and warnings; what matters is checked and raised."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+def _checked_gguf(file: Path) -> list[Path]:
+    """By its first bytes only."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
+        with file.open("rb") as stream:
+            magic = stream.read(4)
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}; {GIVE}") from error
+    if magic != b"GGUF":
+        raise InputError(f"{file} is no GGUF file (it does not begin with 'GGUF'); {GIVE}")
+    if re.search(r"-\d{5}-of-\d{5}\.gguf$", file.name, re.IGNORECASE):
+        raise InputError(f"{file} is one part of a model; put the parts together with llama-gguf-split --merge first")
+    if missing := [name for name in ("gguf", "accelerate") if find_spec(name) is None]:
+        raise InputError(f"{file}: GGUF files need {' and '.join(missing)}; pip install 'fedmpt[llm-local]'")
+    return [file]
 
 
-@contextmanager
-def _without_bar() -> Iterator[None]:
-    """Reading GGUF draws a bar of tqdm's own, which knows nothing of transformers' setting."""
-    from transformers import modeling_gguf_pytorch_utils
-    from transformers.utils import logging
-
-    module: Any = modeling_gguf_pytorch_utils
-    own = module.tqdm
-    module.tqdm = logging.tqdm
-    try:
-        yield
-    finally:
-        module.tqdm = own
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt at once. asyncio would wait until the coroutine next awaits something."""
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
+def _hash(files: Sequence[Path]) -> str:
+    """SHA-256 in hexadecimal digits: of one file, what ``sha256sum`` prints; of several, of their names and hashes."""
+    digests = []
+    for file in files:
+        with file.open("rb") as stream:
+            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    if len(files) == 1:
+        return digests[0]
+    lines = [f"{digest}  {file.name}\n" for digest, file in zip(digests, files, strict=True)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

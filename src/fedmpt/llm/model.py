@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from fedmpt.types import InputError
 
 Role = Literal["system", "user", "assistant"]
 
@@ -31,6 +33,19 @@ class Request:
     seed: int
     label: str = field(default="", compare=False)
 
+    def canonical(self) -> list[Any]:
+        """All that makes the request, as JSON holds it: hashes are of this."""
+        messages = [[message.role, message.content] for message in self.messages]
+        return [messages, self.max_tokens, self.temperature, self.seed]
+
+    def chat(self, *, system: bool = True) -> list[dict[str, str]]:
+        """The messages as chat APIs and templates take them; without ``system``, that stands in the first request."""
+        messages = [{"role": message.role, "content": message.content} for message in self.messages]
+        if system or len(messages) < 2 or messages[0]["role"] != "system":
+            return messages
+        first, second, *rest = messages
+        return [{"role": "user", "content": f"{first['content']}\n\n{second['content']}"}, *rest]
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -45,9 +60,13 @@ class Answer:
 class TransientError(Exception):
     """No answer this time, but there may be one later; ``retry_after`` are the seconds that the other side asks for."""
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class RequestTooLongError(InputError):
+    """The conversation does not fit into the model's context."""
 
 
 class AnswerPendingError(Exception):
@@ -75,8 +94,8 @@ class LanguageModel(Protocol):
     @property
     def ignored(self) -> tuple[str, ...]: ...
 
-    async def ask(self, request: Request) -> Answer:
-        """The model's next turn.
+    def ask(self, request: Request) -> Answer:
+        """The model's next turn. Up to ``max_concurrency`` threads may ask at once.
 
         Raises:
             TransientError: if it is worth trying again.
@@ -85,6 +104,18 @@ class LanguageModel(Protocol):
         """
         ...
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Let go of connections and memory."""
         ...
+
+
+def without_thoughts(text: str) -> str:
+    """An answer without the ``<think>...</think>`` that reasoning models put before it, if their server leaves it in.
+
+    Some chat templates open the block in the prompt, so that only its end is in the answer. A block without an end was
+    cut off: nothing is left.
+    """
+    if text.lstrip().startswith("<think>"):
+        return text.partition("</think>")[2].lstrip()
+    before, end, after = text.partition("</think>")
+    return after.lstrip() if end and "<think>" not in before else text

@@ -10,12 +10,11 @@ import ipaddress
 import os
 import re
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from fedmpt.types import InputError
 
-OPENAI = "https://api.openai.com/v1"
-OPENAI_KEY_ENV = "OPENAI_API_KEY"
+OPENAI, OPENAI_KEY_ENV = "https://api.openai.com/v1", "OPENAI_API_KEY"
 
 
 @dataclass(frozen=True)
@@ -33,77 +32,62 @@ class Service:
     key_env: str | None = None
 
     @property
-    def is_loopback_http(self) -> bool:
-        parts = urlsplit(self.address)
-        return parts.scheme == "http" and _is_loopback(parts.hostname or "")
+    def is_http(self) -> bool:
+        return urlsplit(self.address).scheme == "http"
+
+    @property
+    def is_here(self) -> bool:
+        host = urlsplit(self.address).hostname or ""
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost" or host.endswith(".localhost")
 
 
 def find_service(endpoint: str | None, key_env: str | None, *, allow_plain_http: bool) -> Service:
     """The service that the options and the environment name.
 
-    Azure's service works by its address without versions, ``https://NAME.openai.azure.com/openai/v1``, and
-    ``--key-env``; the older addresses with ``?api-version=`` are refused, as all are that have a query.
-
     Raises:
-        InputError: if the address is none or has a user, password or query in it, the variable of the key is not set,
-            or the key would go over plain http to another machine and ``allow_plain_http`` does not say that it may.
+        InputError: if the address is none or has more in it than an address, the variable of the key is not set, or
+            the key would go over plain http to another machine and ``allow_plain_http`` does not say that it may.
     """
-    if endpoint is not None:
-        where, address = "--endpoint", endpoint
-    elif from_environment := os.environ.get("OPENAI_BASE_URL", "").strip():
-        where, address = "$OPENAI_BASE_URL", from_environment
-    else:
-        where, address = "the default endpoint", OPENAI
-    parts = _checked(address, where)
+    from_environment = os.environ.get("OPENAI_BASE_URL", "").strip()
+    where = "--endpoint" if endpoint is not None else "$OPENAI_BASE_URL"
+    address = endpoint if endpoint is not None else from_environment or OPENAI
+    _check_address(address, where)
     variable = key_env if key_env is not None else OPENAI_KEY_ENV if endpoint is None else None
-    key = _key(variable, is_required=key_env is not None or where == "the default endpoint")
-    if key and parts.scheme == "http" and not _is_loopback(parts.hostname or "") and not allow_plain_http:
+    key = _key(variable, is_required=key_env is not None or address == OPENAI) if variable is not None else None
+    service = Service(address.rstrip("/"), is_default=endpoint is None, key=key, key_env=variable)
+    if key and service.is_http and not service.is_here and not allow_plain_http:
         raise InputError(
             f"{where} {address}: the key in ${variable} would cross the network unencrypted; use https, or "
             "--allow-plain-http if the network is your own"
         )
-    return Service(address.rstrip("/"), is_default=endpoint is None, key=key, key_env=variable)
+    return service
 
 
-def _checked(address: str, where: str) -> SplitResult:
-    example = "https://example.org/v1"
+def _check_address(address: str, where: str) -> None:
     try:
         parts = urlsplit(address)
-        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_address = False
-    if "@" in address.partition("//")[2].partition("/")[0]:  # First: what follows would print the password.
-        raise InputError(f"{where} has a user or a password in it; name the variable of a key with --key-env instead")
-    if not is_address or not address.isascii() or not address.isprintable() or " " in address:
-        raise InputError(f"{where} {address!r} is no address; give one such as {example}")
-    if "?" in address or "#" in address:
+    # What stands before an @ or behind a ? may be a password: it is not printed.
+    shown = "" if "@" in address else f" {address.partition('?')[0]!r}"
+    if not is_address or not re.fullmatch(r"[!-~]+", address) or re.search(r"[?#@]|/completions/?$", address):
         raise InputError(
-            f"{where} has something behind its path: {address.split('?')[0].split('#')[0]!r} is as far as an address "
-            "may go; Azure's is https://NAME.openai.azure.com/openai/v1, without api-version"
+            f"{where}{shown} is no address of an API; give one such as https://example.org/v1, without a user or "
+            "password, a query, or /chat/completions; Azure's is https://NAME.openai.azure.com/openai/v1"
         )
-    if parts.path.rstrip("/").endswith("/completions"):
-        raise InputError(f"{where} {address!r}: leave out /chat/completions, it is added; such as {example}")
-    return parts
 
 
-def _key(variable: str | None, *, is_required: bool) -> str | None:
-    if variable is None:
-        return None
+def _key(variable: str, *, is_required: bool) -> str | None:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):  # It may be the key itself: not to be printed.
         raise InputError("--key-env takes the name of an environment variable, such as OPENAI_API_KEY, not the key")
     key = os.environ.get(variable, "").strip()
-    if not key and not is_required:
-        return None
-    if not key:
+    if not key and is_required:
         name = f"${variable}" if variable.isupper() else "the variable that --key-env names"
         raise InputError(f"{name} is not set; put the service's key into it, or give your own server's --endpoint")
-    if not key.isascii() or not key.isprintable() or " " in key:
+    if not re.fullmatch(r"[!-~]*", key):
         raise InputError(f"what is in ${variable} is no key: it has blanks, line breaks or letters other than ASCII")
-    return key
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+    return key or None
