@@ -2,36 +2,54 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from asked_endpoint import service_at
-from asked_fake import ask
-from fake_model import FakeModel, Notes, question, request
-from faulty_llm import FaultyLLM, endless, good
+from fake_model import FakeModel, Notes, ask, asker_of, question, request
+from tenacity import wait_none
 
-from fedmpt.llm.asking import Asker, Limits, Question, Unusable, Usage
-from fedmpt.llm.conversation import MAX_REPEATED, RequestTooLongError
-from fedmpt.llm.endpoint import Endpoint
+from fedmpt.llm import asking
+from fedmpt.llm.asking import MAX_REPEATED, Question, Unusable, Usage
 from fedmpt.llm.exchange import Exchange
-from fedmpt.llm.model import Answer, AnswerPendingError, Message, Request
+from fedmpt.llm.model import Answer, AnswerPendingError, Message, RequestTooLongError, TransientError
 from fedmpt.types import InputError
 
 
+@pytest.fixture(autouse=True)
+def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "BACKOFF", wait_none())
+
+
+LATER_IS_FASTER: Callable[[str], float] = lambda text: 0.01 * (9 - int(text[1:]))  # noqa: E731
+
+
 def test_answers_come_in_the_order_of_the_questions_whichever_is_first(tmp_path: Path) -> None:
-    for index, turns in enumerate((lambda text: 0, lambda text: 9 - int(text[1:]), lambda text: int(text[1:]) * 7 % 4)):
-        model = FakeModel(turns=turns)
-        found, usage = ask(model, tmp_path / str(index), *(f"q{number}" for number in range(9)))
-        assert found == [f"Q{number}" for number in range(9)]
-        assert usage == Usage(asked=9, prompt_tokens=18, answer_tokens=27)
+    found, usage = ask(FakeModel(waits=LATER_IS_FASTER), tmp_path, *(f"q{number}" for number in range(9)))
+    assert found == [f"Q{number}" for number in range(9)]
+    assert usage == Usage(asked=9, prompt_tokens=18, answer_tokens=27)
+
+
+@pytest.mark.parametrize(("concurrency", "at_once"), [(1, 1), (3, 3), (50, 8)])
+def test_so_many_are_asked_at_once_as_options_and_model_allow(concurrency: int, at_once: int, tmp_path: Path) -> None:
+    under_way: set[int] = set()
+    most = 0
+
+    def waits(text: str) -> float:
+        nonlocal most
+        under_way.add(threading.get_ident())
+        most = max(most, len(under_way))
+        return 0.01
+
+    ask(FakeModel(waits=waits), tmp_path, *(f"q{number}" for number in range(12)), concurrency=concurrency)
+    assert most == at_once
 
 
 def test_a_second_run_asks_nothing_and_finds_the_same(tmp_path: Path) -> None:
     bad = {"b": [Answer("no"), Answer("YES")], "c": [Answer("no", "length"), Answer("", "refusal"), Answer("never")]}
-    first = FakeModel(bad)
-    found, _ = ask(first, tmp_path, "a", "b", "c")
+    found, _ = ask(FakeModel(bad), tmp_path, "a", "b", "c")
     assert found[:2] == ["A", "YES"]
     assert isinstance(found[2], Unusable)
     second, notes = FakeModel({"a": [AssertionError()]}), Notes()
@@ -39,23 +57,18 @@ def test_a_second_run_asks_nothing_and_finds_the_same(tmp_path: Path) -> None:
     assert again == found
     assert second.asked == []
     assert usage == Usage(cached=6, unusable=1)
-    assert all(cached for _, cached in notes.answered_)
+    assert all(cached for _, cached in notes.answers)
 
 
 def test_what_a_person_changes_in_an_exchange_counts(tmp_path: Path) -> None:
     """Unlike other answers, those are not kept a second time."""
-
-    def found() -> list[str | Unusable]:
-        with Asker(Exchange(tmp_path / "prompts"), cache=tmp_path / "cache", limits=Limits()) as asker:
-            return asker.ask_all([question("a")])
-
     with pytest.raises(InputError, match=r"1 answer is awaited in .*; write it there, then run the same command again"):
-        found()
+        ask(Exchange(tmp_path / "prompts"), tmp_path / "cache", "a")
     prompt = next((tmp_path / "prompts").iterdir())
     answer = prompt.with_name(prompt.name.replace(".prompt.", ".answer."))
     for text in ("FIRST", "SECOND"):
         answer.write_text(text)
-        assert found() == [text]
+        assert ask(Exchange(tmp_path / "prompts"), tmp_path / "cache", "a")[0] == [text]
     assert not (tmp_path / "cache").exists()
 
 
@@ -67,21 +80,24 @@ def test_a_bad_answer_is_sent_back_with_what_was_wrong(tmp_path: Path) -> None:
     messages = model.asked[-1].messages
     assert [message.role for message in messages] == ["user", "assistant", "user", "assistant", "user"]
     assert messages[1] == Message("assistant", "small")
-    assert "'small' is not in capitals." in messages[2].content
-    assert messages[3].content.strip()
+    assert messages[2].content == (
+        "This answer cannot be used: 'small' is not in capitals.\nAnswer the whole request again, and mend this."
+    )
+    assert messages[3].content == "(empty)"
     assert [asked.label for asked in model.asked] == ["question a", "question a, repair 1", "question a, repair 2"]
     assert {(asked.max_tokens, asked.temperature, asked.seed) for asked in model.asked} == {(10, 0.0, 0)}
 
 
 def test_after_the_last_attempt_a_question_is_unusable_and_no_error(tmp_path: Path) -> None:
     notes = Notes()
-    model = FakeModel({"a": [Answer("small")]})
-    found, usage = ask(model, tmp_path, "a", "b", watcher=notes, attempts=2)
-    assert isinstance(found[0], Unusable)
-    assert "'small' is not in capitals." in found[0].reason
-    assert found[1] == "B"
+    found, usage = ask(FakeModel({"a": [Answer("small")]}), tmp_path, "a", "b", watcher=notes, attempts=2)
+    assert found == [
+        Unusable("no usable answer in 2 attempts; the last answer: 'small' is not in capitals."),
+        "B",
+    ]
     assert usage == Usage(asked=3, unusable=1, prompt_tokens=2, answer_tokens=3)
-    assert notes.unusable_ == [found[0].reason]
+    assert isinstance(found[0], Unusable)
+    assert notes.reasons == [found[0].reason]
 
 
 def test_an_answer_without_end_is_not_repeated_in_full(tmp_path: Path) -> None:
@@ -94,7 +110,7 @@ def test_a_repair_that_is_too_long_for_the_model_stops_that_question_only(tmp_pa
     model = FakeModel({"a": [Answer("small"), RequestTooLongError("too long")]})
     found, _ = ask(model, tmp_path, "a", "b")
     assert isinstance(found[0], Unusable)
-    assert "too long" in found[0].reason
+    assert "too long for the model; the last answer: 'small'" in found[0].reason
     assert found[1] == "B"
     with pytest.raises(RequestTooLongError):
         ask(FakeModel({"c": [RequestTooLongError("too long")]}), tmp_path, "c")
@@ -107,17 +123,13 @@ def test_two_questions_with_the_same_request_share_the_answer(tmp_path: Path) ->
     assert usage.asked == len(model.asked) == 3
 
 
-def test_nothing_asked_gives_nothing(tmp_path: Path) -> None:
-    assert ask(FakeModel(), tmp_path) == ([], Usage())
-
-
 def test_fresh_asks_anew_and_overwrites(tmp_path: Path) -> None:
     ask(FakeModel({"a": [Answer("OLD")]}), tmp_path, "a")
     model = FakeModel({"a": [Answer("NEW")]})
-    with Asker(model, cache=tmp_path, limits=Limits(fresh=True)) as asker:
-        assert asker.ask_all([question("a")]) == ["NEW"]
-        # What this Asker asked itself is fresh.
-        assert asker.ask_all([question("a")]) == ["NEW"]
+    asker = asker_of(model, tmp_path, fresh=True)
+    assert asker.ask_all([question("a")]) == ["NEW"]
+    # What this Asker asked itself is fresh.
+    assert asker.ask_all([question("a")]) == ["NEW"]
     assert len(model.asked) == 1
     assert ask(FakeModel(), tmp_path, "a")[0] == ["NEW"]
 
@@ -128,76 +140,31 @@ def test_another_model_is_asked_itself(tmp_path: Path) -> None:
     assert ask(other, tmp_path, "a")[0] == ["TWO"]
 
 
-# Stops.
-
-
-def test_a_refusal_for_good_stops_everything_and_keeps_what_was_answered(tmp_path: Path) -> None:
-    slow = {"a": 0, "b": 0, "wrong": 2, "c": 50, "d": 50}
-    model = FakeModel({"wrong": [InputError("no such key")]}, turns=lambda text: slow[text])
-    with pytest.raises(InputError, match="no such key"):
-        ask(model, tmp_path, *slow, concurrency=2)
-    assert model.asked_texts == ["a", "b", "wrong", "c"]
-    assert model.cancelled == 1
-    assert model.times_closed == 1
+@pytest.mark.parametrize("concurrency", [1, 2])
+@pytest.mark.parametrize("stop", [InputError("no such key"), KeyboardInterrupt()])
+def test_what_stops_it_stops_everything_and_keeps_what_was_answered(
+    stop: BaseException, concurrency: int, tmp_path: Path
+) -> None:
+    model = FakeModel({"stop": [stop]}, waits=lambda text: {"stop": 0.1, "slow": 0.3}.get(text, 0.0))
+    asker = asker_of(model, tmp_path, concurrency=concurrency, max_requests=9)
+    with pytest.raises(type(stop)):
+        asker.ask_all([question(text) for text in ("a", "b", "stop", "slow", "c", "d")])
+    assert (asker.usage.asked, asker.remaining()) == (2, 7)
+    assert model.asked_texts == ["a", "b", "stop", *["slow"] * (concurrency - 1)]
+    time.sleep(0.4)
+    assert "c" not in model.asked_texts
+    # What was under way is kept too, if it still comes.
     again = FakeModel()
-    assert ask(again, tmp_path, *slow)[0] == ["A", "B", "WRONG", "C", "D"]
-    assert again.asked_texts == ["wrong", "c", "d"]
-
-
-def test_an_interrupt_keeps_what_was_answered_and_closes_the_model(tmp_path: Path) -> None:
-    slow = {"a": 0, "b": 0, "stop": 3, "c": 50}
-    model = FakeModel({"stop": [KeyboardInterrupt()]}, turns=lambda text: slow[text])
-    asker = Asker(model, cache=tmp_path, limits=Limits())
-    with pytest.raises(KeyboardInterrupt):
-        asker.ask_all([question(text) for text in slow])
-    assert asker.usage.asked == 2
-    assert (model.cancelled, model.times_closed) == (1, 1)
-    assert not model.was_closed_while_asked
-    again = FakeModel()
-    assert ask(again, tmp_path, *slow)[0] == ["A", "B", "STOP", "C"]
-    assert again.asked_texts == ["stop", "c"]
-
-
-def test_the_signal_of_ctrl_c_does_the_same(tmp_path: Path) -> None:
-    def turns(text: str) -> int:
-        if text == "stop":
-            signal.raise_signal(signal.SIGINT)
-        return {"a": 0, "b": 0}.get(text, 50)
-
-    model = FakeModel(turns=turns)
-    asker = Asker(model, cache=tmp_path, limits=Limits())
-    with pytest.raises(KeyboardInterrupt):
-        asker.ask_all([question(text) for text in ("a", "b", "c", "stop", "d")])
-    assert asker.usage.asked == 2
-    assert model.times_closed == 1
-    assert not model.was_closed_while_asked
-    again = FakeModel()
-    assert ask(again, tmp_path, "a", "b", "c", "stop", "d")[0] == ["A", "B", "C", "STOP", "D"]
-    assert again.asked_texts == ["c", "stop", "d"]
-
-
-def test_an_interrupt_closes_connections_under_way(tmp_path: Path) -> None:
-    class Interrupting(Notes):
-        def answered(self, request: Request, *, cached: bool) -> None:
-            signal.raise_signal(signal.SIGINT)
-
-    with FaultyLLM(endless(b": wait\n\n"), good("FINE")) as server:
-        endpoint = Endpoint("some-model", service_at(server.url))
-        with (
-            Asker(endpoint, cache=tmp_path, limits=Limits(), watcher=Interrupting()) as asker,
-            pytest.raises(KeyboardInterrupt),
-        ):
-            asker.ask_all([question("a"), question("b")])
-        assert server.left.wait(10)
-    assert len(list(tmp_path.rglob("*.json"))) == 1
+    assert ask(again, tmp_path, "a", "b", "stop", "slow", "c")[0] == ["A", "B", "STOP", "SLOW", "C"]
+    assert sorted(again.asked_texts) == ["c", *["slow"] * (2 - concurrency), "stop"]
 
 
 def test_a_fault_of_ours_is_not_hidden(tmp_path: Path) -> None:
     def broken(answer: Answer) -> str:
         raise ZeroDivisionError
 
-    with Asker(FakeModel(), cache=tmp_path, limits=Limits()) as asker, pytest.raises(ZeroDivisionError):
-        asker.ask_all([Question(request("a"), broken)])
+    with pytest.raises(ZeroDivisionError):
+        asker_of(FakeModel(), tmp_path).ask_all([Question(request("a"), broken)])
 
 
 def test_answers_that_somebody_has_to_write_are_listed_together(tmp_path: Path) -> None:
@@ -205,30 +172,78 @@ def test_answers_that_somebody_has_to_write_are_listed_together(tmp_path: Path) 
     model = FakeModel({**pending, "small": [Answer("small"), Answer("LARGE")]})
     with pytest.raises(InputError) as caught:
         ask(model, tmp_path / "cache", "a", "x", "b", "small", "c", "d")
-    message = str(caught.value)
-    assert f"4 answers are awaited in {tmp_path / 'wait'}: a.txt, b.txt, c.txt and 1 more" in message
-    assert "run the same command again" in message
+    assert f"4 answers are awaited in {tmp_path / 'wait'}: a.txt, b.txt, c.txt and 1 more" in str(caught.value)
     again = FakeModel()
     assert ask(again, tmp_path / "cache", "a", "x", "b", "small", "c", "d")[0] == ["A", "X", "B", "LARGE", "C", "D"]
-    assert again.asked_texts == ["a", "b", "c", "d"]
+    assert sorted(again.asked_texts) == ["a", "b", "c", "d"]
 
 
-def test_inside_an_event_loop_it_says_what_to_do(tmp_path: Path) -> None:
-    asker = Asker(FakeModel(), cache=tmp_path, limits=Limits())
-
-    async def notebook() -> list[str | Unusable]:
-        for use in (lambda: asker.ask_all([question("a")]), asker.close):
-            with pytest.raises(RuntimeError, match=r"asyncio\.to_thread"):
-                use()
-        return await asyncio.to_thread(lambda: asker.ask_all([question("a")]))
-
-    assert asyncio.run(notebook()) == ["A"]
-    asker.close()
+# The budget.
 
 
-def test_closing_twice_closes_the_model_once(tmp_path: Path) -> None:
+def test_first_answers_go_before_repairs_and_these_in_order_whichever_comes_first(tmp_path: Path) -> None:
+    small = [Answer("small"), Answer("LARGE")]
+    model = FakeModel({"q0": small, "q2": small, "q3": small}, waits=LATER_IS_FASTER)
+    asker = asker_of(model, tmp_path, max_requests=6)
+    found = asker.ask_all([question(f"q{number}") for number in range(4)])
+    assert found[:3] == ["LARGE", "Q1", "LARGE"]
+    assert found[3] == Unusable("the budget of 6 requests is used up; the last answer: 'small' is not in capitals.")
+    assert (asker.usage.asked, asker.remaining(), len(model.asked)) == (6, 0, 6)
+
+
+def test_what_is_kept_costs_nothing_so_the_next_run_goes_on(tmp_path: Path) -> None:
+    found, _ = ask(FakeModel(), tmp_path, "a", "b", "c", max_requests=2)
+    assert found == ["A", "B", Unusable("the budget of 2 requests is used up")]
     model = FakeModel()
-    asker = Asker(model, cache=tmp_path, limits=Limits())
-    asker.close()
-    asker.close()
-    assert model.times_closed == 1
+    found, usage = ask(model, tmp_path, "a", "b", "c", max_requests=1)
+    assert found == ["A", "B", "C"]
+    assert model.asked_texts == ["c"]
+    assert (usage.asked, usage.cached) == (1, 2)
+
+
+# Failures of transport.
+
+
+def test_failures_are_tried_again_and_told_and_cost_nothing_of_the_budget(tmp_path: Path) -> None:
+    notes = Notes()
+    model = FakeModel({"a": [TransientError("busy"), TransientError("gone"), Answer("A")]})
+    found, usage = ask(model, tmp_path, "a", "b", max_requests=2, watcher=notes, concurrency=1)
+    assert found == ["A", "B"]
+    assert (usage.asked, usage.retried) == (2, 2)
+    assert notes.waits == [("busy", 0.0), ("gone", 0.0)]
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_after_so_many_retries_the_last_error_is_said(concurrency: int, tmp_path: Path) -> None:
+    model = FakeModel({"a": [TransientError("busy")]})
+    with pytest.raises(
+        InputError, match=r"^one gave no answer in 3 attempts, the last error is: busy; what was answer"
+    ):
+        ask(model, tmp_path, "a", "b", retries=2, concurrency=concurrency)
+    assert model.asked_texts.count("a") == 3
+
+
+def test_a_wait_that_is_asked_for_is_kept_by_everybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, notes = FakeModel({"a": [TransientError("slow down", retry_after=0.3), Answer("A")]}), Notes()
+    start = time.monotonic()
+    assert ask(model, tmp_path, "a", "b", watcher=notes, requests_per_minute=1200, concurrency=2)[0] == ["A", "B"]
+    assert time.monotonic() - start >= 0.3
+    assert notes.waits == [("slow down", 0.3)]
+    monkeypatch.setattr(asking, "LONGEST_ASKED_WAIT_S", 0.01)
+    model = FakeModel({"a": [TransientError("come tomorrow", retry_after=86400.0), Answer("A")]})
+    assert ask(model, tmp_path / "other", "a")[0] == ["A"]
+
+
+def test_waits_without_a_wish_grow_up_to_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    state = type("State", (), {"attempt_number": 1})
+    waits = []
+    for state.attempt_number in (1, 2, 3, 50):
+        waits.append(asking.BACKOFF(state))  # type: ignore[arg-type]
+    assert [low <= wait <= low + 1 for low, wait in zip((1, 2, 4, 60), waits, strict=True)] == [True] * 4
+
+
+def test_requests_go_out_evenly_spaced(tmp_path: Path) -> None:
+    start = time.monotonic()
+    ask(FakeModel(), tmp_path, "a", "b", "c", "d", requests_per_minute=1200)
+    assert 0.15 <= time.monotonic() - start < 1.0

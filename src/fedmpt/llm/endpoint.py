@@ -135,7 +135,7 @@ class Endpoint:
 
     def _unsupported_in(self, error: openai.APIError) -> str | None:
         """The parameter that the endpoint does not know, or "system" where it takes no such messages."""
-        text = str(error)
+        text = _words_of(error)
         if getattr(error, "status_code", None) not in (400, 422) or not _UNSUPPORTED.search(text):
             return None
         if _NO_SYSTEM.search(text):
@@ -146,7 +146,7 @@ class Endpoint:
         """What the error means: again later, or never, and what to do."""
         import openai
 
-        at, said = self._service.address, self._said(error)
+        at, said = self._service.address, self._said(_words_of(error))
         if isinstance(error, openai.APITimeoutError):
             return TransientError(f"{at}: no answer in {self._timeout_s:g} s (--timeout)")
         if not isinstance(error, openai.APIStatusError):
@@ -174,7 +174,7 @@ class Endpoint:
         if status in (404, 405):
             model = self.identity["model"]
             return InputError(f"{at} knows no model {model!r}, or its address lacks an ending as /v1: {said}")
-        if status == 413 or _TOO_LONG.search(str(error)):
+        if status == 413 or _TOO_LONG.search(_words_of(error)):
             return RequestTooLongError(
                 f"{at}: the request is too long for the model; put fewer combinations into one request, or ask for "
                 f"shorter answers: {said}"
@@ -185,6 +185,12 @@ class Endpoint:
         """The service's own words, quoted since they may hold anything but the key."""
         text = str(words).replace(self._service.key or NO_KEY, "[key]")
         return repr(text if len(text) <= MAX_SAID else f"{text[:MAX_SAID]}...")
+
+
+def _words_of(error: openai.APIError) -> str:
+    """What the service said, wherever it stands in what it sent."""
+    message = error.body.get("message") if isinstance(error.body, dict) else None
+    return str(message or error.body or error)
 
 
 def _client(service: Service, timeout_s: float) -> openai.OpenAI:
