@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def test_where_not_all_combinations_fit_they_are_taken_from_all_over_the_list() 
     (part,) = into_parts(described, NARROW, 1)
     kept = [int(each.classes[0].removeprefix("kind")) for each in part]
     assert 5 < len(kept) < 50
-    assert len({after - before for before, after in zip(kept, kept[1:], strict=False)}) == 1
+    assert len({after - before for before, after in pairwise(kept)}) == 1
     endless = Described(("kind",), ("very long " * 1000,))
     assert into_parts([endless], NARROW, 1) == [[endless]]
 

@@ -78,11 +78,9 @@ def good(text: Any, *, finish: str = "stop", **message: Any) -> Behaviour:
     return json_body(200, {"choices": [choice], "usage": {"prompt_tokens": 11, "completion_tokens": 7}})
 
 
-def error(
-    status: int, message: str, *, code: str | None = None, param: str | None = None, **headers: object
-) -> Behaviour:
+def error(status: int, message: str, *, code: str | None = None, **headers: object) -> Behaviour:
     """An error as OpenAI's service writes it."""
-    described = {"message": message, "type": "some_error", "param": param, "code": code}
+    described = {"message": message, "type": "some_error", "param": None, "code": code}
     return json_body(status, {"error": described}, **headers)
 
 

@@ -216,9 +216,7 @@ def test_failures_are_tried_again_and_told_and_cost_nothing_of_the_budget(tmp_pa
 @pytest.mark.parametrize("concurrency", [1, 2])
 def test_after_so_many_retries_the_last_error_is_said(concurrency: int, tmp_path: Path) -> None:
     model = FakeModel({"a": [TransientError("busy")]})
-    with pytest.raises(
-        InputError, match=r"^one gave no answer in 3 attempts, the last error is: busy; what was answer"
-    ):
+    with pytest.raises(InputError, match=r"^one gave no answer in 3 attempts, the last error is: busy; what was"):
         ask(model, tmp_path, "a", "b", retries=2, concurrency=concurrency)
     assert model.asked_texts.count("a") == 3
 

@@ -64,8 +64,8 @@ def test_the_request_is_a_chat_completion() -> None:
         (good("First, 1.</think>answer"), Answer("answer", "stop", 11, 7)),
         (good("<think>never done", finish="length"), Answer("", "length", 11, 7)),
         (
-            good("answer with <think>tags</think> inside"),
-            Answer("answer with <think>tags</think> inside", "stop", 11, 7),
+            good("with <think>tags</think> inside"),
+            Answer("with <think>tags</think> inside", "stop", 11, 7),
         ),
     ],
 )

@@ -95,9 +95,7 @@ def test_a_folder_that_takes_nothing_is_found_before_anything_is_asked(
 ) -> None:
     (tmp_path / "file").touch()
     model = FakeModel()
-    with pytest.raises(
-        InputError, match=r"answers cannot be kept in .*file/llm: Not a directory; choose another --cache"
-    ):
+    with pytest.raises(InputError, match=r"cannot be kept in .*file/llm: Not a directory; choose another --cache"):
         ask(model, tmp_path / "file" / "llm", "a")
     assert model.asked == []
     ask(FakeModel(), tmp_path, "a", "b")

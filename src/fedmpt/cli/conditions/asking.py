@@ -21,6 +21,7 @@ from fedmpt.types import InputError
 
 
 def stderr() -> Console:
+    """What a server or a file says is shown as it is: never as markup of ours."""
     return Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
@@ -35,15 +36,15 @@ def check_out(out: Path, name: str | None, inputs: Sequence[Path | None]) -> Non
 
 @contextmanager
 def asking(
-    model: LanguageModel, options: LLMOptions, *, total: int, max_requests: int | None, cache: Path | None
+    model: LanguageModel, options: LLMOptions, *, total: int, max_requests: int, cache: Path | None
 ) -> Iterator[Asker]:
     """Somebody to ask, with a bar for ``total`` answers that are planned; what it took is said in the end.
 
     Answers are kept in the folder ``llm`` of the cache.
     """
-    console = stderr()
+    console, folder = stderr(), cache_folder(cache) / "llm"
     with TerminalWatcher(console, total=total) as watcher:
-        asker = Asker(model, options, cache=cache_folder(cache) / "llm", max_requests=max_requests, watcher=watcher)
+        asker = Asker(model, options, cache=folder, max_requests=max_requests, watcher=watcher)
         try:
             yield asker
         finally:
@@ -69,24 +70,15 @@ class TerminalWatcher(Progress, Watcher):
     """
 
     def __init__(self, console: Console, *, total: int) -> None:
-        super().__init__(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("gone,"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        label, gone, left = (TextColumn(text, markup=False) for text in ("{task.description}", "gone,", "left"))
+        columns = (label, BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), gone, TimeRemainingColumn(), left)
+        super().__init__(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._bar = self.add_task("asking", total=total)
         self._told: dict[str, float] = {}
         """Reasons to wait that were printed, with the seconds."""
 
     def answered(self, request: Request, *, cached: bool) -> None:
-        bar = self._tasks[self._bar]
+        (bar,) = self.tasks
         completed = bar.completed + 1
         total = max((bar.total or 0) + (", repair " in request.label), completed)
         label = f"{request.label or 'asking'}{' (kept)' if cached else ''}"
@@ -105,8 +97,6 @@ class TerminalWatcher(Progress, Watcher):
 def print_usage(usage: Usage, console: Console) -> None:
     """What asking took; nothing where nothing came."""
     if usage.asked or usage.cached:
-        tokens = (
-            f" ({usage.prompt_tokens:,} tokens read, {usage.answer_tokens:,} written)" if usage.answer_tokens else ""
-        )
+        told = f" ({usage.prompt_tokens:,} tokens read, {usage.answer_tokens:,} written)" if usage.answer_tokens else ""
         kept = f"; {usage.cached:,} kept from before" if usage.cached else ""
-        console.print(f"asked for {counted(usage.asked, 'answer')}{tokens}{kept}")
+        console.print(f"asked for {counted(usage.asked, 'answer')}{told}{kept}")

@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from fedmpt.cli.cache import cache_folder
+from fedmpt.cli.conditions.names import check_one, class_names_of
 from fedmpt.conditions.pipeline.options import AttributeOptions
 from fedmpt.llm.options import LLMOptions, check_installed, open_model
 
@@ -47,33 +48,31 @@ class AttributesCommand:
 def attributes(words: list[str]) -> None:
     options = tyro.cli(AttributesCommand, args=words, prog=PROG, config=(tyro.conf.OmitArgPrefixes,))
     check_installed()
-    from fedmpt.cli.conditions.asking import check_out, saying_how_to_go_on
-    from fedmpt.cli.conditions.names import check_one
+    # Imported late: they need what was checked.
+    from fedmpt.cli.conditions.asking import asking, check_out, saying_how_to_go_on, stderr
+    from fedmpt.conditions.pipeline.attributes import generate_attributes, write_attributes
+    from fedmpt.conditions.pipeline.planning import counted
 
     options.texts.check()
     check_one(options.classes, options.data)
     check_out(options.out, options.name, [options.classes])
+    console = stderr()
     with saying_how_to_go_on([*PROG.split(), *words], is_fresh=options.model.fresh):
-        _generate(options)
-
-
-def _generate(options: AttributesCommand) -> None:
-    from fedmpt.cli.conditions.asking import asking, stderr
-    from fedmpt.cli.conditions.names import class_names_of
-    from fedmpt.conditions.pipeline.attributes import generate_attributes, write_attributes
-    from fedmpt.conditions.pipeline.planning import counted
-
-    # Opened first: a wrong key is found sooner than data are loaded.
-    model, console = open_model(options.model), stderr()
-    class_names = class_names_of(options.classes, options.data, cache=cache_folder(options.cache))
-    total = -(-len(class_names) // options.texts.batch)
-    most = 2 * total + 4 if options.max_requests is None else options.max_requests
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    console.print(f"{len(class_names)} classes in {counted(total, 'request')}, at most {most} with repairs")
-    name, date = options.out.stem if options.name is None else options.name, datetime.now(UTC).date().isoformat()
-    with asking(model, options.model, total=total, max_requests=most, cache=options.cache) as asker:
-        found = generate_attributes(class_names, asker, options.texts, name=name, date=date)
-    write_attributes(options.out, found)
+        model = open_model(options.model)  # First: a wrong key is found sooner than data are loaded.
+        class_names = class_names_of(options.classes, options.data, cache=cache_folder(options.cache))
+        total = -(-len(class_names) // options.texts.batch)
+        most = 2 * total + 4 if options.max_requests is None else options.max_requests
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        console.print(f"{len(class_names)} classes in {counted(total, 'request')}, at most {most} with repairs")
+        with asking(model, options.model, total=total, max_requests=most, cache=options.cache) as asker:
+            found = generate_attributes(
+                class_names,
+                asker,
+                options.texts,
+                name=options.out.stem if options.name is None else options.name,
+                date=datetime.now(UTC).date().isoformat(),
+            )
+        write_attributes(options.out, found)
     console.print(f"{class_names[0]}: {'; '.join(found.attributes[class_names[0]])}")
     console.print(f"this and {len(class_names) - 1} more written to {options.out}")
     console.print(f"train with it: fedmpt train --method fedmvp --attributes {shlex.quote(str(options.out))}")

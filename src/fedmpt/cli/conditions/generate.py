@@ -6,18 +6,19 @@ import shlex
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
+from rich.console import Console
 
 from fedmpt.cli.cache import cache_folder
-from fedmpt.cli.conditions.source import Source, SourceOptions, find_source
+from fedmpt.cli.conditions.show import print_conditions
+from fedmpt.cli.conditions.source import SourceOptions, find_source
+from fedmpt.conditions.checks.findings import check_conditions
 from fedmpt.conditions.pipeline.options import GenerateOptions
+from fedmpt.conditions.record import ConditionSet, write_conditions
 from fedmpt.llm.options import LLMOptions, check_installed, open_model
-
-if TYPE_CHECKING:
-    from fedmpt.conditions.record import ConditionSet
-    from fedmpt.llm.model import LanguageModel
+from fedmpt.types import InputError
 
 PROG = "fedmpt conditions generate"
 
@@ -61,90 +62,54 @@ class GenerateCommand:
 def generate(words: list[str]) -> None:
     options = tyro.cli(GenerateCommand, args=words, prog=PROG, config=(tyro.conf.OmitArgPrefixes,))
     check_installed()
-    from fedmpt.cli.conditions.asking import saying_how_to_go_on, stderr
+    # Imported late: they need what was checked.
+    from fedmpt.cli.conditions.asking import asking, check_out, saying_how_to_go_on, stderr
+    from fedmpt.conditions.pipeline.generate import generate as find
     from fedmpt.conditions.pipeline.generate import prompts_preview
+    from fedmpt.conditions.pipeline.planning import fitting_combinations, plan
 
-    _check(options)
-    if options.dry_run:
-        source = _source(options)
-        print(*_introduction(source, options), sep="\n")
-        print("\nnothing was asked; the first request would be:")
-        for message in prompts_preview(source.class_names, source.combinations, options.texts):
-            print(f"\n--- {message.role}\n{message.content}")
-        return
-    with saying_how_to_go_on([*PROG.split(), *words], is_fresh=options.model.fresh):
-        model = open_model(options.model)
-        source = _source(options)
-        # Now, so that no answer is paid for that leads to nothing.
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        for line in _introduction(source, options):
-            stderr().print(line)
-        _write(_found(source, options, model), options)
-
-
-def _check(options: GenerateCommand) -> None:
-    """What can be said before any work."""
-    from fedmpt.cli.conditions.asking import check_out
-    from fedmpt.conditions.pipeline.planning import fitting_combinations
-    from fedmpt.types import InputError
-
-    fitting_combinations(options.max_requests, options.texts)
+    # All that can be said before any work.
+    most = options.max_requests
+    budget = min(options.source.budget, fitting_combinations(most, options.texts))
     options.source.check()
     check_out(options.out, options.name, [options.source.classes, *options.source.counts])
     if options.out.suffix.lower() != ".json":
         raise InputError(f"--out {options.out} must end in .json: --conditions takes any other word for a condition")
-
-
-def _source(options: GenerateCommand) -> Source:
-    from fedmpt.conditions.pipeline.planning import fitting_combinations
-
-    budget = min(options.source.budget, fitting_combinations(options.max_requests, options.texts))
-    return find_source(options.source, budget=budget, seed=options.texts.seed, cache=cache_folder(options.cache))
-
-
-def _introduction(source: Source, options: GenerateCommand) -> list[str]:
-    from fedmpt.conditions.labels.combinations import in_words
-    from fedmpt.conditions.pipeline.planning import plan
-
-    num_classes = len(source.class_names)
-    return [
-        f"{num_classes} classes; combinations: {in_words(source.combinations, num_classes)}",
-        *(f"note: {note}" for note in source.notes),
-        f"plan: {plan(len(source.combinations), options.texts, options.max_requests).words}",
-    ]
-
-
-def _found(source: Source, options: GenerateCommand, model: LanguageModel) -> ConditionSet:
-    from fedmpt.cli.conditions.asking import asking
-    from fedmpt.conditions.pipeline.generate import generate as find
-    from fedmpt.conditions.pipeline.planning import plan
-
-    total = plan(len(source.combinations), options.texts, options.max_requests).total
-    with asking(model, options.model, total=total, max_requests=options.max_requests, cache=options.cache) as asker:
-        return find(
-            source.class_names,
-            source.combinations,
-            asker,
-            options.texts,
-            name=options.out.stem if options.name is None else options.name,
-            combinations_from=source.where,
-            date=datetime.now(UTC).date().isoformat(),
-        )
-
-
-def _write(found: ConditionSet, options: GenerateCommand) -> None:
-    from fedmpt.cli.conditions.asking import stderr
-    from fedmpt.cli.conditions.show import print_conditions
-    from fedmpt.conditions.checks.findings import check_conditions
-    from fedmpt.conditions.record import write_conditions
-
-    write_conditions(options.out, found)
+    with saying_how_to_go_on([*PROG.split(), *words], is_fresh=options.model.fresh):
+        model = None if options.dry_run else open_model(options.model)
+        source = find_source(options.source, budget, seed=options.texts.seed, cache=cache_folder(options.cache))
+        planned = plan(len(source.combinations), options.texts, most)
+        introduction = (*source.lines(), f"plan: {planned.words}")
+        if model is None:
+            print(*introduction, "\nnothing was asked; the first request would be:", sep="\n")
+            for message in prompts_preview(source.class_names, source.combinations, options.texts):
+                print(f"\n--- {message.role}\n{message.content}")
+            return
+        # Now, so that no answer is paid for that leads to nothing.
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        for line in introduction:
+            stderr().print(line)
+        with asking(model, options.model, total=planned.total, max_requests=most, cache=options.cache) as asker:
+            found = find(
+                source.class_names,
+                source.combinations,
+                asker,
+                options.texts,
+                name=options.out.stem if options.name is None else options.name,
+                combinations_from=source.where,
+                date=datetime.now(UTC).date().isoformat(),
+            )
+        write_conditions(options.out, found)
     print_conditions(found)
-    console, file = stderr(), shlex.quote(str(options.out))
+    _say_what_next(found, options.out, stderr())
+
+
+def _say_what_next(found: ConditionSet, out: Path, console: Console) -> None:
     for note in found.provenance["left_out"]:
         console.print(f"left out: {note['number']} {note['what']} to {note['stage']}: {note['why']}")
     for problem in check_conditions(found, class_names=found.provenance["classes"]).problems:
         console.print(f"look at this: {problem}")
-    console.print(f"written to {options.out}")
+    file = shlex.quote(str(out))
+    console.print(f"written to {out}")
     console.print(f"train with it: fedmpt train --conditions {file}")
     console.print(f"what a text tower makes of it: fedmpt conditions check {file} --backbone MODEL")

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from fedmpt.conditions.labels.combinations import Combination
-    from fedmpt.types import ImageData
+from fedmpt.conditions.class_list import read_class_list
+from fedmpt.conditions.labels.combinations import (
+    Combination,
+    combinations_from_classes,
+    combinations_from_clients,
+    combinations_from_counts,
+    in_words,
+)
+from fedmpt.conditions.labels.count_files import check_alike, read_counts
+from fedmpt.conditions.labels.counts import Noise
+from fedmpt.data import load_data
+from fedmpt.data.partition import partition_split
+from fedmpt.types import ImageData, InputError
 
 SENT = (
     "the language model gets the names of classes, and by name which of them come together; no numbers, no labels of "
@@ -46,9 +55,6 @@ class SourceOptions:
         Raises:
             InputError: unless just one of the first three is given, or if an option does not go with it or cannot be.
         """
-        from fedmpt.conditions.labels.counts import Noise
-        from fedmpt.types import InputError
-
         given = [f"--{name}" for name in ("classes", "data", "counts") if getattr(self, name)]
         if len(given) != 1:
             raise InputError(
@@ -76,17 +82,19 @@ class Source:
     where: str
     notes: tuple[str, ...] = ()
 
+    def lines(self) -> list[str]:
+        """What a user is told of it."""
+        num = len(self.class_names)
+        found = f"{num} classes; combinations: {in_words(self.combinations, num)}"
+        return [found, *(f"note: {note}" for note in self.notes)]
 
-def find_source(options: SourceOptions, *, budget: int, seed: int, cache: Path) -> Source:
+
+def find_source(options: SourceOptions, budget: int, *, seed: int, cache: Path) -> Source:
     """The source that is given, with at most ``budget`` combinations.
 
     Raises:
         InputError: if what is read is wrong.
     """
-    from fedmpt.conditions.class_list import read_class_list
-    from fedmpt.conditions.labels.combinations import combinations_from_classes
-    from fedmpt.data import load_data
-
     if options.classes is not None:
         class_names = read_class_list(options.classes)
         found = combinations_from_classes(len(class_names), budget=budget, seed=seed)
@@ -98,9 +106,6 @@ def find_source(options: SourceOptions, *, budget: int, seed: int, cache: Path) 
 
 def _from_data(data: ImageData, options: SourceOptions, budget: int) -> Source:
     """Where the data come from several sites, each counts for itself; else all images are one client's."""
-    from fedmpt.conditions.labels.combinations import combinations_from_clients
-    from fedmpt.data.partition import partition_split
-
     labels, min_images, epsilon = data.train.labels, options.min_images, options.epsilon
     clients = [labels]
     if data.client_column is not None:
@@ -122,9 +127,6 @@ def _from_data(data: ImageData, options: SourceOptions, budget: int) -> Source:
 
 
 def _from_counts(options: SourceOptions, budget: int) -> Source:
-    from fedmpt.conditions.labels.combinations import combinations_from_counts
-    from fedmpt.conditions.labels.count_files import check_alike, read_counts
-
     min_images = options.min_images
     sites = [read_counts(path) for path in options.counts]
     check_alike(sites, options.counts)
