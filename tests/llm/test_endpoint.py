@@ -205,6 +205,11 @@ def test_settings_of_the_environment_that_cannot_be_used_are_named(
     assert "pass-word" not in str(caught.value)
 
 
+def test_an_address_that_only_the_library_refuses_is_wrong_input_too() -> None:
+    with pytest.raises(InputError, match=r"http://192\.168\.1\.300/v1 is no address: Invalid IPv4"):
+        endpoint_at("http://192.168.1.300/v1")
+
+
 def test_a_server_on_this_machine_is_reached_past_any_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")

@@ -88,7 +88,7 @@ class Endpoint:
             if name is not None and name not in known:
                 self._unsupported.add(name)
                 return self.ask(request)
-            if getattr(error, "code", None) == "content_filter":
+            if error.code == "content_filter":
                 return Answer("", "refusal")
             # Not raised from the library's error: that holds the request, with the key in its head.
             raise self._failure(error) from None
@@ -183,7 +183,7 @@ class Endpoint:
 
     def _said(self, words: object) -> str:
         """The service's own words, quoted since they may hold anything but the key."""
-        text = str(words).replace(self._service.key or NO_KEY, "[key]")
+        text = str(words).replace(self._service.key, "[key]") if self._service.key else str(words)
         return repr(text if len(text) <= MAX_SAID else f"{text[:MAX_SAID]}...")
 
 
@@ -209,13 +209,16 @@ def _client(service: Service, timeout_s: float) -> openai.OpenAI:
             "what the environment says of proxies and certificates ($HTTPS_PROXY, $ALL_PROXY, $SSL_CERT_FILE and "
             f"others) cannot be used: {error}"
         ) from error
-    return openai.OpenAI(
-        base_url=service.address,
-        api_key=NO_KEY,  # The library never has the key: the guard adds it. Without any, it takes the environment's.
-        timeout=openai.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
-        max_retries=0,  # Retries are counted, and told to the user, by whoever asks.
-        http_client=http_client,
-    )
+    try:
+        return openai.OpenAI(
+            base_url=service.address,
+            api_key=NO_KEY,  # The library never has the key: the guard adds it. Without any, it takes one from outside.
+            timeout=openai.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
+            max_retries=0,  # Retries are counted, and told to the user, by whoever asks.
+            http_client=http_client,
+        )
+    except Exception as error:  # Of httpx, in whichever version: an IP address with a number too large, say.
+        raise InputError(f"{service.address} is no address: {error}") from error
 
 
 def _guard(service: Service) -> Callable[[Any], None]:

@@ -159,7 +159,7 @@ def _load(path: Path) -> tuple[Any, Any]:
             options |= {"use_safetensors": True, "dtype": "auto", "output_loading_info": True}
             loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
         except Exception as error:  # transformers raises whatever its parts raise on wrong files
-            reason = (str(error).splitlines() or [""])[0][:300]
+            reason = (str(error).replace(f"{alone}/", "").splitlines() or [""])[0][:300]
             raise InputError(
                 f"{path} cannot be loaded as a language model ({type(error).__name__}: {reason}); copy it again if it "
                 f"may be cut off, or {GIVE}"

@@ -6,7 +6,6 @@ in ``$OPENAI_BASE_URL``; an address given by ``--endpoint`` gets a key only wher
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from dataclasses import dataclass, field
@@ -32,16 +31,8 @@ class Service:
     key_env: str | None = None
 
     @property
-    def is_http(self) -> bool:
-        return urlsplit(self.address).scheme == "http"
-
-    @property
     def is_here(self) -> bool:
-        host = urlsplit(self.address).hostname or ""
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return host == "localhost" or host.endswith(".localhost")
+        return urlsplit(self.address).hostname in ("localhost", "127.0.0.1", "::1")
 
 
 def find_service(endpoint: str | None, key_env: str | None, *, allow_plain_http: bool) -> Service:
@@ -58,7 +49,7 @@ def find_service(endpoint: str | None, key_env: str | None, *, allow_plain_http:
     variable = key_env if key_env is not None else OPENAI_KEY_ENV if endpoint is None else None
     key = _key(variable, is_required=key_env is not None or address == OPENAI) if variable is not None else None
     service = Service(address.rstrip("/"), is_default=endpoint is None, key=key, key_env=variable)
-    if key and service.is_http and not service.is_here and not allow_plain_http:
+    if key and address.startswith("http:") and not service.is_here and not allow_plain_http:
         raise InputError(
             f"{where} {address}: the key in ${variable} would cross the network unencrypted; use https, or "
             "--allow-plain-http if the network is your own"
@@ -86,7 +77,7 @@ def _key(variable: str, *, is_required: bool) -> str | None:
         raise InputError("--key-env takes the name of an environment variable, such as OPENAI_API_KEY, not the key")
     key = os.environ.get(variable, "").strip()
     if not key and is_required:
-        name = f"${variable}" if variable.isupper() else "the variable that --key-env names"
+        name = f"${variable}" if variable.isupper() else "the variable that --key-env names"  # It may be a key too.
         raise InputError(f"{name} is not set; put the service's key into it, or give your own server's --endpoint")
     if not re.fullmatch(r"[!-~]*", key):
         raise InputError(f"what is in ${variable} is no key: it has blanks, line breaks or letters other than ASCII")

@@ -81,7 +81,8 @@ def objects_in(answer: Answer, *, expected: str) -> list[Any]:
         raise BadAnswerError(f"its JSON cannot be read: {error}{cut}") from error
     values = found if isinstance(found, list) else [found]
     if not any(values):
-        raise BadAnswerError(f"it has no JSON object of the form {expected}.{cut}")
+        said = f" It says {quoted(text.strip(), 100)}." if text.strip() else ""
+        raise BadAnswerError(f"it has no JSON object of the form {expected}.{said}{cut}")
     return values
 
 
