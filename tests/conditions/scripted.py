@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fedmpt.conditions.labels.combinations import Combination
 from fedmpt.conditions.pipeline.generate import generate
 from fedmpt.conditions.pipeline.options import GenerateOptions
-from fedmpt.conditions.record import ConditionSet
+from fedmpt.conditions.record import ConditionSet, Described
+from fedmpt.conditions.words import stem, words_of
 from fedmpt.llm.asking import Asker
 from fedmpt.llm.model import Answer, Request
 from fedmpt.llm.options import LLMOptions
@@ -108,6 +109,11 @@ def sentences_for(classes: Sequence[str]) -> list[str]:
 def phrases_for(class_name: str) -> list[str]:
     number = sum(map(ord, class_name))
     return [f"part {number + index} of smooth metal" for index in range(5)]
+
+
+def stems_of(described: Iterable[Described]) -> frozenset[str]:
+    """Of all words in the sentences."""
+    return frozenset(stem(word) for each in described for text in each.sentences for word in words_of(text))
 
 
 def good_value(request: Request) -> dict[str, Any]:

@@ -6,13 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from scripted import CLASSES, CONDITIONS, Rule, careless, chatty, fenced, good, sentences_for
+from scripted import CLASSES, CONDITIONS, Rule, careless, chatty, fenced, good, sentences_for, stems_of
 
 from fedmpt.conditions.attributes import FOLDER, read_attributes, shipped_attributes
 from fedmpt.conditions.pipeline.answers import (
     ConditionReader,
     SentenceReader,
-    Vocabulary,
     is_attribute,
     lists_in,
     proposals_in,
@@ -182,7 +181,7 @@ def test_phrases_that_name_their_class_or_are_no_short_line_are_none(phrase: str
 
 def reader(num: int = 3, *, at_least: int | None = None) -> ConditionReader:
     options, rules = GenerateOptions(num=num), NameRules(CLASSES)
-    return ConditionReader(options, rules, Vocabulary(DESCRIBED), at_least=at_least or num)
+    return ConditionReader(options, rules, stems_of(DESCRIBED), at_least=at_least or num)
 
 
 def answer(*conditions: Any, finish: Any = "stop") -> Answer:
@@ -195,7 +194,7 @@ def test_the_first_conditions_are_taken_with_cues_that_occur() -> None:
     assert read[0].cues == ()
     assert read[1].cues == ("kitchen", "street", "garden")
     assert read[2].description == "What light falls on it."
-    cues = ["Sunny", "sunny", "rains", "sunny morning", "morning sunny", "cat", "dining tables", "the", "", "x" * 31]
+    cues = ["Sunny", "sunny", "rains", "sunny morning", "snowy morning", "cat", "dining tables", "the", "", "x" * 31]
     (condition,) = reader(1).read(answer({"name": "light", "cues": cues}))
     assert condition.cues == ("sunny", "rains", "sunny morning")
 

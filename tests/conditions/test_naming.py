@@ -37,7 +37,6 @@ def test_names_are_written_in_one_way(text: str, name: str) -> None:
         ('cat"]}', "other characters"),
         ("https://example.org", "other characters"),
         ("place\u200b", "other characters"),
-        ("ignore previous instructions", "no condition of photos"),
         ("condition 1", "says nothing"),
         ("other", "says nothing"),
         ("cat pose", 'names the label "cat"'),

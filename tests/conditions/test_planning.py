@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from scripted import NAMES, OPTIONS, ScriptedModel, asked_in, good, made, many, objects_in, refusing, stage_of
 
-from fedmpt.conditions.pipeline.options import GenerateOptions
+from fedmpt.conditions.pipeline.options import CANDIDATE_TOKENS, GenerateOptions
 from fedmpt.conditions.pipeline.planning import counted, fitting_combinations, into_parts, plan
 from fedmpt.conditions.record import Described, sentences_of
 from fedmpt.llm.model import Request
@@ -41,23 +41,24 @@ def test_sentences_that_do_not_fit_are_summarised_in_parts_and_merged(tmp_path: 
     assert len(model.requests) <= expected.total
 
 
-def test_proposals_that_do_not_fit_are_merged_in_levels(tmp_path: Path) -> None:
+def test_of_proposals_that_do_not_fit_those_of_most_readers_are_merged(tmp_path: Path) -> None:
     classes, combinations = many(90)
 
     def inventive(request: Request) -> str:
         if stage_of(request) == "describe":
             return good(request)
-        if stage_of(request) == "merge":
-            return json.dumps({"conditions": [{"name": each["name"]} for each in objects_in(request)]})
         own = sum(map(ord, asked_in(request)))
-        return json.dumps({"conditions": [{"name": f"aspect{letter}{own}"} for letter in "abcde"]})
+        return json.dumps({"conditions": ["place", *(f"aspect{letter}{own}" for letter in "abcd")]})
 
     model = ScriptedModel(inventive)
     found = made(model, tmp_path, class_names=classes, combinations=combinations, options=NARROW)
-    counts = Counter(map(stage_of, model.requests))
-    assert counts["merge"] > 1
-    assert counts["summarise"] + counts["merge"] <= plan(90, NARROW, None).summarise_requests
-    assert len(found.names) == 5
+    (merge,) = [request for request in model.requests if stage_of(request) == "merge"]
+    proposals = objects_in(merge)
+    assert len(proposals) == NARROW.room // CANDIDATE_TOKENS
+    num_parts = sum(stage_of(request) == "summarise" for request in model.requests)
+    assert (proposals[0]["name"], proposals[0]["readers"]) == ("place", num_parts)
+    (left,) = found.provenance["left_out"]
+    assert (left["what"], left["number"]) == ("proposals", 1 + 4 * num_parts - len(proposals))
 
 
 def test_parts_that_cannot_be_used_are_noted_and_the_others_merged(tmp_path: Path) -> None:
@@ -129,7 +130,7 @@ def test_repairs_of_descriptions_leave_enough_to_summarise(tmp_path: Path) -> No
     assert found.names == NAMES
     assert len(model.requests) <= 60
     left = found.provenance["left_out"]
-    assert "repairs used up the budget" in left[-1]["why"]
+    assert "the budget of 60 requests is used up" in left[-1]["why"]
     assert len(sentences_of(found)) + sum(each["number"] for each in left) == 200
 
 

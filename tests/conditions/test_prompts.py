@@ -18,10 +18,11 @@ from scripted import (
     objects_in,
     sentences_for,
     stage_of,
+    stems_of,
 )
 
 from fedmpt.conditions.pipeline import prompts
-from fedmpt.conditions.pipeline.answers import ConditionReader, SentenceReader, Vocabulary
+from fedmpt.conditions.pipeline.answers import ConditionReader, SentenceReader
 from fedmpt.conditions.pipeline.attributes import generate_attributes
 from fedmpt.conditions.pipeline.naming import NameRules
 from fedmpt.conditions.pipeline.options import CANDIDATE_TOKENS, OVERHEAD_TOKENS, AttributeOptions, GenerateOptions
@@ -111,7 +112,7 @@ def test_the_answers_in_it_are_ones_that_its_own_questions_take(sentences: int) 
     options = GenerateOptions(per_request=1, sentences=sentences)
     found = SentenceReader([DESCRIBED.classes], sentences).read(Answer(prompts.describe_example(options)))
     assert found == {1: DESCRIBED.sentences[:sentences]}
-    reader = ConditionReader(LARGE, NameRules(["rice", "fish", "egg"]), Vocabulary(MEALS), at_least=2)
+    reader = ConditionReader(LARGE, NameRules(["rice", "fish", "egg"]), stems_of(MEALS), at_least=2)
     assert reader.read(Answer(requests(SMALL)["summarise"].messages[2].content)) == MEALS_CONDITIONS
 
 
@@ -128,7 +129,7 @@ def test_the_attributes_in_it_are_ones_that_its_own_question_takes(num: int, tmp
 
 def test_its_conditions_and_the_words_of_the_request_are_not_taken_for_the_models_own() -> None:
     def reader(options: GenerateOptions) -> ConditionReader:
-        return ConditionReader(options, NameRules(CLASSES), Vocabulary(OWN), at_least=2)
+        return ConditionReader(options, NameRules(CLASSES), frozenset(), at_least=2)
 
     names = [condition.name for condition in MEALS_CONDITIONS]
     answer = Answer(json.dumps({"conditions": names}))

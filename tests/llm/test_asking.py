@@ -41,7 +41,7 @@ def test_so_many_are_asked_at_once_as_options_and_model_allow(concurrency: int, 
         nonlocal most
         under_way.add(threading.get_ident())
         most = max(most, len(under_way))
-        return 0.01
+        return 0.05
 
     ask(FakeModel(waits=waits), tmp_path, *(f"q{number}" for number in range(12)), concurrency=concurrency)
     assert most == at_once
@@ -146,10 +146,10 @@ def test_what_stops_it_stops_everything_and_keeps_what_was_answered(
     stop: BaseException, concurrency: int, tmp_path: Path
 ) -> None:
     model = FakeModel({"stop": [stop]}, waits=lambda text: {"stop": 0.1, "slow": 0.3}.get(text, 0.0))
-    asker = asker_of(model, tmp_path, concurrency=concurrency, max_requests=9)
+    asker = asker_of(model, tmp_path, concurrency=concurrency)
     with pytest.raises(type(stop)):
         asker.ask_all([question(text) for text in ("a", "b", "stop", "slow", "c", "d")])
-    assert (asker.usage.asked, asker.remaining()) == (2, 7)
+    assert asker.usage.asked == 2
     assert model.asked_texts == ["a", "b", "stop", *["slow"] * (concurrency - 1)]
     time.sleep(0.4)
     assert "c" not in model.asked_texts
@@ -181,14 +181,34 @@ def test_answers_that_somebody_has_to_write_are_listed_together(tmp_path: Path) 
 # The budget.
 
 
-def test_first_answers_go_before_repairs_and_these_in_order_whichever_comes_first(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("max_requests", "expected"),
+    [
+        # All at once: first answers go before repairs, and these in order.
+        (12, ["LARGE", "Q1", "LARGE", "LARGE"]),
+        # One after the other, or the last ones could not be asked at all.
+        (5, ["LARGE", "Q1", "LARGE", None]),
+        (4, ["LARGE", "Q1", "small", None]),
+    ],
+)
+def test_the_budget_goes_to_the_first_questions_whichever_comes_first(
+    max_requests: int, expected: list[str | None], tmp_path: Path
+) -> None:
     small = [Answer("small"), Answer("LARGE")]
     model = FakeModel({"q0": small, "q2": small, "q3": small}, waits=LATER_IS_FASTER)
-    asker = asker_of(model, tmp_path, max_requests=6)
+    asker = asker_of(model, tmp_path, max_requests=max_requests)
+    spent = f"the budget of {max_requests} requests is used up"
+    unusable = {None: Unusable(spent), "small": Unusable(f"{spent}; the last answer: 'small' is not in capitals.")}
     found = asker.ask_all([question(f"q{number}") for number in range(4)])
-    assert found[:3] == ["LARGE", "Q1", "LARGE"]
-    assert found[3] == Unusable("the budget of 6 requests is used up; the last answer: 'small' is not in capitals.")
-    assert (asker.usage.asked, asker.remaining(), len(model.asked)) == (6, 0, 6)
+    assert found == [unusable.get(each, each) for each in expected]
+    assert asker.usage.asked == len(model.asked) == min(max_requests, 7)
+
+
+def test_what_is_reserved_is_left_for_later(tmp_path: Path) -> None:
+    asker = asker_of(FakeModel(), tmp_path, max_requests=3)
+    spent = Unusable("the budget of 3 requests is used up")
+    assert asker.ask_all([question(text) for text in "abc"], reserve=1) == ["A", "B", spent]
+    assert asker.ask_all([question("d"), question("e")]) == ["D", spent]
 
 
 def test_what_is_kept_costs_nothing_so_the_next_run_goes_on(tmp_path: Path) -> None:

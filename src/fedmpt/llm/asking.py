@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -84,10 +85,10 @@ class Watcher:
 class Asker:
     """Asks questions of one model.
 
-    It goes in rounds: all first answers, then all repairs, and so on. So which requests the budget allows depends on
-    the order of the questions and on what was answered, never on which answer came first. Every answer is kept in
-    ``cache`` at once, one cut off or refused too: a second run has the same conversations without asking. A model that
-    keeps its answers itself is asked each time.
+    It goes in rounds: all first answers, then all repairs, and so on, of as many questions at once as the budget allows
+    if each needs every repair. So which requests are made depends on the order of the questions and on what was
+    answered, never on which answer came first. Every answer is kept in ``cache`` at once, one cut off or refused too: a
+    second run has the same conversations without asking. A model that keeps its answers itself is asked each time.
 
     ``max_requests`` are answers asked of the model in an Asker's life, repairs included. What is in the cache costs
     nothing, and neither do failed attempts to get through.
@@ -113,24 +114,36 @@ class Asker:
         self._next = 0.0
         """When the next request may go out, on the clock of time.monotonic."""
 
-    def ask_all(self, questions: Sequence[Question[T]]) -> list[T | Unusable]:
+    def ask_all(self, questions: Sequence[Question[T]], *, reserve: int = 0) -> list[T | Unusable]:
         """What ``read`` made of the answers, in the order of the questions.
 
         A bad answer is sent back with what was wrong, up to ``options.attempts`` answers. Two questions with the same
-        request share the answer.
+        request share the answer. ``reserve`` of the budget is left for later.
 
         Raises:
             InputError: if the model refuses for good, cannot be reached, or somebody has to answer first. What was
                 answered is kept; the same call goes on from there.
             OSError: if an answer cannot be kept.
         """
+        outcomes: list[T | Unusable] = []
+        while rest := questions[len(outcomes) :]:
+            left = self._left(reserve)
+            num = len(rest) if left is None else max(1, left // self.options.attempts)
+            found = self._rounds(rest[:num], reserve)
+            outcomes += found
+        return outcomes
+
+    def _left(self, reserve: int) -> int | None:
+        return None if self.max_requests is None else max(0, self.max_requests - reserve - self.usage.asked)
+
+    def _rounds(self, questions: Sequence[Question[T]], reserve: int) -> list[T | Unusable]:
         requests = [question.request for question in questions]
         outcomes: list[Any] = [None] * len(questions)
         complaints = [""] * len(questions)
         awaited = []
         for attempt in range(1, self.options.attempts + 1):
             are_open = [number for number, outcome in enumerate(outcomes) if outcome is None]
-            replies = self._replies([requests[number] for number in are_open], is_repair=attempt > 1)
+            replies = self._replies([requests[number] for number in are_open], reserve, is_repair=attempt > 1)
             for number in are_open:
                 reply = replies[requests[number]]
                 if isinstance(reply, Path):
@@ -155,15 +168,11 @@ class Asker:
                 self._watcher.unusable(questions[number].request, reason)
         return outcomes
 
-    def remaining(self) -> int | None:
-        """Requests that the budget still allows; None if there is none."""
-        return None if self.max_requests is None else max(0, self.max_requests - self.usage.asked)
-
-    def _replies(self, requests: Sequence[Request], *, is_repair: bool) -> dict[Request, Reply]:
+    def _replies(self, requests: Sequence[Request], reserve: int, *, is_repair: bool) -> dict[Request, Reply]:
         """Every request answered, once each: from what is kept or, as far as the budget goes, by the model."""
         replies: dict[Request, Reply] = {}
         missing: list[Request] = []
-        left = self.remaining()
+        left = self._left(reserve)
         for request in dict.fromkeys(requests):
             is_stale = self.options.fresh and request not in self._asked
             if self._kept is not None and not is_stale and (answer := self._kept.load(request)):
@@ -233,7 +242,7 @@ class Asker:
         with self._turns:
             while (wait := self._next - time.monotonic()) > 0:  # It may be put off in the meantime.
                 time.sleep(wait)
-            self._next = time.monotonic() + 60.0 / (self.options.requests_per_minute or float("inf"))
+            self._next = time.monotonic() + 60.0 / (self.options.requests_per_minute or math.inf)
 
 
 def _as_they_come(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence, Set
 from typing import Annotated, Any
 
 import json_repair
@@ -19,7 +19,7 @@ from fedmpt.conditions.pipeline.naming import COMMON_WORDS, NameRules, normal_na
 from fedmpt.conditions.pipeline.options import GenerateOptions
 from fedmpt.conditions.pipeline.prompts import CONDITIONS_FORM, MEALS_CONDITIONS, form, wants_example
 from fedmpt.conditions.pipeline.reading import cleaned, printable, quoted
-from fedmpt.conditions.record import Condition, Described
+from fedmpt.conditions.record import Condition
 from fedmpt.conditions.words import IDLE_WORDS, runs_of, stem, words_of
 from fedmpt.llm.asking import BadAnswerError
 from fedmpt.llm.model import Answer, without_thoughts
@@ -225,31 +225,18 @@ def is_attribute(phrase: str, class_name: str) -> bool:
     return is_text(phrase) and not own & set(words) and name not in runs_of(words)
 
 
-class Vocabulary:
-    """The words of all sentences."""
-
-    def __init__(self, described: Iterable[Described]) -> None:
-        lines = [words_of(sentence) for each in described for sentence in each.sentences]
-        self._stems = {stem(word) for line in lines for word in line}
-        self._text = "".join(f" {' '.join(line)} \n" for line in lines)
-
-    def has(self, cue: str) -> bool:
-        """Whether a word, whatever its ending, or a phrase is in some sentence."""
-        words = words_of(cue)
-        if len(words) == 1:
-            return stem(words[0]) in self._stems
-        return bool(words) and f" {' '.join(words)} " in self._text
-
-
 class ConditionReader:
-    """Reads conditions: the first ``options.num`` that can be used, once there are ``at_least`` so many."""
+    """Reads conditions: the first ``options.num`` that can be used, once there are ``at_least`` so many.
 
-    def __init__(self, options: GenerateOptions, rules: NameRules, vocabulary: Vocabulary, *, at_least: int) -> None:
+    ``heard`` are the stems of all words in the sentences.
+    """
+
+    def __init__(self, options: GenerateOptions, rules: NameRules, heard: Set[str], *, at_least: int) -> None:
         self.good: list[Condition] = []
         self.wrong: dict[str, str] = {}
         self._num, self._at_least = options.num, at_least
         self._told = ASKED_FOR | ({each.name for each in MEALS_CONDITIONS} if wants_example(options) else set())
-        self._rules, self._vocabulary = rules, vocabulary
+        self._rules, self._heard = rules, heard
 
     def read(self, answer: Answer) -> tuple[Condition, ...]:
         """The conditions.
@@ -284,7 +271,8 @@ class ConditionReader:
         return None
 
     def _cues(self, given: Sequence[str]) -> tuple[str, ...]:
-        """Cues that occur in the sentences, once each, without the classes themselves."""
+        """Cues whose words occur in the sentences, once each, without the classes themselves."""
         cues = dict.fromkeys(cleaned(text).lower() for text in given)
-        kept = [cue for cue in cues if len(cue) <= MAX_CUE and cue not in IDLE_WORDS and self._vocabulary.has(cue)]
+        kept = [cue for cue in cues if 0 < len(cue) <= MAX_CUE and cue not in IDLE_WORDS]
+        kept = [cue for cue in kept if self._heard >= set(map(stem, words_of(cue)))]
         return tuple(cue for cue in kept if not self._rules.is_class(cue))[:MAX_CUES]

@@ -8,7 +8,7 @@ left out and noted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -16,13 +16,13 @@ from fedmpt import __version__
 from fedmpt.conditions.document import TEXT, is_text, shortened
 from fedmpt.conditions.labels.combinations import Combination
 from fedmpt.conditions.pipeline import prompts
-from fedmpt.conditions.pipeline.answers import MAX_CUES, ConditionReader, SentenceReader, Vocabulary
+from fedmpt.conditions.pipeline.answers import MAX_CUES, ConditionReader, SentenceReader
 from fedmpt.conditions.pipeline.naming import NameRules
-from fedmpt.conditions.pipeline.options import GenerateOptions
-from fedmpt.conditions.pipeline.planning import Plan, candidates_per_merge, into_parts, plan
+from fedmpt.conditions.pipeline.options import CANDIDATE_TOKENS, GenerateOptions
+from fedmpt.conditions.pipeline.planning import Plan, into_parts, plan
 from fedmpt.conditions.pipeline.reading import quoted
 from fedmpt.conditions.record import Condition, ConditionSet, Described
-from fedmpt.conditions.words import words_of
+from fedmpt.conditions.words import stem, words_of
 from fedmpt.llm.asking import Asker, Question, Unusable
 from fedmpt.llm.model import Message, Request
 from fedmpt.types import InputError
@@ -152,26 +152,20 @@ class _Stages:
         """Sentences for each combination that the model answered for, none where it finds it implausible."""
         size = self.options.batch
         batches = [named[start : start + size] for start in range(0, len(named), size)]
+        readers = [SentenceReader(batch, self.options.sentences) for batch in batches]
+        questions = [
+            Question(prompts.describe_request(batch, self.options, label=label), reader.read)
+            for batch, reader, label in zip(batches, readers, _labels("describe", len(batches)), strict=True)
+        ]
+        outcomes = self.asker.ask_all(questions, reserve=self.plan.reserve)
         described: list[Described] = []
-        done, reason = 0, ""
-        while done < len(batches) and (wave := self._wave(len(batches) - done)):
-            now = batches[done : done + wave]
-            readers = [SentenceReader(batch, self.options.sentences) for batch in now]
-            questions = [
-                Question(prompts.describe_request(batch, self.options, label=label), reader.read)
-                for batch, reader, label in zip(now, readers, _labels("describe", len(batches))[done:], strict=False)
-            ]
-            outcomes = self.asker.ask_all(questions)
-            for batch, reader, outcome in zip(now, readers, outcomes, strict=True):
-                # Of a batch whose answers never were complete, what was usable is used.
-                described += [Described(batch[number - 1], reader.found[number]) for number in sorted(reader.found)]
-                if isinstance(outcome, Unusable):
-                    reason = reason or outcome.reason
-                    self.leave_out("describe", len(reader.missing()), "combinations", outcome.reason)
-            done += wave
-        unasked = len(named) - sum(map(len, batches[:done]))
-        why = "repairs used up the budget, but for what is kept to summarise"
-        self.leave_out("describe", unasked, "combinations", why)
+        reason = ""
+        for batch, reader, outcome in zip(batches, readers, outcomes, strict=True):
+            # Of a batch whose answers never were complete, what was usable is used.
+            described += [Described(batch[number - 1], reader.found[number]) for number in sorted(reader.found)]
+            if isinstance(outcome, Unusable):
+                reason = reason or outcome.reason
+                self.leave_out("describe", len(reader.missing()), "combinations", outcome.reason)
         if 2 * len(described) < len(named):
             raise InputError(
                 f"the model gave no usable answer for {len(named) - len(described)} of {len(named)} combinations of "
@@ -181,45 +175,33 @@ class _Stages:
             raise InputError(f"the model wrote no sentence for any of {len(named)} combinations of classes; {REMEDY}")
         return described
 
-    def _wave(self, left: int) -> int:
-        """Batches to ask at once, so that even if all need every repair, what summarising needs is left; 0 to stop."""
-        remaining = self.asker.remaining()
-        if remaining is None or self.plan.spare is None:
-            return left
-        free = remaining - self.plan.summarise_requests - self.plan.spare // 2
-        return 0 if free < 1 else max(1, min(left, free // self.asker.options.attempts))
-
     def summarise(self, described: Sequence[Described]) -> tuple[Condition, ...]:
         """Conditions of all sentences at once or, where they do not fit, of what parts of them propose."""
-        vocabulary = Vocabulary(described)
+        heard = frozenset(stem(word) for each in described for text in each.sentences for word in words_of(text))
         parts = into_parts(described, self.options, self.plan.parts)
         number = sum(len(each.sentences) for each in described)
         number -= sum(len(each.sentences) for part in parts for each in part)
         self.leave_out("summarise", number, "sentences", "more than --context-tokens holds")
         if len(parts) == 1:
-            request = prompts.summarise_request(parts[0], self.options, label="summarise")
-            return self._concluded(request, vocabulary)
-        candidates = self._candidates("summarise", parts, prompts.summarise_request, vocabulary)
-        while len(candidates) > (at_once := candidates_per_merge(self.options)):
-            pairs = list(candidates.items())
-            groups = [dict(pairs[start : start + at_once]) for start in range(0, len(pairs), at_once)]
-            candidates = self._candidates("merge", groups, prompts.merge_request, vocabulary)
-        return self._concluded(prompts.merge_request(candidates, self.options, label="merge"), vocabulary)
+            return self._concluded(prompts.summarise_request(parts[0], self.options, label="summarise"), heard)
+        request = prompts.merge_request(self._candidates(parts, heard), self.options, label="merge")
+        return self._concluded(request, heard)
 
-    def _candidates(
-        self, stage: str, groups: Sequence[Any], request_of: Callable[..., Request], vocabulary: Vocabulary
-    ) -> dict[Condition, int]:
-        """What is proposed, each once with the number of those who propose it, the most frequent first."""
+    def _candidates(self, parts: Sequence[Sequence[Described]], heard: frozenset[str]) -> dict[Condition, int]:
+        """What readers of the parts propose, each once with the number of its readers, the most frequent first.
+
+        As many as fit into one request.
+        """
         questions = [
             Question(
-                request_of(group, self.options, label=label),
-                ConditionReader(self.options, self.rules, vocabulary, at_least=1).read,
+                prompts.summarise_request(part, self.options, label=label),
+                ConditionReader(self.options, self.rules, heard, at_least=1).read,
             )
-            for group, label in zip(groups, _labels(stage, len(groups)), strict=True)
+            for part, label in zip(parts, _labels("summarise", len(parts)), strict=True)
         ]
         by_words: dict[tuple[str, ...], tuple[Condition, int]] = {}
         reason = ""
-        for outcome in self.asker.ask_all(questions):
+        for outcome in self.asker.ask_all(questions, reserve=1):
             if isinstance(outcome, Unusable):
                 reason = reason or outcome.reason
                 self.leave_out("summarise", 1, "requests", outcome.reason)
@@ -230,11 +212,14 @@ class _Stages:
                 by_words[words_of(condition.name)] = (replace(first, cues=cues), number + 1)
         if not by_words:
             raise InputError(f"the model proposed no usable condition ({reason[:MAX_REASON]}); {REMEDY}")
-        return dict(sorted(by_words.values(), key=lambda pair: -pair[1]))
+        ordered = sorted(by_words.values(), key=lambda pair: -pair[1])
+        fitting = self.options.room // CANDIDATE_TOKENS
+        self.leave_out("summarise", len(ordered[fitting:]), "proposals", "more than --context-tokens holds")
+        return dict(ordered[:fitting])
 
-    def _concluded(self, request: Request, vocabulary: Vocabulary) -> tuple[Condition, ...]:
+    def _concluded(self, request: Request, heard: frozenset[str]) -> tuple[Condition, ...]:
         """The answer to the last question."""
-        reader = ConditionReader(self.options, self.rules, vocabulary, at_least=self.options.num)
+        reader = ConditionReader(self.options, self.rules, heard, at_least=self.options.num)
         outcome = self.asker.ask_all([Question(request, reader.read)])[0]
         if not isinstance(outcome, Unusable):
             return outcome

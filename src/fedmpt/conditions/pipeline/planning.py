@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedmpt.conditions.pipeline.options import CANDIDATE_TOKENS, SENTENCE_TOKENS, GenerateOptions
+from fedmpt.conditions.pipeline.options import SENTENCE_TOKENS, GenerateOptions
 from fedmpt.conditions.pipeline.prompts import sentence_line, tokens_of
 from fedmpt.conditions.record import Described
 from fedmpt.types import InputError
@@ -24,18 +24,26 @@ LABEL_TOKENS = 24
 class Plan:
     """First answers of the stages, and what of the budget is for repairs (None where there is no budget).
 
-    ``parts`` is how many requests the sentences themselves may take; `summarise_requests` has merging too.
+    ``parts`` is how many requests the sentences may take; where it is more than one, another merges what they propose.
     """
 
     num_combinations: int
     describe_requests: int
     parts: int
-    summarise_requests: int
     spare: int | None
+
+    @property
+    def summarise_requests(self) -> int:
+        return self.parts + (self.parts > 1)
 
     @property
     def total(self) -> int:
         return self.describe_requests + self.summarise_requests
+
+    @property
+    def reserve(self) -> int:
+        """Requests that describing must leave."""
+        return self.summarise_requests + (self.spare or 0) // 2
 
     @property
     def words(self) -> str:
@@ -63,8 +71,7 @@ def plan(num_combinations: int, options: GenerateOptions, max_requests: int | No
     describe = -(-num_combinations // options.batch)
     tokens = num_combinations * (options.sentences * SENTENCE_TOKENS + LABEL_TOKENS)
     parts = min(num_combinations, -(-tokens // options.room))
-    spare = None if max_requests is None else max_requests // 4
-    return Plan(num_combinations, describe, parts, parts + _merges(parts, options), spare)
+    return Plan(num_combinations, describe, parts, None if max_requests is None else max_requests // 4)
 
 
 def fitting_combinations(max_requests: int, options: GenerateOptions) -> int:
@@ -79,11 +86,6 @@ def fitting_combinations(max_requests: int, options: GenerateOptions) -> int:
         raise InputError(f"--max-requests must be at least 2, to describe and to summarise, got {max_requests}")
     numbers = range(1, first * options.batch + 1)
     return bisect_right(numbers, first, key=lambda number: plan(number, options, None).total)
-
-
-def candidates_per_merge(options: GenerateOptions) -> int:
-    """Proposals in one request to merge them: at least those of two readers."""
-    return options.room // CANDIDATE_TOKENS
 
 
 def into_parts(described: Sequence[Described], options: GenerateOptions, most: int) -> list[list[Described]]:
@@ -110,14 +112,3 @@ def into_parts(described: Sequence[Described], options: GenerateOptions, most: i
 def counted(number: int, what: str) -> str:
     """``"1 answer"``, ``"2,000 answers"``."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _merges(parts: int, options: GenerateOptions) -> int:
-    """Requests that merge what all parts propose, in levels where it is too much for one."""
-    if parts == 1:
-        return 0
-    total, candidates, at_once = 1, parts * options.num, candidates_per_merge(options)
-    while candidates > at_once:
-        groups = -(-candidates // at_once)
-        total, candidates = total + groups, groups * options.num
-    return total
