@@ -62,7 +62,7 @@ def test_a_second_run_asks_nothing_and_finds_the_same(tmp_path: Path) -> None:
 
 def test_what_a_person_changes_in_an_exchange_counts(tmp_path: Path) -> None:
     """Unlike other answers, those are not kept a second time."""
-    with pytest.raises(InputError, match=r"1 answer is awaited in .*; write it there, then run the same command again"):
+    with pytest.raises(InputError, match=r"answers are awaited in .*; write them there, then run the same"):
         ask(Exchange(tmp_path / "prompts"), tmp_path / "cache", "a")
     prompt = next((tmp_path / "prompts").iterdir())
     answer = prompt.with_name(prompt.name.replace(".prompt.", ".answer."))
@@ -172,7 +172,7 @@ def test_answers_that_somebody_has_to_write_are_listed_together(tmp_path: Path) 
     model = FakeModel({**pending, "small": [Answer("small"), Answer("LARGE")]})
     with pytest.raises(InputError) as caught:
         ask(model, tmp_path / "cache", "a", "x", "b", "small", "c", "d")
-    assert f"4 answers are awaited in {tmp_path / 'wait'}: a.txt, b.txt, c.txt and 1 more" in str(caught.value)
+    assert f"answers are awaited in {tmp_path / 'wait'}: a.txt, b.txt, c.txt and 1 more" in str(caught.value)
     again = FakeModel()
     assert ask(again, tmp_path / "cache", "a", "x", "b", "small", "c", "d")[0] == ["A", "X", "B", "LARGE", "C", "D"]
     assert sorted(again.asked_texts) == ["a", "b", "c", "d"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,30 @@ def test_missing_libraries_are_named_with_how_to_get_them(monkeypatch: pytest.Mo
     monkeypatch.setattr(options_module, "find_spec", lambda name: None if name != "pydantic" else sys)
     with pytest.raises(InputError, match=r"need json_repair, tenacity; pip install 'fedmpt\[llm\]'"):
         check_installed()
+
+
+WITHOUT = """
+import subprocess
+import sys
+sys.modules.update(dict.fromkeys(("openai", "json_repair", "pydantic", "tenacity")))
+from fedmpt.cli.main import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("conditions show generic --json", 0, '"object scale"'),
+        ("conditions generate --help", 0, "--llm"),
+        ("conditions generate --classes c.txt --out c.json --llm m", 2, "pip install 'fedmpt[llm]'"),
+        ("conditions attributes --classes c.txt --out a.json --llm m", 2, "pip install 'fedmpt[llm]'"),
+    ],
+)
+def test_all_but_asking_works_without_the_libraries(words: str, code: int, said: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT, *words.split()]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, said in done.stdout + done.stderr) == (code, True), done.stderr
 
 
 # Which key.

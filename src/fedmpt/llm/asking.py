@@ -137,6 +137,7 @@ class Asker:
         return None if self.max_requests is None else max(0, self.max_requests - reserve - self.usage.asked)
 
     def _rounds(self, questions: Sequence[Question[T]], reserve: int) -> list[T | Unusable]:
+        """`ask_all`, for questions that are asked together."""
         requests = [question.request for question in questions]
         outcomes: list[Any] = [None] * len(questions)
         complaints = [""] * len(questions)
@@ -158,7 +159,12 @@ class Asker:
                     label = f"{questions[number].request.label}, repair {attempt}"
                     requests[number] = _mended(requests[number], reply, error, label)
         if awaited:
-            raise InputError(_words_on_awaited(sorted(set(awaited))))
+            names = sorted({path.name for path in awaited})
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise InputError(
+                f"answers are awaited in {awaited[0].parent}: {', '.join(names[:3])}{more}; the prompt of each is "
+                "beside it, in .prompt.txt; write them there, then run the same command again"
+            )
         for number, outcome in enumerate(outcomes):
             if outcome is None or isinstance(outcome, Unusable):
                 reason = outcome.reason if outcome else f"no usable answer in {self.options.attempts} attempts"
@@ -211,16 +217,16 @@ class Asker:
         """An answer of the model, kept, after as many failures of transport as are allowed."""
 
         def tell(state: RetryCallState) -> None:
-            error = _error_of(state)
+            assert state.outcome is not None
             self.usage.retried += 1
-            self._watcher.waiting(request, str(error), state.upcoming_sleep)
-            if error.retry_after:  # All requests share the limit of the server.
+            self._watcher.waiting(request, str(state.outcome.exception()), state.upcoming_sleep)
+            if _asked_wait_s(state):  # All requests share the limit of the server.
                 self._next = max(self._next, time.monotonic() + state.upcoming_sleep)
 
         retrying = Retrying(
             retry=retry_if_exception_type(TransientError),
             stop=stop_after_attempt(self.options.retries + 1),
-            wait=lambda state: max(BACKOFF(state), min(_error_of(state).retry_after, LONGEST_ASKED_WAIT_S)),
+            wait=lambda state: max(BACKOFF(state), _asked_wait_s(state)),
             before=lambda state: self._take_turn(),
             before_sleep=tell,
             reraise=True,
@@ -288,18 +294,6 @@ def _mended(asked: Request, answer: Answer, error: BadAnswerError, label: str) -
     return replace(asked, messages=(*asked.messages, *turns), label=label)
 
 
-def _error_of(state: RetryCallState) -> TransientError:
+def _asked_wait_s(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
-    assert isinstance(error, TransientError)
-    return error
-
-
-def _words_on_awaited(paths: Sequence[Path]) -> str:
-    """What somebody who has to write answers into these files is told."""
-    names = ", ".join(path.name for path in paths[:3])
-    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-    count, it = ("1 answer is", "it") if len(paths) == 1 else (f"{len(paths)} answers are", "them")
-    return (
-        f"{count} awaited in {paths[0].parent}: {names}{more}; the prompts are beside {it}, in .prompt.txt; write {it} "
-        "there, then run the same command again"
-    )
+    return min(error.retry_after, LONGEST_ASKED_WAIT_S) if isinstance(error, TransientError) else 0.0
