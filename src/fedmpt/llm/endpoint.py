@@ -77,10 +77,6 @@ class Endpoint:
         try:
             # What the library makes of a login page or an error under the status 200 is no completion.
             found: Any = self._client.chat.completions.create(**self._parameters(request))
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"a character in the request has no code ({error.reason}); look at the class names"
-            ) from None
         except ValueError as error:
             raise TransientError(f"{self._service.address}: the answer is damaged ({error})") from None
         except openai.APIError as error:

@@ -16,7 +16,6 @@ from fedmpt.llm.model import Answer, AnswerPendingError, Message, Request
 from fedmpt.types import InputError
 
 PROMPT, ANSWER, MODEL = ".prompt.txt", ".answer.txt", "model.txt"
-NOT_RECORDED = "not recorded"
 HASH_DIGITS = 12
 """Of each request, in hexadecimal. Two of a million requests share them with a chance of 1 in 500."""
 LINE = "=" * 72
@@ -40,10 +39,8 @@ class Exchange:
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder} is no folder; give one in which prompts and answers are exchanged")
         self.folder = folder
-        name = _read_text(folder / MODEL).strip() if (folder / MODEL).exists() else ""
-        if not name.isprintable():
-            raise InputError(f"{folder / MODEL} must be one line of printable characters: who answers, or delete it")
-        self.identity: Mapping[str, str] = {"provider": "exchange", "model": name or NOT_RECORDED}
+        name = " ".join(_read_text(folder / MODEL).split()) if (folder / MODEL).exists() else ""
+        self.identity: Mapping[str, str] = {"provider": "exchange", "model": name or "not recorded"}
 
     def ask(self, request: Request) -> Answer:
         """What stands in the answer's file; see `fedmpt.llm.model.LanguageModel`."""
