@@ -218,6 +218,7 @@ def test_conditions_are_found_in_any_form(text: str) -> None:
         ('{"conditions": [{"title": "place"}]}', r"^0\.name: Field required\. It must be of the form \{"),
         ('{"conditions": [{"name": "place", "description": 3}]}', r"^0\.description: Input should be a valid string"),
         ('{"conditions": "place"}', r"^the answer: Input should be a valid list"),
+        ('{"conditions": [["place"]]}', r"^0: Value error, this should be an object with a name"),
         ("none", "no JSON object"),
     ],
 )

@@ -53,14 +53,16 @@ class Proposal(BaseModel):
     cues: Texts = []
 
 
-def _from_text(given: Any) -> Any:
-    if not isinstance(given, str):
-        return given
-    name, _, description = given.partition(":")
-    return {"name": name, "description": description}
+def _as_object(given: Any) -> dict[str, Any]:
+    if isinstance(given, str):
+        name, _, description = given.partition(":")
+        return {"name": name, "description": description}
+    if not isinstance(given, dict):
+        raise ValueError("this should be an object with a name")
+    return given
 
 
-Proposals = TypeAdapter(list[Annotated[Proposal, BeforeValidator(_from_text)]])
+Proposals = TypeAdapter(list[Annotated[Proposal, BeforeValidator(_as_object)]])
 
 
 def objects_in(answer: Answer, *, expected: str) -> list[Any]:
