@@ -120,20 +120,17 @@ def _generate(path: Path, tokenizer: Any, model: Any, request: Request) -> Answe
 
 def _tokens(path: Path, tokenizer: Any, request: Request) -> Any:
     """Ids [1, length] of the conversation, by the model's chat template or, without one, as plain text."""
-    from jinja2 import TemplateError
-
     if not tokenizer.chat_template:
         text = "".join(f"{message.content}\n\n" for message in request.messages)
         return tokenizer(text, return_tensors="pt")["input_ids"]
     options: Any = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True, "date_string": DATE}
     options["enable_thinking"] = False  # Or some think aloud first, and all their tokens go into that.
-    try:
+    for system in (True, False):  # Some templates know no system message.
         try:
-            return tokenizer.apply_chat_template(request.chat(), **options)["input_ids"]
-        except TemplateError:  # Some templates know no system message.
-            return tokenizer.apply_chat_template(request.chat(system=False), **options)["input_ids"]
-    except Exception as error:  # A template is a program, and may fail as programs do.
-        raise InputError(f"{path}: its chat template does not take the conversation ({error}); {GIVE}") from error
+            return tokenizer.apply_chat_template(request.chat(system=system), **options)["input_ids"]
+        except Exception as error:  # A template is a program, and may fail as programs do.
+            failure = error
+    raise InputError(f"{path}: its chat template does not take the conversation ({failure}); {GIVE}") from failure
 
 
 def _load(path: Path) -> tuple[Any, Any]:
@@ -153,7 +150,10 @@ def _load(path: Path) -> tuple[Any, Any]:
         folder = path
         if not path.is_dir():  # transformers takes a tokenizer.json beside a GGUF file, of whatever, for its own.
             folder, options["gguf_file"] = Path(alone), path.name
-            (folder / path.name).symlink_to(path.absolute())
+            try:
+                (folder / path.name).symlink_to(path.absolute())
+            except OSError:  # Windows lets few people do that.
+                folder = path.parent
         try:
             tokenizer: Any = AutoTokenizer.from_pretrained(folder, **options)
             options |= {"use_safetensors": True, "dtype": "auto", "output_loading_info": True}
@@ -205,12 +205,9 @@ def _weights_of_folder(folder: Path) -> list[Path]:
 
 def _checked_gguf(file: Path) -> list[Path]:
     """By its first bytes only."""
-    try:
-        with file.open("rb") as stream:
-            magic = stream.read(4)
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}; {GIVE}") from error
-    if magic != b"GGUF":
+    with file.open("rb") as stream:
+        is_gguf = stream.read(4) == b"GGUF"
+    if not is_gguf:
         raise InputError(f"{file} is no GGUF file (it does not begin with 'GGUF'); {GIVE}")
     if re.search(r"-\d{5}-of-\d{5}\.gguf$", file.name, re.IGNORECASE):
         raise InputError(f"{file} is one part of a model; put the parts together with llama-gguf-split --merge first")
