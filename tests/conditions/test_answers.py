@@ -203,7 +203,7 @@ def test_the_first_conditions_are_taken_with_cues_that_occur() -> None:
     "text",
     [
         '{"conditions": ["Place: where it is", "Light", "season"]}',
-        'Sure: [{"name": "Place", "description": "where it is"}, {"name": "Light"}, {"name": "season", "cues": "x"}]',
+        'Sure [1]: [{"name": "Place", "description": "there"}, {"name": "Light", "cues": "x"}, {"name": "season"}]',
         'I [think] so: {"thinking": "no", "conditions": [{"name": "Place"}, {"name": "Light"}, {"name": "Season"}]}',
         '{"conditions": [{"name": "no"}]} Better: {"conditions": [{"name": "Place"}, {"name": "Light"}, "season"]}',
     ],
@@ -220,6 +220,7 @@ def test_conditions_are_found_in_any_form(text: str) -> None:
         ('{"conditions": "place"}', r"^the answer: Input should be a valid list"),
         ('{"conditions": [["place"]]}', r"^0: Value error, this should be an object with a name"),
         ("none", "no JSON object"),
+        ('{"thinking": "My heart is full of joy."} There is [only] one.', "no JSON object"),
     ],
 )
 def test_what_is_not_of_the_form_is_said_to_the_model(text: str, said: str) -> None:

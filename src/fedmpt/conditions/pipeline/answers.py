@@ -66,7 +66,7 @@ Proposals = TypeAdapter(list[Annotated[Proposal, BeforeValidator(_as_object)]])
 
 
 def objects_in(answer: Answer, *, expected: str) -> list[Any]:
-    """The JSON values of an answer; of one that was cut off, as far as its texts are whole.
+    """The JSON values of an answer, of lists what is in them; of one cut off, as far as its texts are whole.
 
     Raises:
         BadAnswerError: if there is none.
@@ -82,6 +82,7 @@ def objects_in(answer: Answer, *, expected: str) -> list[Any]:
     except ValueError as error:
         raise BadAnswerError(f"its JSON cannot be read: {error}{cut}") from error
     values = found if isinstance(found, list) else [found]
+    values = [inner for value in values for inner in (value if isinstance(value, list) else [value])]
     if not any(values):
         said = f" It says {quoted(text.strip(), 100)}." if text.strip() else ""
         raise BadAnswerError(f"it has no JSON object of the form {expected}.{said}{cut}")
@@ -95,9 +96,13 @@ def proposals_in(answer: Answer) -> list[Proposal]:
         BadAnswerError: if there are none, or they are not of the form.
     """
     values = objects_in(answer, expected=CONDITIONS_FORM)
-    inner = [value["conditions"] for value in values if isinstance(value, dict) and "conditions" in value]
+    whole = [value["conditions"] for value in values if isinstance(value, dict) and "conditions" in value]
+    named = [value for value in values if isinstance(value, dict) and "name" in value]
+    listed = whole[-1] if whole else named or [value for value in values if isinstance(value, str)]
+    if not listed:
+        raise BadAnswerError(f"it has no JSON object of the form {CONDITIONS_FORM}.")
     try:
-        return Proposals.validate_python(inner[-1] if inner else values)
+        return Proposals.validate_python(listed)
     except ValidationError as error:
         raise BadAnswerError(f"{_faults(error)}. It must be of the form {CONDITIONS_FORM}") from error
 
