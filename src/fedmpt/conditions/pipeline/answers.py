@@ -98,7 +98,7 @@ def proposals_in(answer: Answer) -> list[Proposal]:
     values = objects_in(answer, expected=CONDITIONS_FORM)
     whole = [value["conditions"] for value in values if isinstance(value, dict) and "conditions" in value]
     named = [value for value in values if isinstance(value, dict) and "name" in value]
-    listed = whole[-1] if whole else named or [value for value in values if isinstance(value, str)]
+    listed = whole[-1] if whole else named or (values if all(isinstance(value, str) for value in values) else [])
     if not listed:
         raise BadAnswerError(f"it has no JSON object of the form {CONDITIONS_FORM}.")
     try:
