@@ -39,6 +39,20 @@ class InputError(ValueError):
     """Something the user gave is wrong; the message says what, where, and how to mend it."""
 
 
+def check_options(options: object, interval: str, *names: str) -> None:
+    """Raises InputError, naming the flag, for an option outside ``interval``, such as ``"[0, 1)"``; None is none."""
+    least, most = map(float, interval[1:-1].split(","))
+    words = {"(0, inf)": "be positive", "[0, inf)": "not be negative"}.get(interval, f"be in {interval}")
+    for name in names:
+        value = getattr(options, name)
+        if value is None:
+            continue
+        is_above = value >= least if interval.startswith("[") else value > least
+        is_below = value <= most if interval.endswith("]") else value < most
+        if not (is_above and is_below):
+            raise InputError(f"--{name.replace('_', '-')} must {words}, got {value}")
+
+
 @dataclass(frozen=True)
 class Split:
     """Images with labels, before any of them is opened.

@@ -5,27 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 from fedmpt.types import InputError
-
-Role = Literal["system", "user", "assistant"]
 
 
 @dataclass(frozen=True)
 class Message:
     """One turn of a conversation."""
 
-    role: Role
+    role: Literal["system", "user", "assistant"]
     content: str
 
 
 @dataclass(frozen=True)
 class Request:
-    """A conversation that waits for the next turn of the model.
-
-    ``label`` is for people only ("describe 3 of 20"): it changes neither the answer nor where that is kept.
-    """
+    """A conversation that waits for the model's next turn. ``label`` is for people: it changes no answer."""
 
     messages: tuple[Message, ...]
     max_tokens: int
@@ -57,14 +52,6 @@ class Answer:
     answer_tokens: int | None = None
 
 
-class TransientError(Exception):
-    """No answer this time, but there may be one later; ``retry_after`` are the seconds that the other side asks for."""
-
-    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-
-
 class RequestTooLongError(InputError):
     """The conversation does not fit into the model's context."""
 
@@ -77,45 +64,32 @@ class AnswerPendingError(Exception):
         self.path = path
 
 
-@runtime_checkable
-class LanguageModel(Protocol):
+class LanguageModel:
     """Something to ask.
 
-    ``identity`` is what tells it from others, as records and keys of the cache have it: provider, model, and the
-    endpoint's address or the hash of the weights. Never a key or a password. One that ``keeps_answers`` has them at
-    hand itself, where a person may change them, so no copies of them are kept. ``ignored`` are parameters of requests
-    that, as far as is known by now, have no effect on it.
+    ``identity`` tells it from others, in records and in the keys of kept answers: provider, model, and the endpoint's
+    address or the hash of the weights, never a key. One that ``keeps_answers`` has them in files that people may
+    change, so no copies are kept. ``ignored`` are parameters of requests that have no effect on it.
     """
 
     identity: Mapping[str, str]
-    max_concurrency: int
-    keeps_answers: bool
-
-    @property
-    def ignored(self) -> tuple[str, ...]: ...
+    max_concurrency = 1
+    keeps_answers = False
+    ignored: tuple[str, ...] = ()
 
     def ask(self, request: Request) -> Answer:
         """The model's next turn. Up to ``max_concurrency`` threads may ask at once.
 
         Raises:
-            TransientError: if it is worth trying again.
             AnswerPendingError: if a person has to answer first.
-            InputError: if it is not: a wrong key, an unknown model, no such file.
+            InputError: if there will be no answer: a wrong key, an unknown model, no connection.
         """
-        ...
-
-    def close(self) -> None:
-        """Let go of connections and memory."""
-        ...
+        raise NotImplementedError
 
 
 def without_thoughts(text: str) -> str:
-    """An answer without the ``<think>...</think>`` that reasoning models put before it, if their server leaves it in.
-
-    Some chat templates open the block in the prompt, so that only its end is in the answer. A block without an end was
-    cut off: nothing is left.
-    """
-    if text.lstrip().startswith("<think>"):
-        return text.partition("</think>")[2].lstrip()
+    """An answer without the ``<think>...</think>`` that reasoning models put before it, if their server leaves it in."""
     before, end, after = text.partition("</think>")
-    return after.lstrip() if end and "<think>" not in before else text
+    if not end:
+        return "" if text.lstrip().startswith("<think>") else text
+    return after.lstrip() if "<think>" not in before or text.lstrip().startswith("<think>") else text

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
+import os
+import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from fedmpt.llm.model import LanguageModel
-from fedmpt.types import InputError
+from fedmpt.types import InputError, check_options
 
 EXCHANGE = "exchange:"
-NEEDED = ("json_repair", "pydantic", "tenacity")
-"""Libraries of the extra ``llm`` that any model needs, to be asked and to have its answers read."""
+OPENAI = "https://api.openai.com/v1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,24 +41,11 @@ class LLMOptions:
     fresh: bool = False
     """Ask anew, and overwrite the answers that were kept."""
 
-    def check(self) -> None:
-        """Raises InputError if no model is named or a number is out of range, naming its flag."""
-        if not self.llm.removeprefix(EXCHANGE).strip():
-            raise InputError(
-                "--llm is missing: give a model's name at an endpoint, a .gguf file, a model folder, or exchange:FOLDER"
-            )
-        for flag, seconds in (("--timeout", self.timeout), ("--requests-per-minute", self.requests_per_minute)):
-            if seconds is not None and not 0 < seconds < math.inf:
-                raise InputError(f"{flag} must be above 0, got {seconds:g}")
-        lowest = {"concurrency": 1, "retries": 0, "attempts": 1}
-        if wrong := [name for name, least in lowest.items() if getattr(self, name) < least]:
-            raise InputError(f"--{wrong[0]} must be {lowest[wrong[0]]} or more, got {getattr(self, wrong[0])}")
-
 
 def check_installed() -> None:
-    """Raises InputError where the libraries are missing that asking needs, whatever the model."""
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise InputError(f"language models need {', '.join(missing)}; pip install 'fedmpt[llm]'")
+    """Raises InputError where the libraries are missing that answers of any model are read with."""
+    if missing := [name for name in ("json_repair", "pydantic") if find_spec(name) is None]:
+        raise InputError(f"language models need {' and '.join(missing)}; pip install 'fedmpt[llm]'")
 
 
 def open_model(options: LLMOptions) -> LanguageModel:
@@ -67,39 +55,66 @@ def open_model(options: LLMOptions) -> LanguageModel:
     config.json are opened here, and any other is a model of the default endpoint.
 
     Raises:
-        InputError: if an option is wrong, or does not fit the others, or what is to be opened is not there.
+        InputError: if an option is wrong, or what is to be opened is not there.
     """
-    options.check()
-    path = Path(options.llm.removeprefix(EXCHANGE)).expanduser()
-    is_exchange = options.endpoint is None and options.llm.startswith(EXCHANGE)
-    if not is_exchange and not (options.endpoint is None and _is_local(options.llm, path)):
-        from fedmpt.llm.endpoint import Endpoint
-        from fedmpt.llm.service import find_service
-
-        service = find_service(options.endpoint, options.key_env, allow_plain_http=options.allow_plain_http)
-        return Endpoint(options.llm, service, timeout_s=options.timeout)
-    if options.key_env is not None:
-        raise InputError(f"--key-env is for endpoints, and --llm {options.llm} is none; leave it out")
-    if is_exchange:
+    check_options(options, "(0, inf)", "timeout", "requests_per_minute", "concurrency", "attempts")
+    check_options(options, "[0, inf)", "retries")
+    name = options.llm.removeprefix(EXCHANGE)
+    if not name.strip():
+        raise InputError(
+            "--llm is missing: give a model's name at an endpoint, a .gguf file, a model folder, or exchange:FOLDER"
+        )
+    path = Path(name).expanduser()
+    if options.endpoint is None and name != options.llm:
         from fedmpt.llm.exchange import Exchange
 
         return Exchange(path)
-    from fedmpt.llm.local import LocalModel
+    is_path = (
+        name.lower().endswith(".gguf") or name.startswith(("/", "./", "../", "~")) or (path / "config.json").is_file()
+    )
+    if options.endpoint is None and is_path:
+        from fedmpt.llm.local import LocalModel
 
-    return LocalModel(path)
+        return LocalModel(path)
+    from fedmpt.llm.endpoint import Endpoint
 
-
-def _is_local(name: str, path: Path) -> bool:
-    """Whether a name is that of a file or folder here; if not, it is one of a model at an endpoint."""
-    if name.lower().endswith(".gguf"):
-        if not path.is_file():
-            raise InputError(f"--llm {name}: no such file; paths are relative to the folder that the command runs in")
-        return True
-    if (path / "config.json").is_file():
-        return True
-    if name.startswith(("/", "./", "../", "~")) or path.is_absolute():
-        wrong = "has no config.json" if path.is_dir() else "is no folder" if path.exists() else "does not exist"
+    # A key belongs to one service and must never reach another: OpenAI's goes to an address that is given only by name.
+    address = options.endpoint or os.environ.get("OPENAI_BASE_URL", "").strip() or OPENAI
+    key_env = options.key_env or (None if options.endpoint else "OPENAI_API_KEY")
+    is_local = _checked_host(address) in ("localhost", "127.0.0.1", "::1")
+    key = _key(key_env, is_required=bool(options.key_env) or address == OPENAI) if key_env else ""
+    if key and address.startswith("http:") and not is_local and not options.allow_plain_http:
         raise InputError(
-            f"--llm {name}: {wrong}; a model here is a folder with config.json and weights, or a .gguf file"
+            f"{address}: the key in ${key_env} would cross the network unencrypted; use https, or --allow-plain-http if "
+            "the network is your own"
         )
-    return False
+    retries, timeout_s = options.retries, options.timeout
+    return Endpoint(name, address.rstrip("/"), key=key, key_env=key_env, timeout_s=timeout_s, retries=retries)
+
+
+def _checked_host(address: str) -> str:
+    """The host of an API's address."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[\s?#@]|/completions/?$", address):
+        # What stands before an @ or behind a ? may be a password: it is not printed.
+        shown = "" if "@" in address else f" {address.partition('?')[0]!r}"
+        raise InputError(
+            f"--endpoint{shown} is no address of an API; give one such as https://example.org/v1, without a user or "
+            "password, a query, or /chat/completions; Azure's is https://NAME.openai.azure.com/openai/v1"
+        )
+    return parts.hostname
+
+
+def _key(variable: str, *, is_required: bool) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):  # It may be the key itself: not to be printed.
+        raise InputError("--key-env takes the name of an environment variable, such as OPENAI_API_KEY, not the key")
+    key = os.environ.get(variable, "").strip()
+    if not key and is_required:
+        name = f"${variable}" if variable.isupper() else "the variable that --key-env names"  # It may be a key too.
+        raise InputError(f"{name} is not set; put the service's key into it, or give your own server's --endpoint")
+    if not re.fullmatch(r"[!-~]*", key):
+        raise InputError(f"what is in ${variable} is no key: it has blanks, line breaks or letters other than ASCII")
+    return key

@@ -48,7 +48,6 @@ def asking(
         try:
             yield asker
         finally:
-            model.close()
             watcher.stop()
             print_usage(asker.usage, console)
 
@@ -74,8 +73,6 @@ class TerminalWatcher(Progress, Watcher):
         columns = (label, BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), gone, TimeRemainingColumn(), left)
         super().__init__(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._bar = self.add_task("asking", total=total)
-        self._told: dict[str, float] = {}
-        """Reasons to wait that were printed, with the seconds."""
 
     def answered(self, request: Request, *, cached: bool) -> None:
         (bar,) = self.tasks
@@ -83,12 +80,6 @@ class TerminalWatcher(Progress, Watcher):
         total = max((bar.total or 0) + (", repair " in request.label), completed)
         label = f"{request.label or 'asking'}{' (kept)' if cached else ''}"
         self.update(self._bar, completed=completed, total=total, description=label)
-
-    def waiting(self, request: Request, reason: str, seconds: float) -> None:
-        # Requests that are under way together fail together: once is enough, until the wait gets longer.
-        if seconds > 1.4 * self._told.get(reason, 0.0):
-            self._told[reason] = seconds
-            self.console.print(f"{request.label}: {reason}; trying again in {seconds:.0f} s")
 
     def unusable(self, request: Request, reason: str) -> None:
         self.console.print(f"{request.label}: {reason}")
