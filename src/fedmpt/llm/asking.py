@@ -42,6 +42,10 @@ class Unusable:
     reason: str
 
 
+Reply = Answer | Unusable | Path
+"""What came of a request: an answer, why there is none, or where somebody has to write it."""
+
+
 @dataclass
 class Usage:
     """Answers asked of the model and taken from the cache, questions without a result, tokens of the answers asked."""
@@ -121,11 +125,9 @@ class Asker:
                 self._watcher.unusable(questions[number].request, outcomes[number].reason)
         return outcomes
 
-    def _replies(
-        self, requests: Sequence[Request], reserve: int, *, is_repair: bool
-    ) -> dict[Request, Answer | Unusable | Path]:
+    def _replies(self, requests: Sequence[Request], reserve: int, *, is_repair: bool) -> dict[Request, Reply]:
         """Every request answered, once each: from what is kept or, as far as the budget goes, by the model."""
-        replies: dict[Request, Answer | Unusable | Path] = {}
+        replies: dict[Request, Reply] = {}
         missing: list[Request] = []
         left = self.max_requests - reserve - self.usage.asked
         for request in dict.fromkeys(requests):
@@ -138,7 +140,7 @@ class Asker:
             else:
                 replies[request] = Unusable(f"the budget of {self.max_requests} requests is used up")
 
-        def ask(request: Request) -> tuple[Request, Answer | Unusable | Path]:
+        def ask(request: Request) -> tuple[Request, Reply]:
             try:
                 return request, self._answer(request)
             except AnswerPendingError as error:

@@ -75,8 +75,8 @@ class Endpoint(LanguageModel):
             raise self._failure(error) from None
         except (AttributeError, IndexError, TypeError, ValueError) as error:
             raise InputError(
-                f"{self.identity['endpoint']} does not answer as an OpenAI-compatible endpoint does ({error}); check the "
-                "address, which often ends in /v1, and whether a proxy or a login page is between"
+                f"{self.identity['endpoint']} does not answer as an OpenAI-compatible endpoint does ({error}); check "
+                "the address, which often ends in /v1, and whether a proxy or a login page is between"
             ) from error
         refusal = getattr(choice.message, "refusal", None) or ""
         finish = {"length": "length", "content_filter": "refusal"}.get(choice.finish_reason or "", "stop")

@@ -125,13 +125,14 @@ def _load(path: Path) -> tuple[Any, Any]:
         try:
             tokenizer: Any = AutoTokenizer.from_pretrained(folder, **options)
             options |= {"use_safetensors": True, "dtype": "auto", "output_loading_info": True}
-            model, info = AutoModelForCausalLM.from_pretrained(folder, **options)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
         except Exception as error:  # transformers raises whatever its parts raise on wrong files.
             reason = (str(error).splitlines() or [""])[0][:300]
             raise InputError(
                 f"{path} cannot be loaded as a language model ({type(error).__name__}: {reason}); copy it again if it "
                 f"may be cut off, or {GIVE}"
             ) from error
+    model, info = loaded
     if lacking := sorted(info["missing_keys"]):  # transformers only warns, and leaves random numbers there.
         raise InputError(f"{path}: the weights lack {len(lacking)} tensors, such as {lacking[0]}; copy all files again")
     return tokenizer, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")

@@ -88,7 +88,7 @@ class LanguageModel:
 
 
 def without_thoughts(text: str) -> str:
-    """An answer without the ``<think>...</think>`` that reasoning models put before it, if their server leaves it in."""
+    """An answer without the ``<think>...</think>`` that reasoning models may put before it."""
     before, end, after = text.partition("</think>")
     if not end:
         return "" if text.lstrip().startswith("<think>") else text

@@ -85,8 +85,8 @@ def open_model(options: LLMOptions) -> LanguageModel:
     key = _key(key_env, is_required=bool(options.key_env) or address == OPENAI) if key_env else ""
     if key and address.startswith("http:") and not is_local and not options.allow_plain_http:
         raise InputError(
-            f"{address}: the key in ${key_env} would cross the network unencrypted; use https, or --allow-plain-http if "
-            "the network is your own"
+            f"{address}: the key in ${key_env} would cross the network unencrypted; use https, or --allow-plain-http "
+            "if the network is your own"
         )
     retries, timeout_s = options.retries, options.timeout
     return Endpoint(name, address.rstrip("/"), key=key, key_env=key_env, timeout_s=timeout_s, retries=retries)
