@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmpt.llm.asking import Asker, BadAnswerError, Question, Unusable, Usage, Watcher
-from fedmpt.llm.model import Answer, Message, Request
+from fedmpt.llm.model import Answer, LanguageModel, Message, Request
 from fedmpt.llm.options import LLMOptions
 
 Reaction = Answer | BaseException
@@ -18,7 +18,7 @@ Reaction = Answer | BaseException
 
 
 @dataclass
-class FakeModel:
+class FakeModel(LanguageModel):
     """Answers by ``reactions``: for the first words of a conversation, one reaction after the other, the last for ever.
 
     Others are answered with those words in capitals, after as many seconds as ``waits`` says.
@@ -45,9 +45,6 @@ class FakeModel:
             raise reaction
         return reaction
 
-    def close(self) -> None:
-        pass
-
     @property
     def asked_texts(self) -> list[str]:
         return [request.messages[0].content for request in self.asked]
@@ -58,14 +55,10 @@ class Notes(Watcher):
 
     def __init__(self) -> None:
         self.answers: list[tuple[str, bool]] = []
-        self.waits: list[tuple[str, float]] = []
         self.reasons: list[str] = []
 
     def answered(self, request: Request, *, cached: bool) -> None:
         self.answers.append((request.messages[0].content, cached))
-
-    def waiting(self, request: Request, reason: str, seconds: float) -> None:
-        self.waits.append((reason, seconds))
 
     def unusable(self, request: Request, reason: str) -> None:
         self.reasons.append(reason)
@@ -87,7 +80,7 @@ def read_capitals(answer: Answer) -> str:
 
 
 def asker_of(
-    model: Any, cache: Path, *, max_requests: int | None = None, watcher: Watcher | None = None, **options: Any
+    model: Any, cache: Path, *, max_requests: int = 1000, watcher: Watcher | None = None, **options: Any
 ) -> Asker:
     return Asker(model, LLMOptions(llm="m", **options), cache=cache, max_requests=max_requests, watcher=watcher)
 

@@ -124,16 +124,11 @@ def test_what_is_longer_than_the_context_is_refused_and_answers_end_there(tmp_pa
     assert "too long for the model; the last answer: Nothing is good enough." in found.reason
 
 
-def test_nothing_is_written_to_the_terminal_and_memory_is_let_go(
-    copied: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_is_written_to_the_terminal(copied: Path, capfd: pytest.CaptureFixture[str]) -> None:
     model = LocalModel(copied)
     assert model._loaded is None
-    before = ask(model, request())
+    ask(model, request())
     assert capfd.readouterr() == ("", "")
-    model.close()
-    assert model._loaded is None
-    assert ask(model, request()) == before
 
 
 # Files.
@@ -170,8 +165,8 @@ def test_weights_in_several_files_answer_the_same_and_each_has_to_be_there(copie
 def test_folders_that_hold_no_language_model_are_refused(tmp_path: Path, tiny_clip_folder: Path, copied: Path) -> None:
     with pytest.raises(InputError, match=r"holds no model: config\.json is missing; give a folder of a causal"):
         LocalModel(tmp_path)
-    with pytest.raises(InputError, match=r"config\.json describes a CLIPModel, which writes no text; give a folder of"):
-        LocalModel(tiny_clip_folder)
+    with pytest.raises(InputError, match=r"cannot be loaded as a language model .*CLIPConfig.*; copy it again"):
+        ask(LocalModel(tiny_clip_folder), request())
     rewritten(copied, transformers_weights="other.safetensors")
     with pytest.raises(InputError, match=r"config\.json: transformers_weights names .*, weights or code that are not"):
         LocalModel(copied)
@@ -196,7 +191,7 @@ def test_pickled_weights_are_never_opened_and_code_of_a_model_is_never_run(copie
     with pytest.raises(InputError, match=r"model\.safetensors is missing; copy all files"):
         LocalModel(copied)
     (copied / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
-    with pytest.raises(InputError, match=r"weights only as pytorch_model\.bin, a pickle, which is never opened here"):
+    with pytest.raises(InputError, match=r"read from safetensors only, never from a pickle"):
         LocalModel(copied)
 
 
@@ -223,7 +218,7 @@ def test_files_of_different_models_are_refused(copied: Path) -> None:
     with pytest.raises(InputError, match="the tokenizer is that of another model; copy all files from one place"):
         ask(LocalModel(copied), request())
     rewritten(copied, num_hidden_layers=3)
-    with pytest.raises(InputError, match=r"weights lack 9 of what config\.json describes, such as model\.layers\.2"):
+    with pytest.raises(InputError, match=r"weights lack 9 tensors, such as model\.layers\.2"):
         ask(LocalModel(copied), request())
 
 
@@ -235,7 +230,7 @@ def gguf_file(tmp_path: Path) -> Path:
 
 
 def test_a_gguf_file_answers_without_a_word_and_is_known_by_its_hash(
-    gguf_file: Path, folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    gguf_file: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     model = LocalModel(gguf_file)
     assert model.identity["model"] == "tiny.gguf"
@@ -244,15 +239,6 @@ def test_a_gguf_file_answers_without_a_word_and_is_known_by_its_hash(
     assert first.prompt_tokens == second.prompt_tokens == 42
     assert first.text != second.text
     assert capfd.readouterr() == ("", "")
-    # What lies beside the file changes nothing.
-    for file in folder.iterdir():
-        shutil.copy(file, gguf_file.parent)
-    tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    vocabulary = tokenizer["model"]["vocab"]
-    vocabulary["c"], vocabulary["h"] = vocabulary["h"], vocabulary["c"]
-    (gguf_file.parent / "tokenizer.json").write_text(json.dumps(tokenizer))
-    monkeypatch.chdir(gguf_file.parent)
-    assert ask(LocalModel(Path("tiny.gguf")), request(seed=2)) == [second]
 
 
 @pytest.mark.parametrize("share", [0.1, 0.99])
@@ -268,8 +254,7 @@ def test_a_gguf_file_that_is_cut_off_is_refused(gguf_file: Path, share: float) -
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.gguf", b"PK\x03\x04 something else", r"x\.gguf is no GGUF file \(it does not begin with 'GGUF'\); give a"),
-        ("x-00001-of-00003.gguf", b"GGUF", r"is one part of a model; put the parts together with llama-gguf-split"),
+        ("x.gguf", b"PK\x03\x04 something else", r"x\.gguf is no folder and no GGUF file; give a"),
         ("x.gguf", b"GGUF", r"GGUF files need gguf and accelerate; pip install 'fedmpt\[llm-local\]'"),
     ],
 )

@@ -116,7 +116,12 @@ class Asker:
                     label = f"{questions[number].request.label}, repair {attempt}"
                     requests[number] = _mended(requests[number], reply, str(error), label)
         if awaited := sorted({outcome for outcome in outcomes if isinstance(outcome, Path)}):
-            raise InputError(_words_on_awaited(awaited))
+            names = ", ".join(path.name for path in awaited[:3])
+            more = f" and {len(awaited) - 3} more" if len(awaited) > 3 else ""
+            raise InputError(
+                f"answers are awaited in {awaited[0].parent}: {names}{more}; the prompt of each is beside it, in "
+                ".prompt.txt; write them there, then run the same command again"
+            )
         for number, outcome in enumerate(outcomes):
             if outcome is None or isinstance(outcome, Unusable):
                 reason = outcome.reason if outcome else f"no usable answer in {self.options.attempts} attempts"
@@ -150,9 +155,9 @@ class Asker:
                     raise
                 return request, Unusable("the request to mend the answer is too long for the model")
 
-        # Its threads are daemons: on Ctrl-C nobody waits for answers under way.
-        with ThreadPool(max(1, min(self.options.concurrency, self.model.max_concurrency, len(missing)))) as pool:
-            for request, reply in pool.imap_unordered(ask, missing):
+        at_once = max(1, min(self.options.concurrency, self.model.max_concurrency, len(missing)))
+        with ThreadPool(at_once) as pool:  # Of daemons: on Ctrl-C nobody waits for answers under way.
+            for request, reply in map(ask, missing) if at_once == 1 else pool.imap_unordered(ask, missing):
                 replies[request] = reply
                 if isinstance(reply, Answer):
                     self._asked.add(request)
@@ -209,12 +214,3 @@ def _mended(asked: Request, answer: Answer, complaint: str, label: str) -> Reque
     # Many chat templates refuse an empty turn, and two turns of the user in a row.
     turns = Message("assistant", said.strip() or "(empty)"), Message("user", told)
     return replace(asked, messages=(*asked.messages, *turns), label=label)
-
-
-def _words_on_awaited(paths: Sequence[Path]) -> str:
-    names = ", ".join(path.name for path in paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
-    count, it = ("1 answer is", "it") if len(paths) == 1 else (f"{len(paths)} answers are", "them")
-    return (
-        f"{count} awaited in {paths[0].parent}: {names}; the prompts are beside {it}, in .prompt.txt; write {it} "
-        "there, then run the same command again"
-    )

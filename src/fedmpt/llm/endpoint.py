@@ -86,12 +86,13 @@ class Endpoint(LanguageModel):
 
     def _refused_parameter(self, error: openai.APIError) -> str | None:
         """The parameter that the endpoint does not take, or "system" where it takes no such messages."""
+        said = _words_of(error)
         if getattr(error, "status_code", None) not in (400, 422):
             return None
-        if re.search(r"system.{0,20}\brole|\brole\b.{0,40}system", error.message, re.IGNORECASE):
+        if re.search(r"system.{0,20}\brole|\brole\b.{0,40}system", said, re.IGNORECASE):
             return "system"
-        named = (name for name in _OPTIONAL if name == error.param or re.search(rf"\b{name}\b", error.message))
-        return None if _TOO_LONG.search(error.message) else next(named, None)
+        named = (name for name in _OPTIONAL if name == error.param or re.search(rf"\b{name}\b", said))
+        return None if _TOO_LONG.search(said) else next(named, None)
 
     def _failure(self, error: openai.APIError) -> InputError:
         """What the error means for a user, and what to do."""
@@ -100,7 +101,7 @@ class Endpoint(LanguageModel):
         at = self.identity["endpoint"]
         if isinstance(error, openai.APITimeoutError):
             return InputError(f"{at} gave no answer in {self._timeout_s:g} s; wait longer with --timeout")
-        said = error.message.replace(self._key or "none", "[key]")[:300]
+        said = _words_of(error).replace(self._key or "none", "[key]")[:300]
         if not isinstance(error, openai.APIStatusError):
             return InputError(f"no connection to {at}: {error.__cause__ or said}; check the address and the network")
         kept = "what was answered is kept, and the same command goes on from there"
@@ -117,3 +118,9 @@ class Endpoint(LanguageModel):
             )
         remedy = remedies.get(error.status_code, f"it may be busy or down; {kept}" if error.status_code >= 500 else "")
         return InputError(f"{at} answers {error.status_code}: {said}" + (f"; {remedy}" if remedy else ""))
+
+
+def _words_of(error: openai.APIError) -> str:
+    """What the service said, wherever it stands in what it sent."""
+    message = error.body.get("message") if isinstance(error.body, dict) else None
+    return str(message or error.body or error.message)

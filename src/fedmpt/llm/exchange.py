@@ -50,8 +50,11 @@ class Exchange(LanguageModel):
         prompt = prompts[0] if prompts else self.folder / f"{name}-{digest}{PROMPT}"
         answer = prompt.with_name(prompt.name.removesuffix(PROMPT) + ANSWER)
         if not prompts:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(prompt, _prompt(request, answer.name).encode())
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                write_atomically(prompt, _prompt(request, answer.name).encode())
+            except OSError as error:
+                raise InputError(f"{prompt} cannot be written ({error.strerror}); choose another folder") from error
         raise AnswerPendingError(answer)
 
 

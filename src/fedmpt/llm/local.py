@@ -74,6 +74,8 @@ def _generate(path: Path, tokenizer: Any, model: Any, request: Request) -> Answe
             f"{path}: the conversation has {length} tokens and the model reads {context}; ask for fewer combinations "
             "in one request or fewer sentences of each, or take a model with a longer context"
         )
+    if prompt.max() >= model.get_input_embeddings().num_embeddings:
+        raise InputError(f"{path}: the tokenizer is that of another model; copy all files from one place")
     ends = {tokenizer.eos_token_id, *_listed(model.generation_config.eos_token_id)} - {None}
     chance: dict[str, Any] = {"do_sample": False}
     if request.temperature > 0:
@@ -115,7 +117,11 @@ def _tokens(path: Path, tokenizer: Any, request: Request) -> Any:
 def _load(path: Path) -> tuple[Any, Any]:
     """Tokenizer and model, ready to generate."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
+    from transformers.utils import logging
+
+    gguf_reader: Any = modeling_gguf_pytorch_utils
+    gguf_reader.tqdm = logging.tqdm  # Its own bar knows nothing of being quiet.
 
     options: Any = {"local_files_only": True, "trust_remote_code": False}
     folder = path
@@ -148,12 +154,16 @@ def _weights_of(path: Path) -> list[Path]:
         for file in files:
             if not file.is_file():
                 raise InputError(
-                    f"{file} is missing; weights are read from safetensors only, never from a pickle; {GIVE}"
+                    f"{file} is missing; copy all files of the model there. Weights are read from safetensors only, "
+                    "never from a pickle"
                 )
             check_safetensors(file)
         return files
-    if not path.is_file() or path.open("rb").read(4) != b"GGUF":
-        raise InputError(f"{path} is no GGUF file; {GIVE}")
+    if path.is_file():
+        with path.open("rb") as stream:
+            is_gguf = stream.read(4) == b"GGUF"
+    if not path.is_file() or not is_gguf:
+        raise InputError(f"{path} is no folder and no GGUF file; {GIVE}")
     if missing := [name for name in ("gguf", "accelerate") if find_spec(name) is None]:
         raise InputError(f"{path}: GGUF files need {' and '.join(missing)}; pip install 'fedmpt[llm-local]'")
     return [path]

@@ -59,13 +59,13 @@ def open_model(options: LLMOptions) -> LanguageModel:
     """
     check_options(options, "(0, inf)", "timeout", "requests_per_minute", "concurrency", "attempts")
     check_options(options, "[0, inf)", "retries")
-    name = options.llm.removeprefix(EXCHANGE)
+    name = options.llm if options.endpoint else options.llm.removeprefix(EXCHANGE)
     if not name.strip():
         raise InputError(
             "--llm is missing: give a model's name at an endpoint, a .gguf file, a model folder, or exchange:FOLDER"
         )
     path = Path(name).expanduser()
-    if options.endpoint is None and name != options.llm:
+    if name != options.llm:
         from fedmpt.llm.exchange import Exchange
 
         return Exchange(path)
@@ -80,9 +80,9 @@ def open_model(options: LLMOptions) -> LanguageModel:
 
     # A key belongs to one service and must never reach another: OpenAI's goes to an address that is given only by name.
     address = options.endpoint or os.environ.get("OPENAI_BASE_URL", "").strip() or OPENAI
-    key_env = options.key_env or (None if options.endpoint else "OPENAI_API_KEY")
+    key_env = "OPENAI_API_KEY" if options.key_env is None and options.endpoint is None else options.key_env
     is_local = _checked_host(address) in ("localhost", "127.0.0.1", "::1")
-    key = _key(key_env, is_required=bool(options.key_env) or address == OPENAI) if key_env else ""
+    key = _key(key_env, is_required=options.key_env is not None or address == OPENAI) if key_env is not None else ""
     if key and address.startswith("http:") and not is_local and not options.allow_plain_http:
         raise InputError(
             f"{address}: the key in ${key_env} would cross the network unencrypted; use https, or --allow-plain-http "
@@ -96,16 +96,17 @@ def _checked_host(address: str) -> str:
     """The host of an API's address."""
     try:
         parts = urlsplit(address)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[\s?#@]|/completions/?$", address):
+        is_address = False
+    if not is_address or not re.fullmatch(r"[!-~]+", address) or re.search(r"[?#@]|/completions/?$", address):
         # What stands before an @ or behind a ? may be a password: it is not printed.
         shown = "" if "@" in address else f" {address.partition('?')[0]!r}"
         raise InputError(
             f"--endpoint{shown} is no address of an API; give one such as https://example.org/v1, without a user or "
             "password, a query, or /chat/completions; Azure's is https://NAME.openai.azure.com/openai/v1"
         )
-    return parts.hostname
+    return parts.hostname or ""
 
 
 def _key(variable: str, *, is_required: bool) -> str:
