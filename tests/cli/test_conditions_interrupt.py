@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,7 @@ from command_line import Command
 from rich.console import Console
 from scripted_endpoint import Handler, ScriptedEndpoint, good
 
-from fedmpt.cli.conditions.asking import saying_how_to_go_on
-from fedmpt.cli.conditions.progress import TerminalAsking, counted, print_usage
+from fedmpt.cli.conditions.asking import TerminalWatcher, print_usage, saying_how_to_go_on
 from fedmpt.conditions.record import find_conditions
 from fedmpt.llm.asking import Usage
 from fedmpt.llm.model import Message, Request
@@ -51,8 +51,9 @@ def printed(console: Console) -> str:
     return console.file.getvalue()
 
 
-def test_an_interrupted_command_goes_on_with_the_words_that_it_prints(
-    run: Command, endpoint: ScriptedEndpoint, tmp_path: Path
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_an_interrupted_command_ends_at_once_and_goes_on_with_the_words_that_it_prints(
+    concurrency: int, run: Command, endpoint: ScriptedEndpoint, tmp_path: Path
 ) -> None:
     is_waiting = threading.Event()
 
@@ -61,19 +62,20 @@ def test_an_interrupted_command_goes_on_with_the_words_that_it_prints(
             is_waiting.set()
             endpoint.stopping.wait(30)
 
-        return hang if len(endpoint.asked) > 2 else good(request)
+        return good(request) if request in endpoint.requests[:2] else hang
 
     endpoint.rule = hanging
     classes, out = tmp_path / "class list.txt", tmp_path / "c.json"
     classes.write_text("cat\ndog\nchair\n")
     words = ["conditions", "generate", "--classes", classes, "--out", out, "--cache", tmp_path / "cache"]
-    words += endpoint.words("--concurrency", 1, "--per-request", 2)
+    words += endpoint.words("--concurrency", concurrency, "--per-request", 2)
     command = [sys.executable, "-c", "from fedmpt.cli.main import main; main()", *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         assert is_waiting.wait(120)
+        time.sleep(0.5)  # The answers before may still be on their way.
         process.send_signal(signal.SIGINT)
-        output, errors = (stream.decode() for stream in process.communicate(timeout=60))
+        output, errors = (stream.decode() for stream in process.communicate(timeout=5))
     assert (process.returncode, output) == (130, "")
     assert "asked for 2 answers" in errors
     last = errors.splitlines()[-1]
@@ -105,7 +107,7 @@ def test_what_is_said_on_an_interrupt_is_true_of_fresh_runs_too(is_fresh: bool, 
 
 def test_a_terminal_shows_a_bar_that_fits_and_counts_repairs_on_top() -> None:
     console = screen()
-    with TerminalAsking(console, total=2) as watcher:
+    with TerminalWatcher(console, total=2) as watcher:
         watcher.answered(REQUEST, cached=True)
         watcher.answered(REPAIR, cached=False)
         watcher.answered(REQUEST, cached=False)
@@ -115,8 +117,8 @@ def test_a_terminal_shows_a_bar_that_fits_and_counts_repairs_on_top() -> None:
 
 
 def test_without_a_terminal_only_what_goes_wrong_is_printed() -> None:
-    console = Console(file=io.StringIO(), width=80)
-    with TerminalAsking(console, total=2) as watcher:
+    console = Console(file=io.StringIO(), width=80, markup=False)
+    with TerminalWatcher(console, total=2) as watcher:
         watcher.answered(REQUEST, cached=False)
         watcher.waiting(REQUEST, "[red]busy[/red]", 1.0)
         watcher.unusable(REQUEST, "nonsense")
@@ -128,7 +130,7 @@ def test_without_a_terminal_only_what_goes_wrong_is_printed() -> None:
 
 def test_the_same_reason_to_wait_is_told_again_only_when_the_wait_gets_longer() -> None:
     console = Console(file=io.StringIO(), width=80)
-    watcher = TerminalAsking(console, total=2)
+    watcher = TerminalWatcher(console, total=2)
     for seconds in (1.0, 0.9, 1.0, 2.0, 1.9):
         watcher.waiting(REQUEST, "busy", seconds)
     watcher.waiting(REQUEST, "gone", 1.0)
@@ -152,7 +154,3 @@ def test_what_asking_took_is_said_in_a_line(usage: Usage, said: str) -> None:
     console = Console(file=io.StringIO(), width=80)
     print_usage(usage, console)
     assert printed(console) == said
-
-
-def test_numbers_of_things_are_written_as_in_english() -> None:
-    assert [counted(number, "answer") for number in (0, 1, 2000)] == ["0 answers", "1 answer", "2,000 answers"]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fedmpt.conditions.labels.combinations import Combination
-from fedmpt.conditions.pipeline.generate import GenerateOptions, generate
-from fedmpt.conditions.record import ConditionSet
-from fedmpt.llm.asking import Asker, Limits
+from fedmpt.conditions.pipeline.generate import generate
+from fedmpt.conditions.pipeline.options import GenerateOptions
+from fedmpt.conditions.record import ConditionSet, Described
+from fedmpt.conditions.words import stem, words_of
+from fedmpt.llm.asking import Asker
 from fedmpt.llm.model import Answer, Request
+from fedmpt.llm.options import LLMOptions
 
 Rule = Callable[[Request], "str | Answer"]
 
@@ -44,7 +47,7 @@ OPTIONS = GenerateOptions(per_request=3)
 class ScriptedModel:
     """Answers by a rule, or by the given answers one after another; keeps the requests."""
 
-    max_concurrency = 4
+    max_concurrency = 1
     keeps_answers = False
     ignored: tuple[str, ...] = ()
 
@@ -53,12 +56,12 @@ class ScriptedModel:
         self.requests: list[Request] = []
         self._rule: Rule = rule if callable(rule) else self._next_of(list(rule))
 
-    async def ask(self, request: Request) -> Answer:
+    def ask(self, request: Request) -> Answer:
         self.requests.append(request)
         said = self._rule(request)
         return said if isinstance(said, Answer) else Answer(said, prompt_tokens=10, answer_tokens=5)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         pass
 
     @staticmethod
@@ -108,6 +111,11 @@ def phrases_for(class_name: str) -> list[str]:
     return [f"part {number + index} of smooth metal" for index in range(5)]
 
 
+def stems_of(described: Iterable[Described]) -> frozenset[str]:
+    """Of all words in the sentences."""
+    return frozenset(stem(word) for each in described for text in each.sentences for word in words_of(text))
+
+
 def good_value(request: Request) -> dict[str, Any]:
     """What a good model answers, before it is written down."""
     stage = stage_of(request)
@@ -135,18 +143,6 @@ def careless(request: Request) -> str:
     return f'<think>{{"1": []}}</think>{str(good_value(request))[:-1]}, }} // done'
 
 
-def small(request: Request) -> str:
-    """Lists in plain text."""
-    value = good_value(request)
-    if "conditions" in value:
-        lines = [f"{n}. **{each['name']}**: {each['description']}" for n, each in enumerate(value["conditions"], 1)]
-        return "Here are the conditions:\n" + "\n".join(lines)
-    given = {key: texts for key, texts in value.items() if key != "thinking"}
-    return "\n".join(
-        line for key, texts in given.items() for line in (f"{key}. Sentences:", *(f"   - {t}" for t in texts))
-    )
-
-
 def refusing(request: Request) -> str:
     return "I'm sorry, but I can't help with that."
 
@@ -160,6 +156,10 @@ def spoilt_first(spoilt: Rule, then: Rule = good) -> Rule:
     return lambda request: then(request) if is_repair(request) else spoilt(request)
 
 
+def asker_of(model: ScriptedModel, cache: Path, *, max_requests: int | None = None, **options: Any) -> Asker:
+    return Asker(model, LLMOptions(llm="m", **options), cache=cache, max_requests=max_requests)
+
+
 def made(
     model: ScriptedModel,
     cache: Path,
@@ -170,10 +170,10 @@ def made(
     **limits: Any,
 ) -> ConditionSet:
     """The pipeline's result with a real asker."""
-    with Asker(model, cache=cache, limits=Limits(**limits)) as asker:
-        return generate(
-            class_names, combinations, asker, options, name="mine", combinations_from="a test", date="2026-11-25"
-        )
+    asker = asker_of(model, cache, **limits)
+    return generate(
+        class_names, combinations, asker, options, name="mine", combinations_from="a test", date="2026-11-25"
+    )
 
 
 def many(num_classes: int) -> tuple[tuple[str, ...], tuple[Combination, ...]]:

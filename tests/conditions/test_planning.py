@@ -7,14 +7,15 @@ import random
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from scripted import NAMES, OPTIONS, ScriptedModel, asked_in, good, made, many, objects_in, refusing, stage_of
 
-from fedmpt.conditions.pipeline.generate import GenerateOptions, fitting_combinations, plan
-from fedmpt.conditions.pipeline.planning import into_parts
+from fedmpt.conditions.pipeline.options import CANDIDATE_TOKENS, GenerateOptions
+from fedmpt.conditions.pipeline.planning import counted, fitting_combinations, into_parts, plan
 from fedmpt.conditions.record import Described, sentences_of
 from fedmpt.llm.model import Request
 from fedmpt.types import InputError
@@ -40,23 +41,24 @@ def test_sentences_that_do_not_fit_are_summarised_in_parts_and_merged(tmp_path: 
     assert len(model.requests) <= expected.total
 
 
-def test_proposals_that_do_not_fit_are_merged_in_levels(tmp_path: Path) -> None:
+def test_of_proposals_that_do_not_fit_those_of_most_readers_are_merged(tmp_path: Path) -> None:
     classes, combinations = many(90)
 
     def inventive(request: Request) -> str:
         if stage_of(request) == "describe":
             return good(request)
-        if stage_of(request) == "merge":
-            return json.dumps({"conditions": [{"name": each["name"]} for each in objects_in(request)]})
         own = sum(map(ord, asked_in(request)))
-        return json.dumps({"conditions": [{"name": f"aspect{letter}{own}"} for letter in "abcde"]})
+        return json.dumps({"conditions": ["place", *(f"aspect{letter}{own}" for letter in "abcd")]})
 
     model = ScriptedModel(inventive)
     found = made(model, tmp_path, class_names=classes, combinations=combinations, options=NARROW)
-    counts = Counter(map(stage_of, model.requests))
-    assert counts["merge"] > 1
-    assert counts["summarise"] + counts["merge"] <= plan(90, NARROW, None).summarise_requests
-    assert len(found.names) == 5
+    (merge,) = [request for request in model.requests if stage_of(request) == "merge"]
+    proposals = objects_in(merge)
+    assert len(proposals) == NARROW.room // CANDIDATE_TOKENS
+    num_parts = sum(stage_of(request) == "summarise" for request in model.requests)
+    assert (proposals[0]["name"], proposals[0]["readers"]) == ("place", num_parts)
+    (left,) = found.provenance["left_out"]
+    assert (left["what"], left["number"]) == ("proposals", 1 + 4 * num_parts - len(proposals))
 
 
 def test_parts_that_cannot_be_used_are_noted_and_the_others_merged(tmp_path: Path) -> None:
@@ -75,21 +77,20 @@ def test_sentences_longer_than_planned_are_left_out_evenly() -> None:
     texts = ["very long " * 18 + str(number) for number in range(4)]
     described = [Described((f"kind{index}",), tuple(texts)) for index in range(40)]
     parts = into_parts(described, NARROW, 3)
-    assert len(parts) == 3
-    kept = Counter(len(each.sentences) for part in parts for each in part)
-    assert max(kept) - min(kept) <= 1
+    assert 1 <= len(parts) <= 3
+    assert {len(each.sentences) for part in parts for each in part} == {1}
     order = [each.classes[0] for each in parts[0]]
-    assert order == [each.classes[0] for each in described[::3] if each.classes[0] in order]
-    assert into_parts(described, NARROW, 3) == parts
+    assert order == [each.classes[0] for each in described if each.classes[0] in order]
 
 
 def test_where_not_all_combinations_fit_they_are_taken_from_all_over_the_list() -> None:
     described = [Described((f"kind{index}",), ("very long " * 18,)) for index in range(200)]
     (part,) = into_parts(described, NARROW, 1)
     kept = [int(each.classes[0].removeprefix("kind")) for each in part]
-    assert 10 < len(kept) < 50
-    gaps = [after - before for before, after in zip([0, *kept], [*kept, 200], strict=True)]
-    assert max(gaps) < 3 * 200 / len(kept)
+    assert 5 < len(kept) < 50
+    assert len({after - before for before, after in pairwise(kept)}) == 1
+    endless = Described(("kind",), ("very long " * 1000,))
+    assert into_parts([endless], NARROW, 1) == [[endless]]
 
 
 @pytest.mark.parametrize("num_classes", [20, 5000])
@@ -129,7 +130,7 @@ def test_repairs_of_descriptions_leave_enough_to_summarise(tmp_path: Path) -> No
     assert found.names == NAMES
     assert len(model.requests) <= 60
     left = found.provenance["left_out"]
-    assert "repairs used up the budget" in left[-1]["why"]
+    assert "the budget of 60 requests is used up" in left[-1]["why"]
     assert len(sentences_of(found)) + sum(each["number"] for each in left) == 200
 
 
@@ -171,6 +172,10 @@ def test_a_plan_is_told_in_words() -> None:
 def test_options_that_cannot_be_are_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         plan(10, replace(GenerateOptions(), **changed), 100)
+
+
+def test_numbers_of_things_are_written_as_in_english() -> None:
+    assert [counted(number, "answer") for number in (0, 1, 2000)] == ["0 answers", "1 answer", "2,000 answers"]
 
 
 def test_budgets_that_cannot_be_are_refused() -> None:

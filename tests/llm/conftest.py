@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_llm import write_tiny_llm
 
-from fedmpt.llm.local import LocalModel, open_local
+from fedmpt.llm.local import LocalModel
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def model(folder: Path) -> LocalModel:
-    return open_local(folder)
+    return LocalModel(folder)
 
 
 @pytest.fixture

@@ -1,41 +1,43 @@
-"""Answers of endpoints: those within the rules, those nearly so, and those that need another way of asking."""
+"""Endpoints: what counts as an answer, what is worth another try, what is not, and where the key goes."""
 
 from __future__ import annotations
 
-import asyncio
+import socket
 import sys
+import threading
+import traceback
 from typing import Any
 
 import pytest
-from asked_endpoint import KEY, REQUEST, answer_to, ask, failure, service_at
-from faulty_llm import (
-    DONE,
-    USAGE,
-    Behaviour,
-    FaultyLLM,
-    cut,
-    data,
-    error,
-    event,
-    good,
-    json_body,
-    meeting,
-    stream,
-    whole,
-)
+from faulty_llm import Behaviour, FaultyLLM, error, good, json_body, late, meeting, nonsense, whole
 
 from fedmpt.llm.endpoint import Endpoint
-from fedmpt.llm.model import Answer, Message, Request
+from fedmpt.llm.model import Answer, Message, Request, RequestTooLongError
+from fedmpt.llm.options import LLMOptions, open_model
 from fedmpt.types import InputError
 
+KEY = "sk-test-0123456789abcdef"
+REQUEST = Request((Message("system", "Be short."), Message("user", "Hello?")), max_tokens=50, temperature=0.5, seed=7)
 
-def test_an_answer_is_put_together_and_its_tokens_are_counted() -> None:
-    assert answer_to(good("Hel", "lo", "!")) == Answer("Hello!", "stop", 11, 7)
+
+def endpoint_at(url: str, *, key: str = KEY, timeout_s: float = 10.0, retries: int = 0) -> Endpoint:
+    return Endpoint("some-model", url, key=key, key_env="MY_KEY", timeout_s=timeout_s, retries=retries)
 
 
-def test_the_request_is_a_streamed_chat_completion() -> None:
+def answer_to(*script: Behaviour, **options: Any) -> Answer:
+    with FaultyLLM(*script) as server:
+        return endpoint_at(server.url, **options).ask(REQUEST)
+
+
+def failure(*script: Behaviour, **options: Any) -> InputError:
+    with pytest.raises(InputError) as caught:
+        answer_to(*script, **options)
+    return caught.value
+
+
+def test_the_request_is_a_chat_completion() -> None:
     with FaultyLLM() as server:
-        ask(service_at(server.url), REQUEST)
+        assert endpoint_at(server.url).ask(REQUEST) == Answer("fine", "stop", 11, 7)
     (asked,) = server.asked
     assert asked.path == "/v1/chat/completions"
     assert asked.headers["authorization"] == f"Bearer {KEY}"
@@ -45,193 +47,190 @@ def test_the_request_is_a_streamed_chat_completion() -> None:
         "max_tokens": 50,
         "temperature": 0.5,
         "seed": 7,
-        "stream": True,
-        "stream_options": {"include_usage": True},
     }
-
-
-def plain(text: str | None, *, finish: str | None = "stop", **message: Any) -> Behaviour:
-    choice = {"index": 0, "message": {"role": "assistant", "content": text, **message}, "finish_reason": finish}
-    return json_body(200, {"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
 
 
 @pytest.mark.parametrize(
     ("behaviour", "expected"),
     [
         (good("cut", finish="length"), Answer("cut", "length", 11, 7)),
-        (good("", finish="content_filter"), Answer("", "refusal", 11, 7)),
-        (stream(event(refusal="I can"), event(refusal="not.", finish="stop"), DONE), Answer("I cannot.", "refusal")),
-        (good("text", finish="tool_calls"), Answer("text", "stop", 11, 7)),
-        # Not streamed although that was asked for.
-        (plain("whole"), Answer("whole", "stop", 3, 2)),
-        (plain("whole", finish=None), Answer("whole", "stop", 3, 2)),
-        (plain("cut", finish="length"), Answer("cut", "length", 3, 2)),
-        (plain(None, refusal="No."), Answer("No.", "refusal", 3, 2)),
-        # What services do within the rules, or nearly.
-        (stream(b": wait\n\n", b"event: ping\ndata: {}\n\n", event("a"), event(finish="stop")), Answer("a")),
-        (stream(event("a", finish="stop").replace(b"\n", b"\r\n"), DONE), Answer("a")),
-        (stream(event("a"), DONE), Answer("a")),
-        (stream(event("a"), event(finish="stop"), DONE.rstrip()), Answer("a")),
-        (stream(*[bytes([byte]) for byte in event("é\u2028b", finish="stop")]), Answer("é\u2028b")),
-        (stream(event("\ud83d"), event("\ude00", finish="stop")), Answer("😀")),
-        (stream(event("\ud83d!", finish="stop")), Answer("�!")),
-        (stream(event("a", finish="stop"), kind="text/plain"), Answer("a")),
-        (stream(event(content=[{"type": "thinking"}, {"type": "text", "text": "a"}], finish="stop")), Answer("a")),
-        (stream(event(reasoning_content="hm"), event("a", finish="stop")), Answer("a")),
-        (stream(data({"choices": [{"index": 1, "delta": {"content": "b"}}]}), event("a", finish="stop")), Answer("a")),
-        (stream(event("a", finish="stop"), data({"choices": [], "usage": {"prompt_tokens": "many"}})), Answer("a")),
-        # Two ways to say the same: the piece, and all that was said so far.
+        (good(None, finish="content_filter"), Answer("", "refusal", 11, 7)),
+        (good(None, refusal="I cannot."), Answer("I cannot.", "refusal", 11, 7)),
+        (json_body(200, {"choices": [{"message": {"content": "a"}}]}), Answer("a")),
+        (good("<think>First, 1.\nThen 2.</think>\n\nanswer"), Answer("answer", "stop", 11, 7)),
+        (good("First, 1.</think>answer"), Answer("answer", "stop", 11, 7)),
+        (good("<think>never done", finish="length"), Answer("", "length", 11, 7)),
         (
-            stream(
-                data({"choices": [{"delta": {"content": "a"}, "message": {"content": "a"}}]}),
-                data({"choices": [{"delta": {}, "message": {"content": "a"}, "finish_reason": "stop"}]}),
-            ),
-            Answer("a"),
+            good("with <think>tags</think> inside"),
+            Answer("with <think>tags</think> inside", "stop", 11, 7),
         ),
-        (json_body(200, {"choices": [{"message": {"content": "a"}}, {"message": {"content": "b"}}]}), Answer("a")),
-        (whole(200, b'\xef\xbb\xbf\r\n{"choices": [{"message": {"content": "a"}}]}'), Answer("a")),
-        (stream(b"\xef\xbb\xbf", event("a", finish="stop")), Answer("a")),
-        # The end was said; what happens to the connection then does not matter.
-        (cut(event("a"), event(finish="stop"), how="reset"), Answer("a")),
-        (cut(event("a"), event(finish="stop"), USAGE, how="chunk"), Answer("a", "stop", 11, 7)),
-    ],
-)  # fmt: skip
-def test_what_counts_as_an_answer(behaviour: Behaviour, expected: Answer) -> None:
-    assert answer_to(behaviour) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("<think>First, 1.\nThen 2.</think>\n\nanswer", "answer"),
-        ("\n<think>\n\n</think>answer", "answer"),
-        ("First, 1.</think>answer", "answer"),
-        ("<think>never done", ""),
-        ("answer with <think>tags</think> inside", "answer with <think>tags</think> inside"),
-        ("answer", "answer"),
     ],
 )
-def test_thoughts_are_no_part_of_an_answer(text: str, expected: str) -> None:
-    assert answer_to(good(text)).text == expected
+def test_what_counts_as_an_answer(behaviour: Behaviour, expected: Answer) -> None:
+    assert answer_to(behaviour) == expected
 
 
 UNSUPPORTED = {
     "max_tokens": "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens'.",
     "temperature": "Unsupported value: 'temperature' does not support 0.5 with this model.",
     "seed": "property 'seed' is unsupported",
-    "stream_options": "Unrecognized request argument supplied: stream_options",
-    "stream": "Your organization must be verified to stream this model.",
     "system": "System role not supported",
 }
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)
 def test_what_an_endpoint_does_not_support_is_left_out_from_then_on(name: str) -> None:
-    param = name if name in ("max_tokens", "temperature", "stream") else None
-    behaviour = error(400, UNSUPPORTED[name], param=param, code="unsupported_parameter")
-    with FaultyLLM(behaviour) as server:
-
-        async def talk() -> tuple[str, ...]:
-            endpoint = Endpoint("some-model", service_at(server.url))
-            for _ in range(2):
-                assert (await endpoint.ask(REQUEST)).text == "fine"
-            await endpoint.close()
-            return endpoint.ignored
-
-        left_out = asyncio.run(talk())
+    with FaultyLLM(error(400, UNSUPPORTED[name], code="unsupported_parameter")) as server:
+        endpoint = endpoint_at(server.url)
+        assert [endpoint.ask(REQUEST).text for _ in range(2)] == ["fine", "fine"]
     first, second, third = (dict(asked.body) for asked in server.asked)
     assert second == third
-    assert left_out == ((name,) if name in ("temperature", "seed") else ())
-    if name == "system":
-        assert second["messages"] == [{"role": "user", "content": "Be short.\n\nHello?"}]
-        return
+    assert endpoint.ignored == ((name,) if name in ("temperature", "seed") else ())
     expected = {key: value for key, value in first.items() if key != name}
     if name == "max_tokens":
         expected["max_completion_tokens"] = 50
-    if name == "stream":
-        del expected["stream_options"]
+    if name == "system":
+        expected["messages"] = [{"role": "user", "content": "Be short.\n\nHello?"}]
     assert second == expected
 
 
-def test_several_unsupported_parameters_are_left_out_one_after_the_other() -> None:
-    extra = {"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted", "input": 7}
-    script = [
-        json_body(422, {"detail": [extra]}),
-        *(error(400, UNSUPPORTED[name]) for name in ("max_tokens", "stream")),
-    ]
-    with FaultyLLM(*script) as server:
-        assert ask(service_at(server.url), REQUEST)[0].text == "fine"
+def test_several_parameters_are_left_out_one_after_the_other_and_none_for_ever() -> None:
+    extra = {"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}
+    with FaultyLLM(json_body(422, {"detail": [extra]}), error(400, UNSUPPORTED["max_tokens"])) as server:
+        assert endpoint_at(server.url).ask(REQUEST).text == "fine"
     assert set(server.asked[-1].body) == {"model", "messages", "temperature", "max_completion_tokens"}
-
-
-def test_an_endpoint_that_is_never_content_is_not_asked_for_ever() -> None:
-    found = failure(*[error(400, UNSUPPORTED["seed"])] * 5)
-    assert isinstance(found, InputError)
-    assert "seed" in str(found)
-
-
-def test_requests_under_way_together_learn_the_same() -> None:
-    requests = [Request((Message("user", str(number)),), 50, 0.5, 7) for number in range(6)]
-    with FaultyLLM(*[error(400, UNSUPPORTED["seed"])] * 6) as server:
-        answers = ask(service_at(server.url), *requests)
-    assert [answer.text for answer in answers] == ["fine"] * 6
-    assert len(server.asked) == 12
+    assert "seed" in str(failure(*[error(400, UNSUPPORTED["seed"])] * 5))
 
 
 def test_requests_can_be_under_way_together() -> None:
-    behaviour = meeting(4)
-    requests = [Request((Message("user", str(number)),), 50, 0.5, 7) for number in range(4)]
-    with FaultyLLM(*[behaviour] * 4) as server:
-        assert len(ask(service_at(server.url), *requests)) == 4
-    assert server.most_at_once == 4
+    answers: list[Answer] = []
+    with FaultyLLM(*[meeting(4)] * 4) as server:
+        endpoint = endpoint_at(server.url)
+        threads = [threading.Thread(target=lambda: answers.append(endpoint.ask(REQUEST))) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(answers) == 4
+
+
+@pytest.mark.parametrize("code", [408, 429, 500, 503])
+def test_what_may_pass_is_tried_again(code: int) -> None:
+    with FaultyLLM(error(code, "busy", Retry_After=0.01), error(code, "busy", Retry_After=0.01)) as server:
+        assert endpoint_at(server.url, retries=2).ask(REQUEST).text == "fine"
+    assert len(server.asked) == 3
+    assert "answers 503: busy; it may be busy or down; what was answered is kept" in str(failure(error(503, "busy")))
+
+
+def test_a_broken_connection_is_tried_again() -> None:
+    cut = whole(200, b'{"choices"', promised=1000, Content_Type="application/json")
+    assert answer_to(cut, nonsense, retries=2).text == "fine"
+    assert "no connection to http" in str(failure(nonsense))
+
+
+def test_nobody_there() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+        with pytest.raises(InputError, match=rf"no connection to {address}: .*refused.*; check the address"):
+            endpoint_at(address).ask(REQUEST)
+
+
+def test_an_answer_that_does_not_come_in_time() -> None:
+    assert "gave no answer in 0.2 s; wait longer with --timeout" in str(failure(late, timeout_s=0.2))
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words"),
+    [
+        (error(401, "no such key"), ["answers 401: ", "no such key", "check the key in $MY_KEY"]),
+        (error(403, "not from your country"), ["$MY_KEY, and what it is allowed", "not from your country"]),
+        (error(404, "The model does not exist"), ["does not exist", "name, 'some-model', and the address", "/v1"]),
+        (whole(404, b"404 page not found", Content_Type="text/plain"), ["/v1", "404"]),
+        (error(429, "You exceeded your quota"), ["exceeded your quota", "credit", "--requests-per-minute"]),
+        (error(400, "temperature is too high"), ["answers 400", "temperature is too high"]),
+        (json_body(418, ["tea"]), ["418", "tea"]),
+        # Not this API at all.
+        (whole(200, b"<html>Please log in</html>", Content_Type="text/html"), ["does not answer as", "proxy"]),
+        (json_body(200, {"models": []}), ["does not answer as an OpenAI-compatible endpoint"]),
+        (json_body(200, {"error": {"message": "engine died"}}), ["does not answer as"]),
+        (whole(200, b'{"choices": [', Content_Type="application/json"), ["does not answer as"]),
+    ],
+)
+def test_what_will_not_pass_ends_it_in_plain_words(behaviour: Behaviour, words: list[str]) -> None:
+    found = failure(behaviour, behaviour) if "temperature" in words[-1] else failure(behaviour)
+    assert all(word in str(found) for word in words), str(found)
+    assert len(str(found)) < 800
+
+
+@pytest.mark.parametrize("message", ["This model's maximum context length is 100 tokens", "prompt is too long: 9"])
+def test_a_request_too_long_says_what_to_do(message: str) -> None:
+    found = failure(error(400, message))
+    assert isinstance(found, RequestTooLongError)
+    assert "fewer combinations" in str(found)
 
 
 def test_a_missing_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(InputError, match=r"pip install 'fedmpt\[llm\]'"):
-        Endpoint("some-model", service_at("http://127.0.0.1:9/v1"))
+        endpoint_at("http://127.0.0.1:9/v1")
+
+
+def test_settings_of_the_environment_that_cannot_be_used_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/no/such/file.pem")
+    with pytest.raises(InputError, match="the environment's proxies or certificates cannot be used"):
+        endpoint_at("https://llm.example/v1")
+
+
+# The key.
+
+
+def test_a_foreign_endpoint_gets_nothing_that_the_environment_holds_for_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("API_KEY", "ADMIN_KEY", "ORG_ID", "PROJECT_ID"):
+        monkeypatch.setenv(f"OPENAI_{name}", f"{KEY}-secret")
+    with FaultyLLM() as server:
+        open_model(LLMOptions(llm="m", endpoint=server.url)).ask(REQUEST)
+        monkeypatch.setenv("MY_KEY", "mine")
+        open_model(LLMOptions(llm="m", endpoint=server.url, key_env="MY_KEY")).ask(REQUEST)
+    without, own = server.asked
+    assert own.headers["authorization"] == "Bearer mine"
+    assert "secret" not in f"{without.headers} {own.headers}"
+
+
+def test_the_default_endpoint_gets_the_settings_that_are_meant_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-mine")
+    with FaultyLLM() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        open_model(LLMOptions(llm="m")).ask(REQUEST)
+    assert server.asked[0].headers["authorization"] == f"Bearer {KEY}"
+    assert server.asked[0].headers["openai-organization"] == "org-mine"
+
+
+def test_an_endpoint_that_wants_a_key_says_where_to_put_it() -> None:
+    with FaultyLLM(error(401, "key?")) as server, pytest.raises(InputError, match="--key-env"):
+        open_model(LLMOptions(llm="m", endpoint=server.url)).ask(REQUEST)
 
 
 @pytest.mark.parametrize(
-    "proxy", ["gopher://user:{}@proxy.example", "http://user:{}@proxy.example:x", "http://[::1:{}"]
+    "behaviour",
+    [
+        error(401, f"Incorrect API key provided: {KEY}"),
+        error(400, "x" * 280 + KEY),
+        json_body(200, {"error": {"message": f"failed for {KEY}"}}),
+        nonsense,
+        good("fine"),
+    ],
 )
-def test_a_proxy_that_is_none_is_wrong_input(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", proxy.format("pass-word"))
-    with pytest.raises(InputError, match="prox") as caught:
-        Endpoint("some-model", service_at("https://llm.example/v1"))
-    assert "pass-word" not in str(caught.value)
-    assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
-
-
-def test_certificates_that_are_not_there_are_wrong_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", "/no/such/file.pem")
-    with pytest.raises(InputError, match=r"\$SSL_CERT_FILE.*No such file"):
-        Endpoint("some-model", service_at("https://llm.example/v1"))
-
-
-@pytest.mark.parametrize("address", ["https://1.2.3.256/v1", "https://[v1.a]/v1"])
-def test_an_address_that_only_the_library_refuses_is_wrong_input_too(address: str) -> None:
-    with pytest.raises(InputError, match="is no address: Invalid IPv"):
-        Endpoint("some-model", service_at(address))
-
-
-def test_a_character_that_cannot_be_sent_is_wrong_input() -> None:
-    with pytest.raises(InputError, match="names of the classes"):
-        ask(service_at("http://127.0.0.1:9/v1"), Request((Message("user", "caf\udce9"),), 50, 0.5, 7))
-
-
-def test_a_server_on_this_machine_is_reached_past_any_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    assert answer_to(good("here")).text == "here"
-
-
-def test_an_endpoint_can_be_closed_twice() -> None:
-    async def close() -> bool:
-        endpoint = Endpoint("some-model", service_at("http://127.0.0.1:9/v1"))
-        await endpoint.close()
-        await endpoint.close()
-        return endpoint._client.is_closed()
-
-    assert asyncio.run(close())
+def test_the_key_appears_in_no_message(behaviour: Behaviour) -> None:
+    with FaultyLLM(behaviour) as server:
+        endpoint = endpoint_at(server.url)
+        shown = [repr(endpoint), str(dict(endpoint.identity))]
+        try:
+            endpoint.ask(REQUEST)
+        except InputError as caught:
+            shown += [repr(caught), *traceback.format_exception(caught)]
+    assert server.asked[0].headers["authorization"] == f"Bearer {KEY}"
+    assert all(KEY[:8] not in text for text in shown)

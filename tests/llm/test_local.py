@@ -1,23 +1,39 @@
-"""A local model: answers that depend on the request alone."""
+"""Local models: answers that depend on the request alone, and files that are refused before they do harm."""
 
 from __future__ import annotations
 
-import asyncio
+import hashlib
 import json
-import signal
+import shutil
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from asked_local import SYSTEM, USER, ask, request
-from tiny_llm import CHAT, write_tiny_llm
+from fake_model import asker_of
+from tiny_llm import CHAT, write_tiny_gguf, write_tiny_llm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from fedmpt.llm.asking import Asker, BadAnswerError, Limits, Question, RequestTooLongError, Unusable
-from fedmpt.llm.local import REPETITION_PENALTY, LocalModel, open_local
-from fedmpt.llm.model import Answer, Message, Request
+from fedmpt.llm import local
+from fedmpt.llm.asking import BadAnswerError, Question, Unusable
+from fedmpt.llm.local import REPETITION_PENALTY, LocalModel
+from fedmpt.llm.model import Answer, Message, Request, RequestTooLongError
 from fedmpt.types import InputError
+
+SYSTEM, USER = Message("system", "You describe photos."), Message("user", "A cat on a chair.")
+
+
+def request(*messages: Message, max_tokens: int = 12, temperature: float = 0.7, seed: int = 0) -> Request:
+    return Request(messages or (SYSTEM, USER), max_tokens, temperature, seed)
+
+
+def ask(model: LocalModel, *asked: Request) -> list[Answer]:
+    return [model.ask(each) for each in asked]
+
+
+def rewritten(folder: Path, **changed: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changed}))
 
 
 def test_the_likeliest_tokens_are_those_that_a_plain_loop_over_the_model_finds(folder: Path, model: LocalModel) -> None:
@@ -42,50 +58,23 @@ def test_the_likeliest_tokens_are_those_that_a_plain_loop_over_the_model_finds(f
 
 
 def test_an_answer_depends_on_nothing_but_its_request(folder: Path, model: LocalModel) -> None:
-    first, second = request(seed=1), request(seed=2)
-    once = ask(model, first, second)
+    requests = [request(), request(seed=1), request(SYSTEM, Message("user", "A dog.")), request(temperature=1.5)]
+    once = ask(model, *requests)
+    assert len({answer.text for answer in once}) == len(requests)
     torch.manual_seed(99)
-    assert ask(model, second, first) == once[::-1]
-    assert ask(open_local(folder), second) == once[1:]
+    before = torch.get_rng_state()
+    assert ask(LocalModel(folder), *requests[::-1]) == once[::-1]
+    assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_seed_words_and_temperature_make_another_answer(model: LocalModel) -> None:
-    others = [request(), request(seed=1), request(SYSTEM, Message("user", "A dog.")), request(temperature=1.5)]
-    assert len({answer.text for answer in ask(model, *others)}) == len(others)
-
-
-def test_the_label_does_not_change_the_answer(model: LocalModel) -> None:
-    plain = request()
-    labelled = Request(plain.messages, plain.max_tokens, plain.temperature, plain.seed, label="describe 1 of 2")
-    assert ask(model, plain) == ask(model, labelled)
-
-
-def test_random_numbers_of_everybody_else_stay_as_they_were(folder: Path) -> None:
-    torch.manual_seed(7)  # A state that no earlier question can have left.
-    before = torch.get_rng_state(), np.random.get_state()[1].tolist()
-    ask(open_local(folder), request())
-    assert torch.equal(torch.get_rng_state(), before[0])
-    assert np.random.get_state()[1].tolist() == before[1]
-
-
-def test_an_answer_that_the_limit_cuts_off_says_so(model: LocalModel) -> None:
+def test_an_answer_says_whether_it_ended_or_was_cut_off(model: LocalModel, copied: Path) -> None:
     (answer,) = ask(model, request(max_tokens=3))
     assert (answer.finish, answer.answer_tokens) == ("length", 3)
-
-
-def test_an_answer_that_ends_by_itself_says_so(tmp_path: Path) -> None:
-    folder = write_tiny_llm(tmp_path / "tiny")
-    config = json.loads((folder / "config.json").read_text())
-    generation = {"eos_token_id": list(range(config["vocab_size"]))}  # Whatever it says first is an end.
-    (folder / "generation_config.json").write_text(json.dumps(generation))
-    (answer,) = ask(open_local(folder), request())
+    vocabulary = json.loads((copied / "config.json").read_text())["vocab_size"]
+    generation = {"eos_token_id": list(range(vocabulary))}  # Whatever it says first is an end.
+    (copied / "generation_config.json").write_text(json.dumps(generation))
+    (answer,) = ask(LocalModel(copied), request())
     assert (answer.finish, answer.answer_tokens) == ("stop", 1)
-
-
-@pytest.mark.parametrize("strange", ["x", [["x"]], {"a": 1}, -1, 10**30, [None], []])
-def test_an_end_that_is_no_token_is_passed_over(strange: object, copied: Path, model: LocalModel) -> None:
-    (copied / "generation_config.json").write_text(json.dumps({"eos_token_id": strange}))
-    assert ask(open_local(copied), request()) == ask(model, request())
 
 
 def test_what_a_model_brings_along_for_sampling_changes_nothing(copied: Path, model: LocalModel) -> None:
@@ -93,12 +82,12 @@ def test_what_a_model_brings_along_for_sampling_changes_nothing(copied: Path, mo
     own = {"eos_token_id": eos, "do_sample": True, "temperature": 9.0, "top_k": 1, "num_beams": 3, "min_p": 0.5}
     (copied / "generation_config.json").write_text(json.dumps(own))
     for temperature in (0.0, 0.7):
-        assert ask(open_local(copied), request(temperature=temperature)) == ask(model, request(temperature=temperature))
+        assert ask(LocalModel(copied), request(temperature=temperature)) == ask(model, request(temperature=temperature))
 
 
 def test_without_a_chat_template_the_texts_follow_each_other(tmp_path: Path) -> None:
     folder = write_tiny_llm(tmp_path / "plain", template=None)
-    (answer,) = ask(open_local(folder), request())
+    (answer,) = ask(LocalModel(folder), request())
     assert answer.prompt_tokens == len(f"{SYSTEM.content}\n\n{USER.content}\n\n".encode())
 
 
@@ -106,102 +95,173 @@ def test_a_template_without_system_messages_gets_them_with_the_first_request(tmp
     refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHAT
     folder = write_tiny_llm(tmp_path / "tiny", template=refusing)
     both = Message("user", f"{SYSTEM.content}\n\n{USER.content}")
-    separate, merged = ask(open_local(folder), request(SYSTEM, USER), request(both))
+    separate, merged = ask(LocalModel(folder), request(SYSTEM, USER), request(both))
     assert separate.prompt_tokens == merged.prompt_tokens
 
 
-def test_a_template_that_writes_the_date_writes_the_same_every_day(tmp_path: Path) -> None:
-    dated = "{{ strftime_now('%d %b %Y') }}|{{ date_string }}" + CHAT
-    folder = write_tiny_llm(tmp_path / "tiny", template=dated)
-    fixed = write_tiny_llm(tmp_path / "fixed", template="01 Jan 2025|01 Jan 2025" + CHAT)
-    asked = request(temperature=0.0, max_tokens=40)
-    assert ask(open_local(folder), asked) == ask(open_local(fixed), asked)
-
-
-def test_a_template_says_all_that_it_says_elsewhere(tmp_path: Path) -> None:
-    template = "\n \n" + CHAT
-    folder = write_tiny_llm(tmp_path / "tiny", template=template)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    messages = [{"role": message.role, "content": message.content} for message in (SYSTEM, USER)]
-    expected = tokenizer.apply_chat_template(messages, chat_template=template, add_generation_prompt=True)
-    (answer,) = ask(open_local(folder), request())
-    assert answer.prompt_tokens == len(expected["input_ids"])
-
-
 @pytest.mark.parametrize(
-    ("template", "words"),
-    [
-        ("{{ raise_exception('never') }}", r"does not take the conversation \(never\)"),
-        ("{{ 1 / 0 }}", r"does not take the conversation \(division by zero\)"),
-        ("{{ 2.0 ** 100000 }}", "does not take the conversation"),
-        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "does not take the conversation"),
-        ("{{ ''.__class__.__mro__ }}", "does not take the conversation .*unsafe"),
-        ("{% include '/etc/hostname' %}", "does not take the conversation"),
-        ("{# nothing #}", "makes nothing of the conversation"),
-    ],
+    ("template", "words"), [("{{ raise_exception('never') }}", "never"), ("{{ 1 / 0 }}", "division by zero")]
 )
-def test_a_template_that_takes_nothing_is_refused(template: str, words: str, tmp_path: Path) -> None:
-    folder = write_tiny_llm(tmp_path / "tiny", template=template)
-    with pytest.raises(InputError, match=rf"tiny: its chat template {words}.*; give a"):
-        ask(open_local(folder), request())
+def test_a_template_that_takes_nothing_is_refused(template: str, words: str, copied: Path) -> None:
+    (copied / "chat_template.jinja").write_text(template)
+    with pytest.raises(InputError, match=rf"chat template does not take the conversation \({words}\); give a"):
+        ask(LocalModel(copied), request())
 
 
-def test_a_conversation_longer_than_the_context_is_refused_with_a_remedy(tmp_path: Path) -> None:
-    model = open_local(write_tiny_llm(tmp_path / "tiny", context=64))
-    with pytest.raises(RequestTooLongError, match=r"has 104 tokens and the model reads 64; ask for fewer combinations"):
-        ask(model, request(Message("user", "x" * 100 + "!")))
-
-
-def test_a_repair_longer_than_the_context_stops_that_question_only(tmp_path: Path) -> None:
+def test_what_is_longer_than_the_context_is_refused_and_answers_end_there(tmp_path: Path) -> None:
     def refuse(answer: Answer) -> str:
         raise BadAnswerError("Nothing is good enough.")
 
-    model = open_local(write_tiny_llm(tmp_path / "tiny", context=64))
-    with Asker(model, cache=tmp_path / "cache", limits=Limits()) as asker:
-        (found,) = asker.ask_all([Question(request(Message("user", "x" * 40)), refuse)])
+    model = LocalModel(write_tiny_llm(tmp_path / "tiny", context=64))
+    with pytest.raises(RequestTooLongError, match=r"has 104 tokens and the model reads 64; ask for fewer combinations"):
+        ask(model, request(Message("user", "x" * 100 + "!")))
+    (answer,) = ask(model, request(Message("user", "x" * 50), max_tokens=1000, temperature=0.0))
+    assert answer.finish == "length"
+    assert (answer.prompt_tokens or 0) + (answer.answer_tokens or 0) == 64
+    asked = Question(request(Message("user", "x" * 40)), refuse)
+    (found,) = asker_of(model, tmp_path / "cache").ask_all([asked])
     assert isinstance(found, Unusable)
     assert "too long for the model; the last answer: Nothing is good enough." in found.reason
 
 
-def test_an_answer_ends_where_the_context_does(tmp_path: Path) -> None:
-    model = open_local(write_tiny_llm(tmp_path / "tiny", context=64))
-    (answer,) = ask(model, request(Message("user", "x" * 50), max_tokens=1000, temperature=0.0))
-    assert answer.finish == "length"
-    assert answer.prompt_tokens is not None
-    assert answer.answer_tokens == 64 - answer.prompt_tokens
-
-
 def test_nothing_is_written_to_the_terminal(copied: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    ask(open_local(copied), request())
+    model = LocalModel(copied)
+    assert model._loaded is None
+    ask(model, request())
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_interrupt_ends_a_question_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = open_local(folder)
-    ask(model, request())
-    own_handler = signal.getsignal(signal.SIGINT)
-    answered = []
-
-    async def ask_and_note() -> None:
-        answered.append(await model.ask(request()))
-
-    assert model._loaded is not None
-    monkeypatch.setattr(model._loaded[1], "forward", lambda **_: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
-        asyncio.run(ask_and_note())
-    assert not answered
-    assert signal.getsignal(signal.SIGINT) is own_handler
+# Files.
 
 
-def test_a_closed_model_is_let_go_and_loaded_again_when_asked(folder: Path) -> None:
-    model = open_local(folder)
-    before = ask(model, request())
-    asyncio.run(model.close())
-    assert model._loaded is None
-    assert ask(model, request()) == before
+def test_the_identity_is_the_hash_of_the_weights_under_the_folders_name(folder: Path, copied: Path) -> None:
+    identity = LocalModel(folder).identity
+    assert (identity["provider"], identity["model"]) == ("local", "tiny")
+    assert identity["weights"] == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert {**LocalModel(copied).identity, "model": "tiny"} == identity
+    (copied / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    changed = LocalModel(copied).identity
+    assert changed["settings"] != identity["settings"]
+    assert changed["weights"] == identity["weights"]
 
 
-def test_it_takes_one_question_at_a_time_and_loads_nothing_before_the_first(folder: Path) -> None:
-    model = open_local(folder)
-    assert model.max_concurrency == 1
-    assert model._loaded is None
+def test_weights_in_several_files_answer_the_same_and_each_has_to_be_there(copied: Path, model: LocalModel) -> None:
+    split = copied / "split"
+    AutoModelForCausalLM.from_pretrained(copied).save_pretrained(split, max_shard_size="20KB")
+    for file in (*copied.glob("*token*"), copied / "chat_template.jinja"):
+        shutil.copy(file, split)
+    assert len(list(split.glob("*.safetensors"))) > 2
+    assert ask(LocalModel(split), request()) == ask(model, request())
+    last = sorted(split.glob("*.safetensors"))[-1]
+    before, content = LocalModel(split).identity["weights"], bytearray(last.read_bytes())
+    content[-1] ^= 1
+    last.write_bytes(content)
+    assert LocalModel(split).identity["weights"] != before
+    last.unlink()
+    with pytest.raises(InputError, match=rf"{last.name} is missing; copy all files"):
+        LocalModel(split)
+
+
+def test_folders_that_hold_no_language_model_are_refused(tmp_path: Path, tiny_clip_folder: Path, copied: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no model: config\.json is missing; give a folder of a causal"):
+        LocalModel(tmp_path)
+    with pytest.raises(InputError, match=r"cannot be loaded as a language model .*CLIPConfig.*; copy it again"):
+        ask(LocalModel(tiny_clip_folder), request())
+    rewritten(copied, transformers_weights="other.safetensors")
+    with pytest.raises(InputError, match=r"config\.json: transformers_weights names .*, weights or code that are not"):
+        LocalModel(copied)
+
+
+@pytest.mark.parametrize("kept", [0, 1000, -1])
+def test_weights_that_are_cut_off_are_refused(copied: Path, kept: int) -> None:
+    weights = copied / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:kept])
+    with pytest.raises(InputError, match=r"model\.safetensors is broken or cut off at \d+ bytes .*; copy it again"):
+        LocalModel(copied)
+
+
+def test_pickled_weights_are_never_opened_and_code_of_a_model_is_never_run(copied: Path, tmp_path: Path) -> None:
+    (copied / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: pass\n")
+    own = {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}
+    rewritten(copied, auto_map=own, model_type="own", architectures=["OwnForCausalLM"])
+    with pytest.raises(InputError, match="copy cannot be loaded as a language model"):
+        ask(LocalModel(copied), request())
+    assert not (tmp_path / "ran").exists()
+    (copied / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"model\.safetensors is missing; copy all files"):
+        LocalModel(copied)
+    (copied / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
+    with pytest.raises(InputError, match=r"read from safetensors only, never from a pickle"):
+        LocalModel(copied)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", "{", r"config\.json, line 1: not valid JSON"),
+        ("config.json", "[]", r"config\.json holds a list, not settings by name"),
+        ("tokenizer.json", "{}", r"copy cannot be loaded as a language model"),
+    ],
+)
+def test_settings_that_are_broken_are_refused(copied: Path, file: str, content: str, message: str) -> None:
+    (copied / file).write_text(content)
+    with pytest.raises(InputError, match=message):
+        ask(LocalModel(copied), request())
+
+
+def test_files_of_different_models_are_refused(copied: Path) -> None:
+    file = copied / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["added_tokens"].append({**content["added_tokens"][0], "id": 261, "content": "<|more|>"})
+    file.write_text(json.dumps(content))
+    (copied / "chat_template.jinja").write_text("<|more|>" + CHAT)
+    with pytest.raises(InputError, match="the tokenizer is that of another model; copy all files from one place"):
+        ask(LocalModel(copied), request())
+    rewritten(copied, num_hidden_layers=3)
+    with pytest.raises(InputError, match=r"weights lack 9 tensors, such as model\.layers\.2"):
+        ask(LocalModel(copied), request())
+
+
+@pytest.fixture
+def gguf_file(tmp_path: Path) -> Path:
+    pytest.importorskip("gguf")
+    pytest.importorskip("accelerate")
+    return write_tiny_gguf(tmp_path / "tiny.gguf")
+
+
+def test_a_gguf_file_answers_without_a_word_and_is_known_by_its_hash(
+    gguf_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = LocalModel(gguf_file)
+    assert model.identity["model"] == "tiny.gguf"
+    assert model.identity["weights"] == hashlib.sha256(gguf_file.read_bytes()).hexdigest()
+    first, second = ask(model, request(seed=1), request(seed=2))
+    assert first.prompt_tokens == second.prompt_tokens == 42
+    assert first.text != second.text
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.99])
+def test_a_gguf_file_that_is_cut_off_is_refused(gguf_file: Path, share: float) -> None:
+    content = gguf_file.read_bytes()
+    gguf_file.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(
+        InputError, match=r"tiny\.gguf cannot be loaded as a language model .*; copy it again if it may be cut"
+    ):
+        ask(LocalModel(gguf_file), request())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.gguf", b"PK\x03\x04 something else", r"x\.gguf is no folder and no GGUF file; give a"),
+        ("x.gguf", b"GGUF", r"GGUF files need gguf and accelerate; pip install 'fedmpt\[llm-local\]'"),
+    ],
+)
+def test_what_cannot_be_read_as_gguf_is_refused_before_it_is_loaded(
+    name: str, content: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "find_spec", lambda _: None)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        LocalModel(tmp_path / name)

@@ -6,7 +6,6 @@ it says, and whether it finds enough conditions is left open: either way has to 
 
 from __future__ import annotations
 
-import asyncio
 import json
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,15 +37,15 @@ def gguf() -> Path:
 @pytest.fixture(scope="module")
 def loaded(gguf: Path) -> Any:
     """Tokenizer and model, which take half a minute."""
-    return local._load(gguf, "cpu")
+    return local._load(gguf)
 
 
 def test_its_weights_and_its_turns_are_read_rightly(gguf: Path, loaded: Any) -> None:
     """It knows what everybody knows, and stops by itself. Weights or a chat template read wrongly would tell."""
-    model = local.LocalModel(gguf, {}, "cpu")
+    model = local.LocalModel(gguf)
     model._loaded = loaded
     question = Message("user", "What is the capital of France? Answer in one short sentence.")
-    answer = asyncio.run(model.ask(Request((question,), max_tokens=40, temperature=0.0, seed=0)))
+    answer = model.ask(Request((question,), max_tokens=40, temperature=0.0, seed=0))
     assert "Paris" in answer.text
     assert answer.finish == "stop"
 

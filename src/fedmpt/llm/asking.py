@@ -1,274 +1,216 @@
-"""The asking loop: questions to a language model, with a budget, repairs of bad answers, retries, and a memory."""
+"""Questions to a language model: within a budget, with repairs of bad answers, and with a memory."""
 
 from __future__ import annotations
 
-import asyncio
+import hashlib
+import json
+import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, TypeVar
 
-from fedmpt.llm.conversation import (
-    BadAnswerError,
-    Question,
-    Reply,
-    RequestTooLongError,
-    Talk,
-    Unusable,
-    words_on_awaited,
-)
-from fedmpt.llm.model import Answer, AnswerPendingError, LanguageModel, Request, TransientError
-from fedmpt.llm.pace import Pace, Sleep
-from fedmpt.llm.store import AnswerStore
-from fedmpt.llm.tasks import refuse_event_loop, run_all, stop
+from fedmpt.files import write_atomically
+from fedmpt.llm.model import Answer, AnswerPendingError, LanguageModel, Message, Request, RequestTooLongError
+from fedmpt.llm.options import LLMOptions
 from fedmpt.types import InputError
-
-__all__ = ["Asker", "BadAnswerError", "Limits", "Question", "RequestTooLongError", "Unusable", "Usage", "Watcher"]
 
 T = TypeVar("T")
 
+MAX_REPEATED = 8000
+"""Characters of a bad answer that a repair says again; of one that has no end the start is enough."""
+
+
+class BadAnswerError(Exception):
+    """An answer that cannot be used. The text is for the model: what was wrong with its answer."""
+
 
 @dataclass(frozen=True)
-class Limits:
-    """How much is asked, and how fast.
+class Question(Generic[T]):
+    """A request, and what makes something of its answer, not None: `BadAnswerError` where it cannot."""
 
-    Args:
-        max_requests: answers asked of the model in an Asker's life, repairs included, 0 or more. What is in the cache
-            costs nothing, and neither do failed attempts to get through.
-        attempts: answers to one question, the first and its repairs, 1 or more.
-        retries: further attempts to get one answer through, 0 or more.
-        requests_per_minute: evenly spaced, above 0.
-        concurrency: requests under way at once, 1 or more; the model may allow fewer.
-        fresh: do not take answers that earlier Askers left in the cache, overwrite them.
-    """
+    request: Request
+    read: Callable[[Answer], T]
 
-    max_requests: int | None = None
-    attempts: int = 3
-    retries: int = 6
-    requests_per_minute: float | None = None
-    concurrency: int = 4
-    fresh: bool = False
+
+@dataclass(frozen=True)
+class Unusable:
+    """What comes of a question whose answers could not be read; ``reason`` is for people."""
+
+    reason: str
+
+
+Reply = Answer | Unusable | Path
+"""What came of a request: an answer, why there is none, or where somebody has to write it."""
 
 
 @dataclass
 class Usage:
-    """What asking took: answers asked of the model, and taken from the cache; failures of transport that were tried
-    again; questions without a result; tokens of the answers asked, 0 where unknown.
-    """
+    """Answers asked of the model and taken from the cache, questions without a result, tokens of the answers asked."""
 
     asked: int = 0
     cached: int = 0
-    retried: int = 0
     unusable: int = 0
     prompt_tokens: int = 0
     answer_tokens: int = 0
 
 
-@runtime_checkable
-class Watcher(Protocol):
-    """Who is told how it goes."""
+class Watcher:
+    """Who is told how it goes; this one does nothing with it."""
 
     def answered(self, request: Request, *, cached: bool) -> None: ...
-
-    def waiting(self, request: Request, reason: str, seconds: float) -> None: ...
-
-    def unusable(self, request: Request, reason: str) -> None: ...
-
-
-class _Silent:
-    def answered(self, request: Request, *, cached: bool) -> None: ...
-
-    def waiting(self, request: Request, reason: str, seconds: float) -> None: ...
 
     def unusable(self, request: Request, reason: str) -> None: ...
 
 
 class Asker:
-    """Asks questions of one model. Close it, or use it as a context manager.
+    """Asks questions of one model.
 
-    It goes in rounds: all first answers, then all repairs, and so on. So which requests the budget allows depends on
-    the order of the questions and on what was answered, never on which answer came first. Every answer is kept in
-    ``cache`` at once, one cut off or refused too: a second run has the same conversations without asking. A model that
-    keeps its answers itself is asked each time.
-
-    ``sleep`` and ``clock`` are for tests.
+    It goes in rounds: all first answers, then all repairs. So which requests the budget allows never depends on which
+    answer came first. Every answer is kept at once in ``cache``, ``<2 digits>/<SHA-256 of model and request>.json``: a
+    second run has the same conversations without asking. ``max_requests`` counts answers asked, repairs included.
     """
 
     def __init__(
         self,
         model: LanguageModel,
+        options: LLMOptions,
         *,
         cache: Path,
-        limits: Limits,
+        max_requests: int,
         watcher: Watcher | None = None,
-        sleep: Sleep = asyncio.sleep,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.model = model
-        self.limits = limits
+        self.model, self.options, self.cache, self.max_requests = model, options, cache, max_requests
         self.usage = Usage()
-        self._watcher: Watcher = watcher or _Silent()
-        self._store = None if model.keeps_answers else AnswerStore(cache, model.identity)
-        self._pace = Pace(limits.requests_per_minute, sleep=sleep, clock=clock)
-        self._concurrency = max(1, min(limits.concurrency, model.max_concurrency))
-        self._asked: set[str] = set()
-        self._runner: asyncio.Runner | None = None
-        self._is_closed = False
+        self._watcher = watcher or Watcher()
+        self._asked: set[Request] = set()
+        self._turn, self._next_turn = threading.Lock(), 0.0
 
-    def __enter__(self) -> Asker:
-        return self
+    def ask_all(self, questions: Sequence[Question[T]], *, reserve: int = 0) -> list[T | Unusable]:
+        """What ``read`` made of the answers, in the order of the questions. Same requests share an answer.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def ask_all(self, questions: Sequence[Question[T]]) -> list[T | Unusable]:
-        """What ``read`` made of the answers, in the order of the questions. Not for use inside an event loop.
-
-        A bad answer is sent back with what was wrong, up to ``limits.attempts`` answers. Two questions with the same
-        request share the answer.
+        A bad answer is sent back with what was wrong, up to ``options.attempts`` answers. ``reserve`` of the budget is
+        left for later.
 
         Raises:
-            InputError: if the model refuses for good, cannot be reached, or somebody has to answer first. What was
-                answered is kept; the same call goes on from there.
-            OSError: if an answer cannot be kept.
-            KeyboardInterrupt: on Ctrl-C, with connections closed and all answers so far kept.
+            InputError: if there is no answer, or somebody has to write it first. What was answered is kept; the same
+                call goes on from there.
         """
-        assert not self._is_closed
-        refuse_event_loop()
-        try:
-            return self._run(self._rounds([Talk(question) for question in questions]))
-        except KeyboardInterrupt:
-            self.close()
-            raise
-
-    def remaining(self) -> int | None:
-        """Requests that the budget still allows; None if there is none."""
-        return None if self.limits.max_requests is None else max(0, self.limits.max_requests - self.usage.asked)
-
-    def close(self) -> None:
-        """Give up what is under way and close the model's connections. Doing it again does nothing."""
-        if self._is_closed:
-            return
-        refuse_event_loop()
-        self._is_closed = True
-        try:
-            self._run(self._let_go())
-        finally:
-            assert self._runner is not None
-            self._runner.close()
-            self._runner = None
-
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        # One loop for the whole life: connections that are kept open belong to the loop they were opened in.
-        if self._runner is None:
-            self._runner = asyncio.Runner()
-        return self._runner.run(work)
-
-    async def _let_go(self) -> None:
-        await stop([task for task in asyncio.all_tasks() if task is not asyncio.current_task()])
-        await self.model.close()
-
-    async def _rounds(self, talks: list[Talk[T]]) -> list[T | Unusable]:
-        for round_index in range(self.limits.attempts):
-            planned = self._affordable([talk for talk in talks if talk.is_open])
-            if self._store is not None and None in planned.values():
-                self._store.prepare()
-            replies = await self._replies(planned, is_repair=round_index > 0)
-            for talk in talks:
-                if talk.is_open:
-                    talk.hear(replies[talk.request])
-        if pending := {talk.pending for talk in talks if talk.pending}:
-            raise InputError(words_on_awaited(sorted(pending)))
-        for talk in talks:
-            self._conclude(talk)
-        return [talk.conclusion for talk in talks]
-
-    def _affordable(self, talks: Sequence[Talk[Any]]) -> dict[Request, Answer | None]:
-        """The requests of a round, each once, with the answers that are kept; talks beyond the budget end here."""
-        planned: dict[Request, Answer | None] = {}
-        left = self.remaining()
-        for talk in talks:
-            if talk.request in planned:
-                continue
-            stored = self._stored(talk.request)
-            if stored is None and left is not None:
-                if left == 0:
-                    talk.give_up(f"the budget of {self.limits.max_requests} requests is used up")
+        requests = [question.request for question in questions]
+        outcomes: list[Any] = [None] * len(questions)
+        complaints = [""] * len(questions)
+        for attempt in range(1, self.options.attempts + 1):
+            are_open = [number for number, outcome in enumerate(outcomes) if outcome is None]
+            replies = self._replies([requests[number] for number in are_open], reserve, is_repair=attempt > 1)
+            for number in are_open:
+                reply = replies[requests[number]]
+                if not isinstance(reply, Answer):
+                    outcomes[number] = reply
                     continue
-                left -= 1
-            planned[talk.request] = stored
-        return planned
+                try:
+                    outcomes[number] = questions[number].read(reply)
+                except BadAnswerError as error:
+                    complaints[number] = f"; the last answer: {error}"
+                    label = f"{questions[number].request.label}, repair {attempt}"
+                    requests[number] = _mended(requests[number], reply, str(error), label)
+        if awaited := sorted({outcome for outcome in outcomes if isinstance(outcome, Path)}):
+            names = ", ".join(path.name for path in awaited[:3])
+            more = f" and {len(awaited) - 3} more" if len(awaited) > 3 else ""
+            raise InputError(
+                f"answers are awaited in {awaited[0].parent}: {names}{more}; the prompt of each is beside it, in "
+                ".prompt.txt; write them there, then run the same command again"
+            )
+        for number, outcome in enumerate(outcomes):
+            if outcome is None or isinstance(outcome, Unusable):
+                reason = outcome.reason if outcome else f"no usable answer in {self.options.attempts} attempts"
+                outcomes[number] = Unusable(reason + complaints[number])
+                self.usage.unusable += 1
+                self._watcher.unusable(questions[number].request, outcomes[number].reason)
+        return outcomes
 
-    def _stored(self, request: Request) -> Answer | None:
-        if self._store is None or (self.limits.fresh and self._store.key(request) not in self._asked):
-            return None
-        return self._store.load(request)
-
-    async def _replies(self, planned: Mapping[Request, Answer | None], *, is_repair: bool) -> dict[Request, Reply]:
-        """Every request answered, so many at once as are allowed, and started in their order."""
-        waiting = iter(planned.items())
+    def _replies(self, requests: Sequence[Request], reserve: int, *, is_repair: bool) -> dict[Request, Reply]:
+        """Every request answered, once each: from what is kept or, as far as the budget goes, by the model."""
         replies: dict[Request, Reply] = {}
+        missing: list[Request] = []
+        left = self.max_requests - reserve - self.usage.asked
+        for request in dict.fromkeys(requests):
+            if kept := self._kept(request):
+                replies[request] = kept
+                self.usage.cached += 1
+                self._watcher.answered(request, cached=True)
+            elif len(missing) < left:
+                missing.append(request)
+            else:
+                replies[request] = Unusable(f"the budget of {self.max_requests} requests is used up")
 
-        async def work() -> None:
-            for request, stored in waiting:
-                replies[request] = await self._reply(request, stored, is_repair=is_repair)
+        def ask(request: Request) -> tuple[Request, Reply]:
+            try:
+                return request, self._answer(request)
+            except AnswerPendingError as error:
+                return request, error.path
+            except RequestTooLongError:
+                if not is_repair:
+                    raise
+                return request, Unusable("the request to mend the answer is too long for the model")
 
-        await run_all([work() for _ in range(self._concurrency)])
+        at_once = max(1, min(self.options.concurrency, self.model.max_concurrency, len(missing)))
+        with ThreadPool(at_once) as pool:  # Of daemons: on Ctrl-C nobody waits for answers under way.
+            for request, reply in map(ask, missing) if at_once == 1 else pool.imap_unordered(ask, missing):
+                replies[request] = reply
+                if isinstance(reply, Answer):
+                    self._asked.add(request)
+                    self.usage.asked += 1
+                    self.usage.prompt_tokens += reply.prompt_tokens or 0
+                    self.usage.answer_tokens += reply.answer_tokens or 0
+                    self._watcher.answered(request, cached=False)
         return replies
 
-    async def _reply(self, request: Request, stored: Answer | None, *, is_repair: bool) -> Reply:
-        """Kept, or asked of the model; errors that are no reason to stop the others are returned."""
-        if stored is not None:
-            self.usage.cached += 1
-            self._watcher.answered(request, cached=True)
-            return stored
-        try:
-            answer = await self._get_through(request)
-        except AnswerPendingError as error:
-            return error
-        except RequestTooLongError as error:
-            if is_repair:
-                return error
-            raise
-        if self._store is not None:
-            self._store.save(request, answer)
-            self._asked.add(self._store.key(request))
-        self.usage.asked += 1
-        self.usage.prompt_tokens += answer.prompt_tokens or 0
-        self.usage.answer_tokens += answer.answer_tokens or 0
-        self._watcher.answered(request, cached=False)
+    def _answer(self, request: Request) -> Answer:
+        """An answer of the model, kept."""
+        path = self._path(request)
+        if not self.model.keeps_answers:
+            try:  # First, so that nothing is paid for that cannot be kept.
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(
+                    f"answers cannot be kept in {self.cache}: {error.strerror}; give another --cache"
+                ) from error
+        with self._turn:
+            time.sleep(max(0.0, self._next_turn - time.monotonic()))
+            self._next_turn = time.monotonic() + 60.0 / (self.options.requests_per_minute or float("inf"))
+        answer = self.model.ask(request)
+        if not self.model.keeps_answers:
+            content = {"format": 1, **self._key(request), "answer": asdict(answer)}
+            # Half a surrogate pair, which no encoding has, becomes \ud83d: just what JSON writes for it.
+            text = json.dumps(content, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace")
+            write_atomically(path, text + b"\n")
         return answer
 
-    async def _get_through(self, request: Request) -> Answer:
-        for failures in range(1, self.limits.retries + 2):
-            await self._pace.turn()
-            try:
-                return await self.model.ask(request)
-            except TransientError as error:
-                last = error
-            if failures <= self.limits.retries:
-                seconds = self._pace.wait_s(failures, last.retry_after)
-                self.usage.retried += 1
-                self._watcher.waiting(request, str(last), seconds)
-                await self._pace.rest(seconds, everybody=last.retry_after is not None)
-        raise InputError(
-            f"{_name(self.model)} gave no answer in {failures} attempts, the last error is: {last}; what was answered "
-            "is kept, and the same command goes on from there"
-        )
+    def _kept(self, request: Request) -> Answer | None:
+        """The answer of an earlier run; None if there is none, its file is damaged, or all is to be asked anew."""
+        if self.model.keeps_answers or (self.options.fresh and request not in self._asked):
+            return None
+        try:
+            return Answer(**json.loads(self._path(request).read_text(encoding="utf-8"))["answer"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
-    def _conclude(self, talk: Talk[Any]) -> None:
-        if talk.is_open:
-            talk.give_up(f"no usable answer in {talk.attempts} attempts")
-        if isinstance(talk.conclusion, Unusable):
-            self.usage.unusable += 1
-            self._watcher.unusable(talk.question.request, talk.conclusion.reason)
+    def _path(self, request: Request) -> Path:
+        canonical = json.dumps(self._key(request), sort_keys=True, separators=(",", ":"))
+        digest = hashlib.sha256(canonical.encode()).hexdigest()
+        return self.cache / digest[:2] / f"{digest}.json"
+
+    def _key(self, request: Request) -> dict[str, Any]:
+        parameters = {"max_tokens": request.max_tokens, "temperature": float(request.temperature), "seed": request.seed}
+        return {"identity": dict(self.model.identity), "messages": request.chat(), "parameters": parameters}
 
 
-def _name(model: LanguageModel) -> str:
-    return next(
-        (model.identity[key] for key in ("endpoint", "model", "provider") if key in model.identity), "the model"
-    )
+def _mended(asked: Request, answer: Answer, complaint: str, label: str) -> Request:
+    """The conversation goes on: the bad answer, and what was wrong with it."""
+    said = answer.text if len(answer.text) <= MAX_REPEATED else f"{answer.text[:MAX_REPEATED]} ..."
+    told = f"This answer cannot be used: {complaint}\nAnswer the whole request again, and mend this."
+    # Many chat templates refuse an empty turn, and two turns of the user in a row.
+    turns = Message("assistant", said.strip() or "(empty)"), Message("user", told)
+    return replace(asked, messages=(*asked.messages, *turns), label=label)

@@ -1,258 +1,126 @@
-"""A language model behind an OpenAI-compatible endpoint: a service, or a server such as vLLM, Ollama or llama.cpp."""
+"""A language model behind an OpenAI-compatible endpoint: a service, or a server such as vLLM, Ollama or llama.cpp.
+
+Answers are not streamed: every server can do without. The openai library retries what may be gone with the next
+request (busy servers, limits of requests, broken connections), and waits as the server asks.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing, suppress
+import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from fedmpt.llm.model import Answer, Request, TransientError
-from fedmpt.llm.refusals import OPTIONAL, BlockedError, Refusals, UnsupportedError
-from fedmpt.llm.reply import ErrorEventError, Reply, StrangeReplyError
-from fedmpt.llm.service import Service
+from fedmpt.llm.model import Answer, LanguageModel, Request, RequestTooLongError, without_thoughts
 from fedmpt.types import InputError
 
 if TYPE_CHECKING:
     import openai
 
-TIMEOUT_S = 300.0
-CONNECT_TIMEOUT_S = 30.0
-MIN_MAX_CHARS, CHARS_PER_TOKEN = 100_000, 20
-"""Where an answer is cut that goes on and on. A token is about four characters, so servers that heed ``max_tokens`` end
-long before.
-"""
-MAX_ERROR_BYTES = 2**16
-"""Of what comes with a status that says there is no answer. The rest is not read."""
-MAX_CONCURRENCY = 64
-NO_KEY = "none"
-PORTS = {"http": 80, "https": 443}
-PLAIN_HEADERS = ("host", "accept", "accept-encoding", "connection", "content-length", "content-type", "user-agent")
-"""What every request needs, beside the library's own ``x-stainless-``."""
+_OPTIONAL = ("max_tokens", "temperature", "seed")
+_TOO_LONG = re.compile(r"context.?(length|size|window)|too long|exceed_context|too many (input )?tokens", re.IGNORECASE)
 
 
-class Endpoint:
-    """A model at an OpenAI-compatible endpoint, asked by streamed chat completions.
+class Endpoint(LanguageModel):
+    """A model at an endpoint, asked by chat completions.
 
-    A parameter that the endpoint does not support (``seed``, say) is left out from then on, see `ignored`, and
-    ``max_tokens`` becomes ``max_completion_tokens`` where that is wanted. Thoughts of reasoning models are no part of
-    an answer. No redirect is followed, and the key is sent to the service's own address only; other settings that the
-    openai library takes from the environment reach the default service alone.
-
-    Args:
-        model: its name at the endpoint.
-        service: where it is, and its key.
-        timeout_s: seconds for a whole answer, however it comes.
-        max_chars: characters at which an answer counts as cut off ("length"); 20 for each of its ``max_tokens``, and
-            100,000 at least, unless given.
+    A parameter that the endpoint refuses (``seed``, say) is left out from then on, see ``ignored``; ``max_tokens``
+    becomes ``max_completion_tokens``. ``key`` is sent to ``address`` alone; ``key_env`` is the variable it was in.
 
     Raises:
-        InputError: if the openai library is missing, the address cannot be used, or what the environment says of
-            proxies and certificates cannot.
+        InputError: if the openai library is missing, or what the environment says of proxies and certificates is wrong.
     """
 
+    max_concurrency = 64
+
     def __init__(
-        self, model: str, service: Service, *, timeout_s: float = TIMEOUT_S, max_chars: int | None = None
+        self, model: str, address: str, *, key: str, key_env: str | None, timeout_s: float, retries: int
     ) -> None:
-        self.identity: Mapping[str, str] = {
-            "provider": "openai-compatible",
-            "endpoint": service.address,
-            "model": model,
-        }
-        self.max_concurrency = MAX_CONCURRENCY
-        self.keeps_answers = False
-        self._model = model
-        self._service = service
-        self._timeout_s = timeout_s
-        self._max_chars = max_chars
-        self._refusals = Refusals(service, model)
+        self.identity = {"provider": "openai-compatible", "endpoint": address, "model": model}
+        self._key, self._key_env, self._timeout_s = key, key_env, timeout_s
         self._unsupported: set[str] = set()
-        self._client = _client(service, timeout_s)
+        try:
+            import openai
+        except ImportError as error:
+            raise InputError("a model at an endpoint needs the openai library: pip install 'fedmpt[llm]'") from error
+        # Given, so that the library takes none of it from the environment, where it is meant for OpenAI.
+        others: Any = {} if key_env == "OPENAI_API_KEY" else {"organization": "", "project": ""}
+        try:
+            timeout = openai.Timeout(timeout_s, connect=30.0)
+            self._client = openai.OpenAI(
+                base_url=address, api_key=key or "none", timeout=timeout, max_retries=retries, **others
+            )
+        except (ImportError, ValueError, OSError) as error:
+            raise InputError(f"the environment's proxies or certificates cannot be used: {error}") from error
 
-    @property
-    def ignored(self) -> tuple[str, ...]:
-        """Parameters that requests had and the endpoint did not take."""
-        return tuple(name for name in ("temperature", "seed") if name in self._unsupported)
-
-    async def ask(self, request: Request) -> Answer:
-        """See `LanguageModel`."""
-        while True:
-            known = frozenset(self._unsupported)
-            try:
-                return await self._ask_once(request)
-            except UnsupportedError as error:
-                # Others under way may have learned it meanwhile. What was left out already cannot be mended again.
-                if (name := str(error)) in known:
-                    raise InputError(
-                        f"{self._service.address} does not take requests for {self._model!r}: {name} is not supported"
-                    ) from None
-                self._unsupported.add(name)
-            except BlockedError:
-                return Answer("", "refusal")
-
-    async def close(self) -> None:
-        await self._client.close()
-
-    async def _ask_once(self, request: Request) -> Answer:
-        reply = Reply(self._max_chars or max(MIN_MAX_CHARS, CHARS_PER_TOKEN * request.max_tokens))
-        problem = await self._attempt(self._parameters(request), reply)
-        # An answer whose end was said is there, whatever happened to the connection afterwards.
-        if problem is not None and reply.finish is None:
-            raise problem
-        return reply.answer()
-
-    async def _attempt(self, parameters: Mapping[str, Any], reply: Reply) -> Exception | None:
-        """Fill ``reply``; what went wrong is returned.
-
-        And not raised from the library's errors: those hold the request, with the key in its head.
-        """
+    def ask(self, request: Request) -> Answer:
         import openai
 
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._send(parameters, reply)
-        except TimeoutError:
-            return TransientError(f"{self._service.address}: no whole answer in {self._timeout_s:g} s (--timeout)")
-        except (RefusedError, openai.APIConnectionError) as error:
-            refused = error.__cause__ or error  # Version 2 of the library wraps it.
-            if isinstance(refused, RefusedError):
-                return self._refusals.of_status(refused.status, refused.body, refused.headers)
-            return self._refusals.of_connection(error)
-        except StrangeReplyError as error:
-            return self._refusals.of_strange(str(error))
-        except ErrorEventError as error:
-            return self._refusals.of_event(error.body)
-        except TransientError as error:
-            return TransientError(f"{self._service.address}: {self._refusals.without_key(str(error))}")
-        except UnicodeEncodeError as error:
-            return InputError(
-                f"a request to {self._service.address} cannot be sent, a character in it has no code ({error.reason}); "
-                "look at the names of the classes, and at $OPENAI_CUSTOM_HEADERS"
-            )
-        except Exception as error:
-            if _is_of_network(error):
-                return self._refusals.of_connection(error)
-            raise
-        return None
-
-    async def _send(self, parameters: Mapping[str, Any], reply: Reply) -> None:
-        completions = self._client.chat.completions.with_streaming_response
-        async with completions.create(**parameters) as response:
-            await reply.read(response.iter_bytes())
-
-    def _parameters(self, request: Request) -> dict[str, Any]:
         parameters: dict[str, Any] = {
-            "model": self._model,
-            "messages": self._messages(request),
-            "max_tokens": request.max_tokens,
-            "temperature": request.temperature,
-            "seed": request.seed,
-            "stream": True,
-            "stream_options": {"include_usage": True},
+            name: getattr(request, name) for name in _OPTIONAL if name not in self._unsupported
         }
-        for name in self._unsupported.intersection(OPTIONAL):
-            del parameters[name]
         if "max_tokens" in self._unsupported:
             parameters["max_completion_tokens"] = request.max_tokens
-        if "stream" in self._unsupported:
-            parameters.pop("stream_options", None)
-        return parameters
+        messages: Any = request.chat(system="system" not in self._unsupported)
+        try:
+            found: Any = self._client.chat.completions.create(
+                model=self.identity["model"], messages=messages, **parameters
+            )
+            choice = found.choices[0]
+        except openai.APIError as error:
+            refused = self._refused_parameter(error)
+            if refused and refused not in self._unsupported:
+                self._unsupported.add(refused)
+                self.ignored = tuple(name for name in ("temperature", "seed") if name in self._unsupported)
+                return self.ask(request)
+            # Not raised from the library's error: that holds the request, with the key in its head.
+            raise self._failure(error) from None
+        except (AttributeError, IndexError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{self.identity['endpoint']} does not answer as an OpenAI-compatible endpoint does ({error}); check "
+                "the address, which often ends in /v1, and whether a proxy or a login page is between"
+            ) from error
+        refusal = getattr(choice.message, "refusal", None) or ""
+        finish = {"length": "length", "content_filter": "refusal"}.get(choice.finish_reason or "", "stop")
+        text = without_thoughts(choice.message.content or "") or refusal
+        tokens = (found.usage.prompt_tokens, found.usage.completion_tokens) if found.usage else (None, None)
+        return Answer(text, "refusal" if refusal else finish, *tokens)  # type: ignore[arg-type]
 
-    def _messages(self, request: Request) -> list[dict[str, str]]:
-        messages = [{"role": message.role, "content": message.content} for message in request.messages]
-        if "system" in self._unsupported and len(messages) > 1 and messages[0]["role"] == "system":
-            system = messages.pop(0)["content"]
-            messages[0] = {"role": "user", "content": f"{system}\n\n{messages[0]['content']}"}
-        return messages
+    def _refused_parameter(self, error: openai.APIError) -> str | None:
+        """The parameter that the endpoint does not take, or "system" where it takes no such messages."""
+        said = _words_of(error)
+        if getattr(error, "status_code", None) not in (400, 422):
+            return None
+        if re.search(r"system.{0,20}\brole|\brole\b.{0,40}system", said, re.IGNORECASE):
+            return "system"
+        named = (name for name in _OPTIONAL if name == error.param or re.search(rf"\b{name}\b", said))
+        return None if _TOO_LONG.search(said) else next(named, None)
 
-
-class RefusedError(Exception):
-    """A status of 300 or more, with the start of what came with it. The text is the status alone: it may be logged."""
-
-    def __init__(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-        super().__init__(str(status))
-        self.status = status
-        self.headers = headers
-        self.body: Any = body.decode("utf-8", "replace")
-        with suppress(ValueError, RecursionError):
-            self.body = json.loads(self.body)
-
-
-def _client(service: Service, timeout_s: float) -> openai.AsyncOpenAI:
-    try:
+    def _failure(self, error: openai.APIError) -> InputError:
+        """What the error means for a user, and what to do."""
         import openai
-    except ImportError as error:
-        raise InputError("a model at an endpoint needs the openai library: pip install 'fedmpt[llm]'") from error
-    try:
-        http_client = openai.DefaultAsyncHttpxClient(
-            follow_redirects=False,
-            event_hooks={"request": [_guard(service)], "response": [_refuse]},
-            # No proxy reaches this machine's own servers.
-            trust_env=not service.is_loopback_http,
-        )
-    except Exception as error:
-        # Only these say no more than they should; the words of others may hold the password of a proxy.
-        words = f": {error}" if isinstance(error, ImportError | OSError) else ""
-        raise InputError(
-            "what the environment says of proxies and certificates ($HTTPS_PROXY, $ALL_PROXY, $SSL_CERT_FILE and "
-            f"others) cannot be used{words}"
-        ) from None
-    try:
-        return openai.AsyncOpenAI(
-            base_url=service.address,
-            # The library never has the key: the guard adds it. Without any, it would take one from the environment.
-            api_key=NO_KEY,
-            timeout=openai.Timeout(None, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
-            max_retries=0,
-            http_client=http_client,
-        )
-    except Exception as error:
-        if _is_of_network(error):
-            raise InputError(f"{service.address} is no address: {error}") from None
-        raise
+
+        at = self.identity["endpoint"]
+        if isinstance(error, openai.APITimeoutError):
+            return InputError(f"{at} gave no answer in {self._timeout_s:g} s; wait longer with --timeout")
+        said = _words_of(error).replace(self._key or "none", "[key]")[:300]
+        if not isinstance(error, openai.APIStatusError):
+            return InputError(f"no connection to {at}: {error.__cause__ or said}; check the address and the network")
+        kept = "what was answered is kept, and the same command goes on from there"
+        key = f"check the key in ${self._key_env}" if self._key_env else "name the variable of a key with --key-env"
+        remedies = {
+            401: key,
+            403: f"{key}, and what it is allowed",
+            404: f"check the model's name, {self.identity['model']!r}, and the address, which often ends in /v1",
+            429: f"ask less often (--requests-per-minute), or look at the account's credit; {kept}",
+        }
+        if error.status_code == 413 or _TOO_LONG.search(said):
+            return RequestTooLongError(
+                f"{at}: {said}; put fewer combinations into one request, or ask for shorter answers"
+            )
+        remedy = remedies.get(error.status_code, f"it may be busy or down; {kept}" if error.status_code >= 500 else "")
+        return InputError(f"{at} answers {error.status_code}: {said}" + (f"; {remedy}" if remedy else ""))
 
 
-def _guard(service: Service) -> Callable[[Any], Awaitable[None]]:
-    """The last word on what a request carries: httpx calls it for each, after everybody else."""
-    own = _origin(service.address)
-
-    async def guard(request: Any) -> None:
-        if request.headers.get("Authorization") == f"Bearer {NO_KEY}":
-            del request.headers["Authorization"]
-        if not service.is_default:
-            for name in [name for name in request.headers if not _is_plain(name)]:
-                del request.headers[name]
-        if service.key and _origin(str(request.url)) == own:
-            request.headers["Authorization"] = f"Bearer {service.key}"
-
-    return guard
-
-
-async def _refuse(response: Any) -> None:
-    """Before the openai library reads an error, to the end and be it ever so far."""
-    if response.status_code < 300:
-        return
-    body = b""
-    async with aclosing(response.aiter_bytes()) as chunks:
-        async for chunk in chunks:
-            body += chunk
-            if len(body) >= MAX_ERROR_BYTES:
-                break
-    raise RefusedError(response.status_code, body[:MAX_ERROR_BYTES], response.headers)
-
-
-def _origin(address: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(address)
-    return parts.scheme, parts.hostname, parts.port or PORTS.get(parts.scheme)
-
-
-def _is_plain(name: str) -> bool:
-    return name.lower() in PLAIN_HEADERS or name.lower().startswith("x-stainless-")
-
-
-def _is_of_network(error: Exception) -> bool:
-    """The openai library lets errors pass while a body is read, of httpx or httpx2, whichever it is built on."""
-    libraries = ("httpx", "httpx2", "httpcore", "httpcore2", "anyio")
-    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in libraries
+def _words_of(error: openai.APIError) -> str:
+    """What the service said, wherever it stands in what it sent."""
+    message = error.body.get("message") if isinstance(error.body, dict) else None
+    return str(message or error.body or error.message)

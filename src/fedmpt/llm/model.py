@@ -5,31 +5,41 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
-Role = Literal["system", "user", "assistant"]
+from fedmpt.types import InputError
 
 
 @dataclass(frozen=True)
 class Message:
     """One turn of a conversation."""
 
-    role: Role
+    role: Literal["system", "user", "assistant"]
     content: str
 
 
 @dataclass(frozen=True)
 class Request:
-    """A conversation that waits for the next turn of the model.
-
-    ``label`` is for people only ("describe 3 of 20"): it changes neither the answer nor where that is kept.
-    """
+    """A conversation that waits for the model's next turn. ``label`` is for people: it changes no answer."""
 
     messages: tuple[Message, ...]
     max_tokens: int
     temperature: float
     seed: int
     label: str = field(default="", compare=False)
+
+    def canonical(self) -> list[Any]:
+        """All that makes the request, as JSON holds it: hashes are of this."""
+        messages = [[message.role, message.content] for message in self.messages]
+        return [messages, self.max_tokens, self.temperature, self.seed]
+
+    def chat(self, *, system: bool = True) -> list[dict[str, str]]:
+        """The messages as chat APIs and templates take them; without ``system``, that stands in the first request."""
+        messages = [{"role": message.role, "content": message.content} for message in self.messages]
+        if system or len(messages) < 2 or messages[0]["role"] != "system":
+            return messages
+        first, second, *rest = messages
+        return [{"role": "user", "content": f"{first['content']}\n\n{second['content']}"}, *rest]
 
 
 @dataclass(frozen=True)
@@ -42,12 +52,8 @@ class Answer:
     answer_tokens: int | None = None
 
 
-class TransientError(Exception):
-    """No answer this time, but there may be one later; ``retry_after`` are the seconds that the other side asks for."""
-
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
+class RequestTooLongError(InputError):
+    """The conversation does not fit into the model's context."""
 
 
 class AnswerPendingError(Exception):
@@ -58,33 +64,32 @@ class AnswerPendingError(Exception):
         self.path = path
 
 
-@runtime_checkable
-class LanguageModel(Protocol):
+class LanguageModel:
     """Something to ask.
 
-    ``identity`` is what tells it from others, as records and keys of the cache have it: provider, model, and the
-    endpoint's address or the hash of the weights. Never a key or a password. One that ``keeps_answers`` has them at
-    hand itself, where a person may change them, so no copies of them are kept. ``ignored`` are parameters of requests
-    that, as far as is known by now, have no effect on it.
+    ``identity`` tells it from others, in records and in the keys of kept answers: provider, model, and the endpoint's
+    address or the hash of the weights, never a key. One that ``keeps_answers`` has them in files that people may
+    change, so no copies are kept. ``ignored`` are parameters of requests that have no effect on it.
     """
 
     identity: Mapping[str, str]
-    max_concurrency: int
-    keeps_answers: bool
+    max_concurrency = 1
+    keeps_answers = False
+    ignored: tuple[str, ...] = ()
 
-    @property
-    def ignored(self) -> tuple[str, ...]: ...
-
-    async def ask(self, request: Request) -> Answer:
-        """The model's next turn.
+    def ask(self, request: Request) -> Answer:
+        """The model's next turn. Up to ``max_concurrency`` threads may ask at once.
 
         Raises:
-            TransientError: if it is worth trying again.
             AnswerPendingError: if a person has to answer first.
-            InputError: if it is not: a wrong key, an unknown model, no such file.
+            InputError: if there will be no answer: a wrong key, an unknown model, no connection.
         """
-        ...
+        raise NotImplementedError
 
-    async def close(self) -> None:
-        """Let go of connections and memory."""
-        ...
+
+def without_thoughts(text: str) -> str:
+    """An answer without the ``<think>...</think>`` that reasoning models may put before it."""
+    before, end, after = text.partition("</think>")
+    if not end:
+        return "" if text.lstrip().startswith("<think>") else text
+    return after.lstrip() if "<think>" not in before or text.lstrip().startswith("<think>") else text

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from fedmpt.cli.cache import cache_folder
+from fedmpt.cli.conditions.names import check_one, class_names_of
 from fedmpt.conditions.pipeline.options import AttributeOptions
-from fedmpt.llm.load import LLMOptions
+from fedmpt.llm.options import LLMOptions, check_installed, open_model
 
 PROG = "fedmpt conditions attributes"
 
@@ -47,63 +47,32 @@ class AttributesCommand:
 
 def attributes(words: list[str]) -> None:
     options = tyro.cli(AttributesCommand, args=words, prog=PROG, config=(tyro.conf.OmitArgPrefixes,))
-    from fedmpt.cli.conditions.asking import saying_how_to_go_on
-
-    _check(options)
-    with saying_how_to_go_on([*PROG.split(), *words], is_fresh=options.model.fresh):
-        _generate(options, Console(stderr=True, highlight=False, soft_wrap=True))
-
-
-def _check(options: AttributesCommand) -> None:
-    """What can be said before any work."""
-    from fedmpt.cli.conditions.names import check_one
-    from fedmpt.conditions.document import TEXT, is_text, shortened
-    from fedmpt.runs.records import check_writable
-    from fedmpt.types import InputError
+    check_installed()
+    # Imported late: they need what was checked.
+    from fedmpt.cli.conditions.asking import asking, check_out, saying_how_to_go_on, stderr
+    from fedmpt.conditions.pipeline.attributes import generate_attributes, write_attributes
+    from fedmpt.conditions.pipeline.planning import counted
 
     options.texts.check()
     check_one(options.classes, options.data)
-    check_writable(options.out, kind="file")
-    if not is_text(_name(options)):
-        raise InputError(f"--name is {shortened(_name(options))}; expected {TEXT}")
-    if options.classes is not None and options.out.resolve() == options.classes.resolve():
-        raise InputError(f"--out {options.out} is a file that is read; give another one")
-
-
-def _name(options: AttributesCommand) -> str:
-    return options.out.stem if options.name is None else options.name
-
-
-def _generate(options: AttributesCommand, console: Console) -> None:
-    from fedmpt.cli.conditions.asking import asker_of, open_chosen
-    from fedmpt.cli.conditions.names import class_names_of
-    from fedmpt.cli.conditions.progress import TerminalAsking, counted, print_usage
-    from fedmpt.conditions.pipeline.describe_classes import generate_attributes, write_attributes
-
-    # Opened first, as a wrong key is found sooner than data are loaded; how much is needed shows then.
-    model, limits = open_chosen(options.model, max_requests=options.max_requests)
-    class_names = class_names_of(options.classes, options.data, cache=cache_folder(options.cache))
-    num_requests = -(-len(class_names) // options.texts.batch)
-    most = 2 * num_requests + 4 if options.max_requests is None else options.max_requests
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    console.print(
-        f"{len(class_names)} classes in {counted(num_requests, 'request')}, at most {most} with repairs", markup=False
-    )
-    watcher = TerminalAsking(console, total=num_requests)
-    asker = asker_of(model, replace(limits, max_requests=most), cache=options.cache, watcher=watcher)
-    try:
-        with watcher, asker:
+    check_out(options.out, options.name, [options.classes])
+    console = stderr()
+    with saying_how_to_go_on([*PROG.split(), *words], is_fresh=options.model.fresh):
+        model = open_model(options.model)  # First: a wrong key is found sooner than data are loaded.
+        class_names = class_names_of(options.classes, options.data, cache=cache_folder(options.cache))
+        total = -(-len(class_names) // options.texts.batch)
+        most = 2 * total + 4 if options.max_requests is None else options.max_requests
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        console.print(f"{len(class_names)} classes in {counted(total, 'request')}, at most {most} with repairs")
+        with asking(model, options.model, total=total, max_requests=most, cache=options.cache) as asker:
             found = generate_attributes(
                 class_names,
                 asker,
                 options.texts,
-                name=_name(options),
+                name=options.out.stem if options.name is None else options.name,
                 date=datetime.now(UTC).date().isoformat(),
             )
-    finally:
-        print_usage(asker.usage, console)
-    write_attributes(options.out, found)
-    console.print(f"{class_names[0]}: {'; '.join(found.attributes[class_names[0]])}", markup=False)
-    console.print(f"this and {len(class_names) - 1} more written to {options.out}", markup=False)
-    file = shlex.quote(str(options.out))
-    console.print(f"train with it: fedmpt train --method fedmvp --attributes {file}", markup=False)
+        write_attributes(options.out, found)
+    console.print(f"{class_names[0]}: {'; '.join(found.attributes[class_names[0]])}")
+    console.print(f"this and {len(class_names) - 1} more written to {options.out}")
+    console.print(f"train with it: fedmpt train --method fedmvp --attributes {shlex.quote(str(options.out))}")

@@ -6,20 +6,19 @@ import shlex
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 from rich.console import Console
 
 from fedmpt.cli.cache import cache_folder
+from fedmpt.cli.conditions.show import print_conditions
+from fedmpt.cli.conditions.source import SourceOptions, find_source
+from fedmpt.conditions.checks.findings import check_conditions
 from fedmpt.conditions.pipeline.options import GenerateOptions
-from fedmpt.llm.load import LLMOptions
-
-if TYPE_CHECKING:
-    from fedmpt.cli.conditions.source import Source
-    from fedmpt.conditions.record import ConditionSet
-    from fedmpt.llm.asking import Limits
-    from fedmpt.llm.model import LanguageModel
+from fedmpt.conditions.record import ConditionSet, write_conditions
+from fedmpt.llm.options import LLMOptions, check_installed, open_model
+from fedmpt.types import InputError
 
 PROG = "fedmpt conditions generate"
 
@@ -46,24 +45,11 @@ class GenerateCommand:
 
     out: Path
     """File for the conditions; then use it as fedmpt train --conditions FILE."""
-    classes: Path | None = None
-    """File with a class name a line, or a JSON list. Combinations are then drawn."""
-    data: str | None = None
-    """Data set, NAME:PATH, as in fedmpt train: combinations come from the labels of its training images."""
-    counts: tuple[Path, ...] = ()
-    """Files that fedmpt conditions count wrote, one of each site; pairs, but no triples, come from them."""
+    source: Annotated[SourceOptions, tyro.conf.arg(name="")] = field(default_factory=SourceOptions)
     name: str | None = None
     """Name of the set; the name of the --out file unless given."""
-    budget: int = 400
-    """Combinations of classes to describe at most: single ones, frequent and surprising pairs and triples."""
     max_requests: int = 100
     """Answers to ask for at most, repairs included. Combinations that would need more are left out."""
-    min_images: int = 5
-    """Pairs and triples in fewer images than this are not sent: they might point at single people. Only with --data or
-    --counts."""
-    epsilon: float | None = None
-    """Have each client of --data add noise to its counts, for differential privacy of its images; smaller is more
-    private. Without it, whoever adds up the counts sees them exactly."""
     dry_run: bool = False
     """Say what would be asked, with the first request in full, and ask nothing; needs no --llm."""
     cache: Path | None = None
@@ -75,129 +61,55 @@ class GenerateCommand:
 
 def generate(words: list[str]) -> None:
     options = tyro.cli(GenerateCommand, args=words, prog=PROG, config=(tyro.conf.OmitArgPrefixes,))
-    from fedmpt.cli.conditions.asking import open_chosen, saying_how_to_go_on
+    check_installed()
+    # Imported late: they need what was checked.
+    from fedmpt.cli.conditions.asking import asking, check_out, saying_how_to_go_on, stderr
+    from fedmpt.conditions.pipeline.generate import generate as find
+    from fedmpt.conditions.pipeline.generate import prompts_preview
+    from fedmpt.conditions.pipeline.planning import fitting_combinations, plan
 
-    _check(options)
-    if options.dry_run:
-        _print_plan(_source(options), options)
-        return
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    with saying_how_to_go_on([*PROG.split(), *words], is_fresh=options.model.fresh):
-        model, limits = open_chosen(options.model, max_requests=options.max_requests)
-        source = _source(options)
-        # Now, so that no answer is paid for that leads to nothing.
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        _write(_found(source, options, model, limits, console), options, console)
-
-
-def _check(options: GenerateCommand) -> None:
-    """What can be said before any work."""
-    from fedmpt.cli.conditions.source import check_source
-    from fedmpt.conditions.document import TEXT, is_text, shortened
-    from fedmpt.conditions.pipeline.generate import fitting_combinations
-    from fedmpt.runs.records import check_writable
-    from fedmpt.types import InputError
-
-    options.texts.check()
-    fitting_combinations(options.max_requests, options.texts)
-    check_source(
-        classes=options.classes,
-        data=options.data,
-        counts=options.counts,
-        budget=options.budget,
-        min_images=options.min_images,
-        epsilon=options.epsilon,
-    )
-    check_writable(options.out, kind="file")
-    if not is_text(_name(options)):
-        raise InputError(f"--name is {shortened(_name(options))}; expected {TEXT}")
-    inputs = [path.resolve() for path in (options.classes, *options.counts) if path is not None]
-    if options.out.resolve() in inputs:
-        raise InputError(f"--out {options.out} is a file that is read; give another one")
+    # All that can be said before any work.
+    most = options.max_requests
+    budget = min(options.source.budget, fitting_combinations(most, options.texts))
+    options.source.check()
+    check_out(options.out, options.name, [options.source.classes, *options.source.counts])
     if options.out.suffix.lower() != ".json":
         raise InputError(f"--out {options.out} must end in .json: --conditions takes any other word for a condition")
-
-
-def _name(options: GenerateCommand) -> str:
-    return options.out.stem if options.name is None else options.name
-
-
-def _source(options: GenerateCommand) -> Source:
-    from fedmpt.cli.conditions.source import find_source
-    from fedmpt.conditions.pipeline.generate import fitting_combinations
-
-    return find_source(
-        classes=options.classes,
-        data=options.data,
-        counts=options.counts,
-        budget=min(options.budget, fitting_combinations(options.max_requests, options.texts)),
-        min_images=options.min_images,
-        epsilon=options.epsilon,
-        seed=options.texts.seed,
-        cache=cache_folder(options.cache),
-    )
-
-
-def _found(
-    source: Source, options: GenerateCommand, model: LanguageModel, limits: Limits, console: Console
-) -> ConditionSet:
-    from fedmpt.cli.conditions.asking import asker_of
-    from fedmpt.cli.conditions.progress import TerminalAsking, print_usage
-    from fedmpt.conditions.pipeline.generate import generate as find
-    from fedmpt.conditions.pipeline.generate import plan
-
-    planned = plan(len(source.combinations), options.texts, options.max_requests)
-    for line in _introduction(source, options):
-        console.print(line, markup=False)
-    watcher = TerminalAsking(console, total=planned.total)
-    asker = asker_of(model, limits, cache=options.cache, watcher=watcher)
-    try:
-        with watcher, asker:
-            return find(
+    with saying_how_to_go_on([*PROG.split(), *words], is_fresh=options.model.fresh):
+        model = None if options.dry_run else open_model(options.model)
+        source = find_source(options.source, budget, seed=options.texts.seed, cache=cache_folder(options.cache))
+        planned = plan(len(source.combinations), options.texts, most)
+        introduction = (*source.lines(), f"plan: {planned.words}")
+        if model is None:
+            print(*introduction, "\nnothing was asked; the first request would be:", sep="\n")
+            for message in prompts_preview(source.class_names, source.combinations, options.texts):
+                print(f"\n--- {message.role}\n{message.content}")
+            return
+        # Now, so that no answer is paid for that leads to nothing.
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        for line in introduction:
+            stderr().print(line)
+        with asking(model, options.model, total=planned.total, max_requests=most, cache=options.cache) as asker:
+            found = find(
                 source.class_names,
                 source.combinations,
                 asker,
                 options.texts,
-                name=_name(options),
+                name=options.out.stem if options.name is None else options.name,
                 combinations_from=source.where,
                 date=datetime.now(UTC).date().isoformat(),
             )
-    finally:
-        print_usage(asker.usage, console)
-
-
-def _introduction(source: Source, options: GenerateCommand) -> list[str]:
-    from fedmpt.conditions.pipeline.generate import plan
-
-    planned = plan(len(source.combinations), options.texts, options.max_requests)
-    return [
-        f"{len(source.class_names)} classes; combinations: {source.in_words}",
-        *(f"note: {note}" for note in source.notes),
-        f"plan: {planned.words}",
-    ]
-
-
-def _write(found: ConditionSet, options: GenerateCommand, console: Console) -> None:
-    from fedmpt.cli.conditions.show import print_conditions
-    from fedmpt.conditions.checks.findings import check_conditions
-    from fedmpt.conditions.record import write_conditions
-
-    write_conditions(options.out, found)
+        write_conditions(options.out, found)
     print_conditions(found)
+    _say_what_next(found, options.out, stderr())
+
+
+def _say_what_next(found: ConditionSet, out: Path, console: Console) -> None:
     for note in found.provenance["left_out"]:
-        console.print(f"left out: {note['number']} {note['what']} to {note['stage']}: {note['why']}", markup=False)
+        console.print(f"left out: {note['number']} {note['what']} to {note['stage']}: {note['why']}")
     for problem in check_conditions(found, class_names=found.provenance["classes"]).problems:
-        console.print(f"look at this: {problem}", markup=False)
-    file = shlex.quote(str(options.out))
-    console.print(f"written to {options.out}", markup=False)
-    console.print(f"train with it: fedmpt train --conditions {file}", markup=False)
-    console.print(f"what a text tower makes of it: fedmpt conditions check {file} --backbone MODEL", markup=False)
-
-
-def _print_plan(source: Source, options: GenerateCommand) -> None:
-    from fedmpt.conditions.pipeline.generate import prompts_preview
-
-    print(*_introduction(source, options), sep="\n")
-    print("\nnothing was asked; the first request would be:")
-    for message in prompts_preview(source.class_names, source.combinations, options.texts):
-        print(f"\n--- {message.role}\n{message.content}")
+        console.print(f"look at this: {problem}")
+    file = shlex.quote(str(out))
+    console.print(f"written to {out}")
+    console.print(f"train with it: fedmpt train --conditions {file}")
+    console.print(f"what a text tower makes of it: fedmpt conditions check {file} --backbone MODEL")

@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxtyping import Int8
-from torch import Tensor
-
 from fedmpt.conditions.class_list import read_class_list
 from fedmpt.conditions.labels.combinations import (
     Combination,
@@ -33,6 +30,49 @@ REVEALS = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """Classes, and which of their combinations are described."""
+
+    classes: Path | None = None
+    """File with a class name a line, or a JSON list. Combinations are then drawn."""
+    data: str | None = None
+    """Data set, NAME:PATH, as in fedmpt train: combinations come from the labels of its training images."""
+    counts: tuple[Path, ...] = ()
+    """Files that fedmpt conditions count wrote, one of each site; pairs, but no triples, come from them."""
+    budget: int = 400
+    """Combinations of classes to describe at most: single ones, frequent and surprising pairs and triples."""
+    min_images: int = 5
+    """Pairs and triples in fewer images than this are not sent: they might point at single people. Only with --data or
+    --counts."""
+    epsilon: float | None = None
+    """Have each client of --data add noise to its counts, for differential privacy of its images; smaller is more
+    private. Without it, whoever adds up the counts sees them exactly."""
+
+    def check(self) -> None:
+        """What can be said before anything is read.
+
+        Raises:
+            InputError: unless just one of the first three is given, or if an option does not go with it or cannot be.
+        """
+        given = [f"--{name}" for name in ("classes", "data", "counts") if getattr(self, name)]
+        if len(given) != 1:
+            raise InputError(
+                "give one of --classes FILE, --data NAME:PATH and --counts FILE ...; got "
+                f"{' and '.join(given) or 'none'}"
+            )
+        for flag, number in (("--budget", self.budget), ("--min-images", self.min_images)):
+            if number < 1:
+                raise InputError(f"{flag} must be 1 or more, got {number}")
+        if self.epsilon is not None:
+            if self.data is None:
+                raise InputError(
+                    "--epsilon is noise on the labels of --data, which is not given; sites add it with fedmpt "
+                    "conditions count --epsilon"
+                )
+            Noise(self.epsilon)
+
+
 @dataclass(frozen=True)
 class Source:
     """Classes and the combinations to describe; ``where`` is for the record, ``notes`` for the user."""
@@ -42,80 +82,35 @@ class Source:
     where: str
     notes: tuple[str, ...] = ()
 
-    @property
-    def in_words(self) -> str:
-        return in_words(self.combinations, len(self.class_names))
+    def lines(self) -> list[str]:
+        """What a user is told of it."""
+        num = len(self.class_names)
+        found = f"{num} classes; combinations: {in_words(self.combinations, num)}"
+        return [found, *(f"note: {note}" for note in self.notes)]
 
 
-def check_source(
-    *,
-    classes: Path | None,
-    data: str | None,
-    counts: Sequence[Path],
-    budget: int,
-    min_images: int,
-    epsilon: float | None,
-) -> None:
-    """What can be said of the options before anything is read.
-
-    Raises:
-        InputError: unless just one of the first three is given, or if an option does not go with it or cannot be.
-    """
-    given = [flag for flag, value in (("--classes", classes), ("--data", data), ("--counts", counts)) if value]
-    if len(given) != 1:
-        raise InputError(
-            f"give one of --classes FILE, --data NAME:PATH and --counts FILE ...; got {' and '.join(given) or 'none'}"
-        )
-    for flag, number in (("--budget", budget), ("--min-images", min_images)):
-        if number < 1:
-            raise InputError(f"{flag} must be 1 or more, got {number}")
-    if epsilon is not None:
-        if data is None:
-            counted = "; sites add it with fedmpt conditions count --epsilon" if counts else ""
-            raise InputError(f"--epsilon is noise on the labels of --data, which is not given{counted}")
-        Noise(epsilon)
-
-
-def find_source(
-    *,
-    classes: Path | None,
-    data: str | None,
-    counts: Sequence[Path],
-    budget: int,
-    min_images: int,
-    epsilon: float | None,
-    seed: int,
-    cache: Path,
-) -> Source:
-    """The source that is given, by options that `check_source` found right.
+def find_source(options: SourceOptions, budget: int, *, seed: int, cache: Path) -> Source:
+    """The source that is given, with at most ``budget`` combinations.
 
     Raises:
         InputError: if what is read is wrong.
     """
-    if classes is not None:
-        return _from_list(read_class_list(classes), budget=budget, seed=seed)
-    if data is not None:
-        loaded = load_data(data, cache=cache, progress=True)
-        return _from_data(loaded, budget=budget, min_images=min_images, epsilon=epsilon)
-    return _from_counts(counts, budget=budget, min_images=min_images)
+    if options.classes is not None:
+        class_names = read_class_list(options.classes)
+        found = combinations_from_classes(len(class_names), budget=budget, seed=seed)
+        return Source(class_names, found, f"the list of classes, drawn evenly with seed {seed}")
+    if options.data is not None:
+        return _from_data(load_data(options.data, cache=cache, progress=True), options, budget)
+    return _from_counts(options, budget)
 
 
-def clients_of(data: ImageData) -> list[Int8[Tensor, "_ C"]]:
-    """The training labels of each site, where the data come from several; else of all images as one client."""
-    labels = data.train.labels
-    if data.client_column is None:
-        return [labels]
-    partition = partition_split(data.train, setting="natural", column=data.client_column)
-    return [labels[rows] for rows in partition.rows]
-
-
-def _from_list(class_names: tuple[str, ...], *, budget: int, seed: int) -> Source:
-    found = combinations_from_classes(len(class_names), budget=budget, seed=seed)
-    return Source(class_names, found, f"the list of classes, drawn evenly with seed {seed}")
-
-
-def _from_data(data: ImageData, *, budget: int, min_images: int, epsilon: float | None) -> Source:
-    clients = clients_of(data)
+def _from_data(data: ImageData, options: SourceOptions, budget: int) -> Source:
+    """Where the data come from several sites, each counts for itself; else all images are one client's."""
+    labels, min_images, epsilon = data.train.labels, options.min_images, options.epsilon
+    clients = [labels]
+    if data.client_column is not None:
+        partition = partition_split(data.train, setting="natural", column=data.client_column)
+        clients = [labels[rows] for rows in partition.rows]
     found = combinations_from_clients(clients, budget=budget, min_images=min_images, epsilon=epsilon)
     whose = f"{len(clients)} clients" if len(clients) > 1 else "one client"
     # With noise, how many images there are is one of the numbers that it hides.
@@ -131,9 +126,10 @@ def _from_data(data: ImageData, *, budget: int, min_images: int, epsilon: float 
     return Source(data.class_names, found, where, notes)
 
 
-def _from_counts(paths: Sequence[Path], *, budget: int, min_images: int) -> Source:
-    sites = [read_counts(path) for path in paths]
-    check_alike(sites, paths)
+def _from_counts(options: SourceOptions, budget: int) -> Source:
+    min_images = options.min_images
+    sites = [read_counts(path) for path in options.counts]
+    check_alike(sites, options.counts)
     noises = [site.noise for site in sites if site.noise is not None]
     found = combinations_from_counts(
         [site.counts for site in sites], budget=budget, min_images=min_images, noises=noises

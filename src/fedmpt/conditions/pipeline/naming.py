@@ -27,7 +27,6 @@ _PLACEHOLDERS = re.compile(
     r"(?:condition|factor|name|reason|cause|label|class|example|none|other|misc|miscellaneous|unknown|null|todo|n ?a)"
     r"(?: \w)?"
 )
-_ADDRESSES_MODEL = frozenset(("ignore", "disregard", "instruction", "prompt", "json", "http", "www"))
 _TRAILING = re.compile(r"\s*\([^()]*\)\s*$")
 
 
@@ -58,8 +57,6 @@ class NameRules:
             return "it has other characters than letters, digits, spaces, hyphens and slashes"
         if _PLACEHOLDERS.fullmatch(" ".join(words)):
             return "it says nothing"
-        if _ADDRESSES_MODEL & set(words):
-            return "it is no condition of photos"
         if (found := self.class_in(name)) is not None:
             return f"it names the label {quoted(found)}"
         return None

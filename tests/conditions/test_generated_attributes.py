@@ -11,6 +11,7 @@ from scripted import (
     CLASSES,
     Rule,
     ScriptedModel,
+    asker_of,
     careless,
     endless,
     good,
@@ -18,17 +19,11 @@ from scripted import (
     numbered_in,
     phrases_for,
     refusing,
-    small,
 )
 
-from fedmpt.conditions.attributes import FOLDER, AttributeList, find_attributes, read_attributes, shipped_attributes
-from fedmpt.conditions.pipeline.describe_classes import (
-    AttributeOptions,
-    generate_attributes,
-    is_attribute,
-    write_attributes,
-)
-from fedmpt.llm.asking import Asker, Limits
+from fedmpt.conditions.attributes import AttributeList, find_attributes, read_attributes
+from fedmpt.conditions.pipeline.attributes import generate_attributes, write_attributes
+from fedmpt.conditions.pipeline.options import AttributeOptions
 from fedmpt.llm.model import Request
 from fedmpt.types import InputError
 
@@ -39,8 +34,8 @@ def made(
     rule: Rule, cache: Path, class_names: tuple[str, ...] = CLASSES, options: AttributeOptions = OPTIONS, **limits: Any
 ) -> tuple[AttributeList, ScriptedModel]:
     model = ScriptedModel(rule)
-    with Asker(model, cache=cache, limits=Limits(**limits)) as asker:
-        return generate_attributes(class_names, asker, options, name="mine", date="2026-11-25"), model
+    asker = asker_of(model, cache, **limits)
+    return generate_attributes(class_names, asker, options, name="mine", date="2026-11-25"), model
 
 
 def answering(**texts: list[str]) -> Rule:
@@ -61,10 +56,6 @@ def test_every_class_gets_its_number_of_attributes(manner: Rule, tmp_path: Path)
     assert model.requests[0].messages[0].content == found.provenance["prompts"]["attributes"]["system"]
 
 
-def test_plain_lists_are_understood(tmp_path: Path) -> None:
-    assert len(made(small, tmp_path)[0].attributes) == 6
-
-
 def test_what_is_written_is_read_back_and_found(tmp_path: Path) -> None:
     found, _ = made(good, tmp_path / "cache")
     path = tmp_path / "new" / "mine.json"
@@ -73,36 +64,8 @@ def test_what_is_written_is_read_back_and_found(tmp_path: Path) -> None:
     assert read_attributes(path).provenance == found.provenance
     assert read_attributes(path).content_hash == found.content_hash
     assert find_attributes(str(path), ["chair"]).attributes == (tuple(phrases_for("chair")[:4]),)
-
-
-def test_nothing_is_written_where_it_cannot_be(tmp_path: Path) -> None:
-    found, _ = made(good, tmp_path / "cache")
-    (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"cannot be written: .*choose another place"):
-        write_attributes(tmp_path / "file" / "mine.json", found)
-
-
-@pytest.mark.parametrize("name", shipped_attributes())
-def test_the_shipped_attributes_keep_to_the_rules(name: str) -> None:
-    shipped = read_attributes(FOLDER / f"{name}.json").attributes
-    assert [(owner, text) for owner, texts in shipped.items() for text in texts if not is_attribute(text, owner)] == []
-
-
-@pytest.mark.parametrize(
-    ("phrase", "class_name"),
-    [
-        ("ears of a cat", "cat"),
-        ("people's hands", "person"),
-        ("a wooden table top", "dining table"),
-        ("dining-table legs", "dining table"),
-        ("x" * 61, "cat"),
-        ("a b c d e f g h i j k", "cat"),
-        ("...", "cat"),
-        ("two\nlines", "cat"),
-    ],
-)
-def test_phrases_that_name_their_class_or_are_no_short_line_are_none(phrase: str, class_name: str) -> None:
-    assert not is_attribute(phrase, class_name)
+        write_attributes(path / "mine.json", found)
 
 
 def test_phrases_without_the_name_are_taken_and_those_with_other_classes_last(tmp_path: Path) -> None:
@@ -164,6 +127,6 @@ def test_the_rest_is_asked_after_a_crash(tmp_path: Path) -> None:
         return good(request)
 
     with pytest.raises(InputError, match="gone"):
-        made(crashing, tmp_path, concurrency=1)
+        made(crashing, tmp_path)
     _, model = made(good, tmp_path)
     assert len(model.requests) == 1
