@@ -120,25 +120,8 @@ def test_without_a_terminal_only_what_goes_wrong_is_printed() -> None:
     console = Console(file=io.StringIO(), width=80, markup=False)
     with TerminalWatcher(console, total=2) as watcher:
         watcher.answered(REQUEST, cached=False)
-        watcher.waiting(REQUEST, "[red]busy[/red]", 1.0)
-        watcher.unusable(REQUEST, "nonsense")
-    assert printed(console).splitlines() == [
-        "describe 1 of 3: [red]busy[/red]; trying again in 1 s",
-        "describe 1 of 3: nonsense",
-    ]
-
-
-def test_the_same_reason_to_wait_is_told_again_only_when_the_wait_gets_longer() -> None:
-    console = Console(file=io.StringIO(), width=80)
-    watcher = TerminalWatcher(console, total=2)
-    for seconds in (1.0, 0.9, 1.0, 2.0, 1.9):
-        watcher.waiting(REQUEST, "busy", seconds)
-    watcher.waiting(REQUEST, "gone", 1.0)
-    assert [line.split(": ", 1)[1] for line in printed(console).splitlines()] == [
-        "busy; trying again in 1 s",
-        "busy; trying again in 2 s",
-        "gone; trying again in 1 s",
-    ]
+        watcher.unusable(REQUEST, "[red]nonsense[/red]")
+    assert printed(console) == "describe 1 of 3: [red]nonsense[/red]\n"
 
 
 @pytest.mark.parametrize(

@@ -127,11 +127,11 @@ def nothing_in_the_test_split(voc: Path) -> None:
 
 
 DAMAGED_DATA: dict[Callable[[Path], None], str] = {
-    empty_split: r"test\.txt lists no images",
+    empty_split: r"test\.txt is empty; expected one image id a line",
     unknown_class: r"000001\.xml, object 1: unknown class 'kat'; did you mean 'cat'",
     text_for_an_image: r"000003\.jpg: .*--skip-corrupt",
     half_an_image: r"000502\.jpg: .*--skip-corrupt",
-    missing_image: r"1 of 24 images listed .* are missing, first 000003\.jpg",
+    missing_image: r"trainval\.txt: image '000003\.jpg' is missing",
     only_dogs: r"4 clients .* only 1; the largest t that works is 0\.05",
     nothing_in_the_test_split: "no image of the test split shows any of the classes",
 }

@@ -14,7 +14,7 @@ from fedmpt.conditions.pipeline.options import GenerateOptions
 from fedmpt.conditions.record import ConditionSet, Described
 from fedmpt.conditions.words import stem, words_of
 from fedmpt.llm.asking import Asker
-from fedmpt.llm.model import Answer, Request
+from fedmpt.llm.model import Answer, LanguageModel, Request
 from fedmpt.llm.options import LLMOptions
 
 Rule = Callable[[Request], "str | Answer"]
@@ -44,12 +44,10 @@ NAMES = ("camera distance", "place", "lighting", "arrangement", "occasion")
 OPTIONS = GenerateOptions(per_request=3)
 
 
-class ScriptedModel:
+class ScriptedModel(LanguageModel):
     """Answers by a rule, or by the given answers one after another; keeps the requests."""
 
     max_concurrency = 1
-    keeps_answers = False
-    ignored: tuple[str, ...] = ()
 
     def __init__(self, rule: Rule | Sequence[str | Answer], *, name: str = "rules") -> None:
         self.identity: Mapping[str, str] = {"provider": "scripted", "model": name}
@@ -60,9 +58,6 @@ class ScriptedModel:
         self.requests.append(request)
         said = self._rule(request)
         return said if isinstance(said, Answer) else Answer(said, prompt_tokens=10, answer_tokens=5)
-
-    def close(self) -> None:
-        pass
 
     @staticmethod
     def _next_of(answers: list[str | Answer]) -> Rule:
@@ -156,7 +151,7 @@ def spoilt_first(spoilt: Rule, then: Rule = good) -> Rule:
     return lambda request: then(request) if is_repair(request) else spoilt(request)
 
 
-def asker_of(model: ScriptedModel, cache: Path, *, max_requests: int | None = None, **options: Any) -> Asker:
+def asker_of(model: ScriptedModel, cache: Path, *, max_requests: int = 1000, **options: Any) -> Asker:
     return Asker(model, LLMOptions(llm="m", **options), cache=cache, max_requests=max_requests)
 
 

@@ -189,8 +189,9 @@ def test_answers_that_somebody_has_to_write_are_listed_together(tmp_path: Path) 
     [
         # All at once: first answers go before repairs, and these in order.
         (12, ["LARGE", "Q1", "LARGE", "LARGE"]),
-        (5, ["LARGE", "Q1", "small", "small"]),
-        (3, ["small", "Q1", "small", None]),
+        # One after the other, or the last ones could not be asked at all.
+        (5, ["LARGE", "Q1", "LARGE", None]),
+        (4, ["LARGE", "Q1", "small", None]),
     ],
 )
 def test_the_budget_goes_to_the_first_questions_whichever_comes_first(

@@ -68,8 +68,7 @@ class Watcher:
 class Asker:
     """Asks questions of one model.
 
-    It goes in rounds: all first answers, then all repairs. So which requests the budget allows never depends on which
-    answer came first. Every answer is kept at once in ``cache``, ``<2 digits>/<SHA-256 of model and request>.json``: a
+    It goes in rounds, first answers, then repairs, so what the budget allows never depends on which answer came first. Every answer is kept at once in ``cache``, ``<2 digits>/<SHA-256 of model and request>.json``: a
     second run has the same conversations without asking. ``max_requests`` counts answers asked, repairs included.
     """
 
@@ -98,6 +97,18 @@ class Asker:
             InputError: if there is no answer, or somebody has to write it first. What was answered is kept; the same
                 call goes on from there.
         """
+        outcomes: list[T | Unusable] = []
+        while rest := questions[len(outcomes) :]:
+            # So many that the budget holds their repairs too, or the last ones would use up those of the first.
+            num = max(1, self._left(reserve) // self.options.attempts)
+            found = self._ask_together(rest[:num], reserve)
+            outcomes += found
+        return outcomes
+
+    def _left(self, reserve: int) -> int:
+        return max(0, self.max_requests - reserve - self.usage.asked)
+
+    def _ask_together(self, questions: Sequence[Question[T]], reserve: int) -> list[T | Unusable]:
         requests = [question.request for question in questions]
         outcomes: list[Any] = [None] * len(questions)
         complaints = [""] * len(questions)
@@ -134,13 +145,12 @@ class Asker:
         """Every request answered, once each: from what is kept or, as far as the budget goes, by the model."""
         replies: dict[Request, Reply] = {}
         missing: list[Request] = []
-        left = self.max_requests - reserve - self.usage.asked
         for request in dict.fromkeys(requests):
             if kept := self._kept(request):
                 replies[request] = kept
                 self.usage.cached += 1
                 self._watcher.answered(request, cached=True)
-            elif len(missing) < left:
+            elif len(missing) < self._left(reserve):
                 missing.append(request)
             else:
                 replies[request] = Unusable(f"the budget of {self.max_requests} requests is used up")

@@ -99,12 +99,13 @@ class Endpoint(LanguageModel):
         import openai
 
         at = self.identity["endpoint"]
+        kept = "what was answered is kept, and the same command goes on from there"
         if isinstance(error, openai.APITimeoutError):
             return InputError(f"{at} gave no answer in {self._timeout_s:g} s; wait longer with --timeout")
         said = _words_of(error).replace(self._key or "none", "[key]")[:300]
         if not isinstance(error, openai.APIStatusError):
-            return InputError(f"no connection to {at}: {error.__cause__ or said}; check the address and the network")
-        kept = "what was answered is kept, and the same command goes on from there"
+            reason = error.__cause__ or said
+            return InputError(f"no connection to {at}: {reason}; check the address and the network; {kept}")
         key = f"check the key in ${self._key_env}" if self._key_env else "name the variable of a key with --key-env"
         remedies = {
             401: key,

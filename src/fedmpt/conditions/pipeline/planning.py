@@ -22,7 +22,7 @@ LABEL_TOKENS = 24
 
 @dataclass(frozen=True)
 class Plan:
-    """First answers of the stages, and what of the budget is for repairs (None where there is no budget).
+    """First answers of the stages, and what of the budget is for repairs.
 
     ``parts`` is how many requests the sentences may take; where it is more than one, another merges what they propose.
     """
@@ -30,7 +30,7 @@ class Plan:
     num_combinations: int
     describe_requests: int
     parts: int
-    spare: int | None
+    spare: int
 
     @property
     def summarise_requests(self) -> int:
@@ -43,19 +43,18 @@ class Plan:
     @property
     def reserve(self) -> int:
         """Requests that describing must leave."""
-        return self.summarise_requests + (self.spare or 0) // 2
+        return self.summarise_requests + self.spare // 2
 
     @property
     def words(self) -> str:
         """``"64 combinations in 8 requests, 1 request to summarise; up to 3 for repairs"``."""
-        repairs = "repairs as needed" if self.spare is None else f"up to {self.spare} for repairs"
         return (
             f"{counted(self.num_combinations, 'combination')} in {counted(self.describe_requests, 'request')}, "
-            f"{counted(self.summarise_requests, 'request')} to summarise; {repairs}"
+            f"{counted(self.summarise_requests, 'request')} to summarise; up to {self.spare} for repairs"
         )
 
 
-def plan(num_combinations: int, options: GenerateOptions, max_requests: int | None) -> Plan:
+def plan(num_combinations: int, options: GenerateOptions, max_requests: int) -> Plan:
     """The requests for so many combinations, or for as many as ``max_requests`` allow.
 
     Where sentences turn out longer than planned, some are left out of the summary, so the numbers hold.
@@ -63,29 +62,29 @@ def plan(num_combinations: int, options: GenerateOptions, max_requests: int | No
     Raises:
         InputError: if an option cannot be, there are no combinations, or the budget allows none.
     """
-    options.check()
     if num_combinations < 1:
         raise InputError("there are no combinations of classes to describe; give a larger --budget or other labels")
-    if max_requests is not None:
-        num_combinations = min(num_combinations, fitting_combinations(max_requests, options))
-    describe = -(-num_combinations // options.batch)
-    tokens = num_combinations * (options.sentences * SENTENCE_TOKENS + LABEL_TOKENS)
-    parts = min(num_combinations, -(-tokens // options.room))
-    return Plan(num_combinations, describe, parts, None if max_requests is None else max_requests // 4)
+    return _plan(min(num_combinations, fitting_combinations(max_requests, options)), options, max_requests // 4)
 
 
 def fitting_combinations(max_requests: int, options: GenerateOptions) -> int:
     """How many combinations a budget allows, 1 or more.
 
     Raises:
-        InputError: if it allows none.
+        InputError: if it allows none, or an option cannot be.
     """
     options.check()
     first = max_requests - max_requests // 4
     if first < 2:
         raise InputError(f"--max-requests must be at least 2, to describe and to summarise, got {max_requests}")
     numbers = range(1, first * options.batch + 1)
-    return bisect_right(numbers, first, key=lambda number: plan(number, options, None).total)
+    return bisect_right(numbers, first, key=lambda number: _plan(number, options, 0).total)
+
+
+def _plan(num_combinations: int, options: GenerateOptions, spare: int) -> Plan:
+    tokens = num_combinations * (options.sentences * SENTENCE_TOKENS + LABEL_TOKENS)
+    parts = min(num_combinations, -(-tokens // options.room))
+    return Plan(num_combinations, -(-num_combinations // options.batch), parts, spare)
 
 
 def into_parts(described: Sequence[Described], options: GenerateOptions, most: int) -> list[list[Described]]:
