@@ -68,8 +68,9 @@ class Watcher:
 class Asker:
     """Asks questions of one model.
 
-    It goes in rounds, first answers, then repairs, so what the budget allows never depends on which answer came first. Every answer is kept at once in ``cache``, ``<2 digits>/<SHA-256 of model and request>.json``: a
-    second run has the same conversations without asking. ``max_requests`` counts answers asked, repairs included.
+    It goes in rounds, first answers, then repairs, so what the budget allows never depends on which answer came first.
+    Every answer is kept at once in ``cache``, as ``<2 digits>/<SHA-256 of model and request>.json``: a second run has
+    the same conversations without asking. ``max_requests`` counts answers asked, repairs included.
     """
 
     def __init__(
