@@ -53,7 +53,7 @@ def test_a_set_is_shown_with_where_it_came_from(run: Command, file: Path) -> Non
     assert shown.out.startswith("my own ")
     for text in ("light", "What light there is.", "night, sun", "by hand", "2026-11-25", "model [bold]m[/bold]"):
         assert text in shown.out
-    assert "sentences: 4, about combinations of classes from a plain list\n" in shown.out
+    assert "sentences: 4\n" in shown.out
     assert find_conditions(str(file)).content_hash in shown.out
 
 
@@ -81,10 +81,8 @@ def test_a_set_that_is_not_there_is_refused(run: Command, command: str) -> None:
 def test_a_check_without_a_tower_counts_sentences_and_finds_class_names(run: Command, file: Path) -> None:
     checked = run("conditions", "check", file)
     assert (checked.code, checked.err) == (0, "")
-    rows = {
-        cells[1].strip(): cells[-2].strip() for line in checked.out.splitlines() if len(cells := line.split("│")) > 2
-    }
-    assert rows == {"light": "50%", "place": "25%", "cat mood": "50%"}
+    shares = [line.removesuffix(" of sentences speak of it") for line in checked.out.splitlines()[:3]]
+    assert shares == ["light, 50%", "place, 25%", "cat mood, 50%"]
     assert "condition 'cat mood' has class 'cat' in its name" in " ".join(checked.out.split())
     assert "tokens" not in checked.out
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -14,10 +15,8 @@ from scipy.stats import entropy
 from sklearn.metrics import average_precision_score
 from some_conditions import metric, random_parts
 
-import fedmpt.conditions.scores.scores as module
-from fedmpt.conditions.scores.bootstrap import difference_interval, draw_counts, resampled_means
-from fedmpt.conditions.scores.parts import ConditionParts
-from fedmpt.conditions.scores.scores import SEED, score_conditions
+import fedmpt.conditions.scores as module
+from fedmpt.conditions.scores import SEED, ConditionParts, draw_counts, resampled_means, score_conditions
 
 
 @pytest.fixture(autouse=True)
@@ -25,8 +24,8 @@ def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "NUM_RESAMPLES", 40)
 
 
-def map_of(parts: ConditionParts, kept: tuple[int, ...] | list[int]) -> float:
-    return metric(parts.probabilities(kept), parts.labels)["mAP"]
+def map_of(parts: ConditionParts, kept: Sequence[int]) -> float:
+    return metric(parts.probabilities(tuple(kept)), parts.labels)["mAP"]
 
 
 @pytest.mark.parametrize("calibrated", [True, False])
@@ -71,15 +70,13 @@ def test_resamples_without_positives_have_no_score_and_are_left_out_of_intervals
     counts = np.array([[1, 0, 2], [1, 2, 1], [1, 1, 0]], dtype=np.int32)
     found = resampled_means(table, labels, counts)
     np.testing.assert_allclose(found, [50, np.nan, 100 * 2 / 3])
-    assert difference_interval(found, found - 1) == pytest.approx([1, 1])
-    assert difference_interval(found[1:2], found[1:2]) == [None, None]
 
 
 def test_losses_and_intervals_are_paired() -> None:
     parts = random_parts(calibrated=True)
     found, counts, full = score_conditions(parts, metric), draw_counts(50, 40, seed=SEED), parts.probabilities()
     for index, dropped in enumerate(found["dropped"].values()):
-        without = parts.probabilities([other for other in range(4) if other != index])
+        without = parts.probabilities(tuple(other for other in range(4) if other != index))
         scores = metric(without, parts.labels)
         assert {key: dropped[key] for key in ("mAP", "CF1", "OF1")} == {
             key: scores[key] for key in ("mAP", "CF1", "OF1")

@@ -1,4 +1,4 @@
-"""The JSON files in which texts come: versioned, of one kind, with a note of where they came from.
+"""The files in which texts come: lists of classes, and JSON that is versioned and says where it came from.
 
 ``{"format": 1, "kind": KIND, "name": "voc2007", "provenance": {...}, KIND: ...}``; name and provenance may be left out.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,63 +20,42 @@ MAX_TEXT = 200
 """Characters of one text or name. CLIP's prompts end at 77 tokens."""
 TEXT = f"one line of 1 to {MAX_TEXT} printable characters"
 """What `is_text` asks for, in messages."""
-
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = 60
 
 
 def find_file(spec: str, folder: Path, shipped: Sequence[str], *, option: str, example: str) -> Path:
-    """The file of this name in ``folder``, which has those that are ``shipped``, or else the one at this path.
-
-    Raises:
-        InputError: if there is neither, naming the ``option`` and how a file looks.
-    """
-    if spec in shipped:
-        return folder / f"{spec}.json"
-    path = Path(os.path.expanduser(spec))
+    """The file of this name in ``folder``, which has those that are ``shipped``, or else the one at this path."""
+    path = folder / f"{spec}.json" if spec in shipped else Path(os.path.expanduser(spec))
     if not os.path.isfile(path):  # Unlike Path.is_file, it takes names that no file can have.
-        raise InputError(
-            f"{option} {shortened(spec)}: no such file and no shipped set; the sets are {', '.join(shipped)}, paths "
-            f"are relative to the folder that the command runs in, and a file looks like {example}"
-        )
+        sets = f"no such file and no shipped set; the sets are {', '.join(shipped)}"
+        raise InputError(f"{option} {shortened(spec)}: {sets}, and a file looks like {example}")
     return path
 
 
-def read_document(path: Path, *, kind: str, example: str, optional: Sequence[str] = ()) -> dict[str, Any]:
-    """A file of ``kind``, its head checked, with ``name`` (the file's unless given) and ``provenance``.
-
-    ``optional`` are keys that this kind may have beside those of all; ``example`` shows a whole file in messages.
+def read_document(path: Path, *, kind: str, holds: type, example: str) -> dict[str, Any]:
+    """A file of ``kind`` that holds a list or an object, with ``name`` (the file's unless given) and ``provenance``.
 
     Raises:
-        InputError: if it cannot be read, is no JSON, or the head is not that of a document of this format and kind.
+        InputError: if it cannot be read, is no JSON, or its head is not that of a document of this format and kind.
     """
-    if not path.is_file():
-        raise InputError(f"{path} is no file; expected one like {example}")
     value = read_json(path)
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: expected one JSON object, like {example}")
-    for key, expected in (("format", FORMAT), ("kind", kind)):
-        if value.get(key) != expected:
-            given = f"is {shortened(value[key])}, expected {expected!r}" if key in value else "is missing"
-            raise InputError(f"{path}: {key} {given}; give a file like {example}")
-    known = ("format", "kind", "name", "provenance", *optional, kind)
-    if kind not in value:
-        raise InputError(f"{path}: {kind} is missing; give a file like {example}")
-    if unknown := value.keys() - set(known):
-        raise InputError(f"{path}: unknown key {shortened(min(unknown))}; known are: {', '.join(known)}")
-    found = {"name": path.stem, "provenance": {}, **value}
-    check_text(f"{path}: name", found["name"])
-    if not isinstance(found["provenance"], dict):
-        raise InputError(f"{path}: provenance is {shortened(found['provenance'])}; expected an object")
+    found = {"name": path.stem, "provenance": {}, **value} if isinstance(value, dict) else {}
+    for key, right in (
+        ("format", found.get("format") == FORMAT),
+        ("kind", found.get("kind") == kind),
+        (kind, isinstance(found.get(kind), holds) and found[kind]),
+        ("name", is_text(found.get("name"))),
+        ("provenance", isinstance(found.get("provenance"), dict)),
+    ):
+        if not right:
+            given = f"is {shortened(found[key])}" if key in found else "is missing"
+            raise InputError(f"{path}: {key} {given}; expected a file like {example}")
     return found
 
 
 def write_document(path: Path, kind: str, content: Mapping[str, Any], *, indent: int | None = 2) -> None:
-    """Write a document of ``kind`` with these keys beside its head; its folder is made. All is written or nothing.
-
-    Raises:
-        InputError: if it cannot be written.
-    """
+    """Write a document of ``kind`` with these keys beside its head; its folder is made. All is written or nothing."""
     whole = {"format": FORMAT, "kind": kind, **content}
     text = json.dumps(whole, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
     try:
@@ -86,15 +65,36 @@ def write_document(path: Path, kind: str, content: Mapping[str, Any], *, indent:
         raise InputError(f"{path} cannot be written: {error.strerror}; choose another place") from error
 
 
-def is_text(value: Any, *, longest: int = MAX_TEXT) -> bool:
-    """Whether a value can stand in a prompt: one line, not blank, not absurdly long, without control characters."""
-    return isinstance(value, str) and bool(value.strip()) and len(value) <= longest and value.isprintable()
+def read_class_list(path: Path) -> tuple[str, ...]:
+    """Names of classes: a JSON list, or one a line; blank lines, and lines that begin with ``#``, are passed over.
+
+    Raises:
+        InputError: if it cannot be read, has fewer than two names, one twice, or one that cannot stand in a prompt.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no file of text ({error}); give one with a class name a line") from error
+    if path.suffix.lower() == ".json" or text.lstrip().startswith("["):
+        listed = read_json(path)
+        if not isinstance(listed, list):
+            raise InputError(f'{path}: {shortened(listed)} is no list; write ["cat", "dog"]')
+        return checked_names(path, ((f"name {number}", name) for number, name in enumerate(listed, start=1)))
+    lines = ((f"line {number}", line.strip()) for number, line in enumerate(text.split("\n"), start=1))
+    return checked_names(path, ((place, line) for place, line in lines if line and not line.startswith("#")))
 
 
-def check_text(where: str, value: Any, *, longest: int = MAX_TEXT) -> None:
-    """Raises InputError for what is no text, naming ``where`` it stands."""
-    if not is_text(value, longest=longest):
-        raise InputError(f"{where} is {shortened(value)}; expected one line of 1 to {longest} printable characters")
+def checked_names(path: Path, found: Iterable[tuple[str, Any]]) -> tuple[str, ...]:
+    """Names, each with its place in the file; an InputError if they are fewer than two, no text or not different."""
+    first: dict[str, str] = {}
+    for place, name in found:
+        check_text(f"{path}, {place}: class name", name)
+        if name in first:
+            raise InputError(f"{path}, {place}: class {name!r} stands in {first[name]} already; keep one")
+        first[name] = place
+    if len(first) < 2:
+        raise InputError(f"{path}: at least two classes are needed, got {len(first)}")
+    return tuple(first)
 
 
 def checked_texts(where: str, values: Any) -> tuple[str, ...]:
@@ -110,6 +110,17 @@ def checked_texts(where: str, values: Any) -> tuple[str, ...]:
     return tuple(values)
 
 
+def check_text(where: str, value: Any, *, longest: int = MAX_TEXT) -> None:
+    """Raises InputError for what is no text, naming ``where`` it stands."""
+    if not is_text(value, longest=longest):
+        raise InputError(f"{where} is {shortened(value)}; expected one line of 1 to {longest} printable characters")
+
+
+def is_text(value: Any, *, longest: int = MAX_TEXT) -> bool:
+    """Whether a value can stand in a prompt: one line, not blank, not absurdly long, without control characters."""
+    return isinstance(value, str) and bool(value.strip()) and len(value) <= longest and value.isprintable()
+
+
 def shortened(value: Any) -> str:
-    """A value from a file, for messages: it may be long, or nested too deep for `repr`."""
+    """A value from a file, for messages: it may be long."""
     return _SHORT.repr(value)

@@ -3,8 +3,7 @@
 ``{"format": 1, "kind": "conditions", "conditions": [{"name": "object pose"}, {"name": "lighting and weather"}]}``
 
 Each condition may also have a ``description`` and ``cues``, words of sentences that belong to it. ``hash`` is that of
-the names; a file written by hand needs none. Sets come with the package (`shipped_conditions`). Only the names reach
-prompts: all else is for people and for checks.
+the names; a file written by hand needs none. Only the names reach prompts: all else is for people and for checks.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +20,17 @@ from fedmpt.conditions.document import check_text, checked_texts, find_file, rea
 from fedmpt.types import InputError
 
 FOLDER = Path(__file__).resolve().parents[1] / "assets" / "conditions"
-EXAMPLE = (
-    '{"format": 1, "kind": "conditions", "conditions": [{"name": "object pose"}, {"name": "lighting and weather"}]}'
-)
+EXAMPLE = '{"format": 1, "kind": "conditions", "conditions": [{"name": "object pose"}, {"name": "season"}]}'
 MAX_SENTENCE = 1000
 """Characters of a description or of one of the model's sentences."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a model wrote about a combination of classes: no sentence at all where it found none plausible."""
+
+    classes: tuple[str, ...]
+    sentences: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -50,24 +54,15 @@ class ConditionSet:
     def names(self) -> tuple[str, ...]:
         return tuple(condition.name for condition in self.conditions)
 
-    @cached_property
+    @property
     def content_hash(self) -> str:
-        """`names_hash` of the names: it stays when a description, a cue or the provenance is edited."""
+        """It stays when a description, a cue or the provenance is edited."""
         return names_hash(self.names)
 
     def to_json(self) -> dict[str, Any]:
         """What a file holds beside its head."""
         listed = [{**asdict(each), "cues": list(each.cues)} for each in self.conditions]
-        hashed = {"name": self.name, "hash": self.content_hash}
-        return {**hashed, "conditions": listed, "provenance": self.provenance}
-
-
-@dataclass(frozen=True)
-class Described:
-    """What a model wrote about a combination of classes: no sentence at all where it found none plausible."""
-
-    classes: tuple[str, ...]
-    sentences: tuple[str, ...]
+        return {"name": self.name, "hash": self.content_hash, "conditions": listed, "provenance": self.provenance}
 
 
 def names_hash(names: Sequence[str]) -> str:
@@ -81,20 +76,15 @@ def shipped_conditions() -> tuple[str, ...]:
 
 
 def find_conditions(spec: str) -> ConditionSet:
-    """A shipped set by its name, or the set in a file by its path; a shipped name goes before a file of that name.
-
-    Raises:
-        InputError: if there is neither, or the file is wrong.
-    """
-    example = f"{EXAMPLE} (a single condition whose name has a slash has to stand in one)"
-    return read_conditions(find_file(spec, FOLDER, shipped_conditions(), option="conditions", example=example))
+    """A shipped set by its name, or the set in a file by its path; an InputError if there is neither."""
+    return read_conditions(find_file(spec, FOLDER, shipped_conditions(), option="conditions", example=EXAMPLE))
 
 
 def resolved_names(words: tuple[str, ...], *, given_hash: str = "") -> tuple[tuple[str, ...], str]:
     """What ``--conditions`` says: the names, and their hash if one was given or they come from a set.
 
-    ``words`` are the names or, where there is exactly one and it is a shipped set, ends in ``.json`` or has a slash,
-    the set that has them. Names of the given hash are taken as they stand, so that resolving twice changes nothing.
+    ``words`` are the names or, where a single word looks like one, the set that has them. Names of the given hash are
+    taken as they stand, so that resolving twice changes nothing.
 
     Raises:
         InputError: if there is no such set, its file is wrong, or the names have another hash than the one given.
@@ -106,9 +96,8 @@ def resolved_names(words: tuple[str, ...], *, given_hash: str = "") -> tuple[tup
     digest = names_hash(names)
     if given_hash not in ("", digest):
         raise InputError(
-            f"--conditions {shortened(words)}: the hash of their names, {shortened(names)}, is {digest}, not "
-            f"{given_hash}, which --conditions-hash or the run to be continued says; give the conditions that it "
-            "is of, or start anew without it"
+            f"--conditions {shortened(words)}: their names, {shortened(names)}, have the hash {digest}, not the "
+            f"{given_hash} of --conditions-hash or of the run to be continued; give the conditions that it is of"
         )
     return names, digest if is_set else given_hash
 
@@ -122,14 +111,11 @@ def read_conditions(path: Path) -> ConditionSet:
     """The conditions in a file. Its sentences are looked at by `sentences_of` only.
 
     Raises:
-        InputError: if it cannot be read or is of another format or kind; if names are not different lines of text, or
-            a description or cue is no line of text; or if the names are not those that its hash is of.
+        InputError: if it is no file of conditions, names are not different, or its hash is not that of the names.
     """
-    found = read_document(path, kind="conditions", example=EXAMPLE, optional=("hash",))
-    listed = found["conditions"]
-    if not isinstance(listed, list) or not listed:
-        raise InputError(f"{path}: conditions are {shortened(listed)}; expected a list, like {EXAMPLE}")
-    conditions = tuple(_condition(f"{path}: condition {number}", entry) for number, entry in enumerate(listed, 1))
+    found = read_document(path, kind="conditions", holds=list, example=EXAMPLE)
+    listed = enumerate(found["conditions"], start=1)
+    conditions = tuple(_condition(f"{path}: condition {number}", entry) for number, entry in listed)
     read = ConditionSet(found["name"], conditions, found["provenance"])
     checked_texts(f"{path}: names of conditions", list(read.names))
     if found.get("hash", read.content_hash) != read.content_hash:
@@ -141,36 +127,24 @@ def read_conditions(path: Path) -> ConditionSet:
 
 
 def write_conditions(path: Path, conditions: ConditionSet) -> None:
-    """Write a file that `read_conditions` reads as the same set; the same set gives the same bytes.
-
-    Raises:
-        InputError: if it cannot be written.
-    """
+    """Write a file that `read_conditions` reads as the same set; raises InputError if it cannot be written."""
     write_document(path, "conditions", conditions.to_json())
 
 
 def sentences_of(conditions: ConditionSet) -> tuple[Described, ...]:
-    """What the model wrote about each combination of classes, from the provenance; none if nothing is kept there.
-
-    Raises:
-        InputError: if what is kept is not a list of ``{"classes": [...], "sentences": [...]}``.
-    """
+    """What the model wrote about each combination of classes, from the provenance; an InputError if it is broken."""
     listed = conditions.provenance.get("sentences", [])
     try:
         return tuple(Described(tuple(entry["classes"]), tuple(entry["sentences"])) for entry in listed)
     except (TypeError, KeyError) as error:
-        raise InputError(
-            f"conditions {conditions.name!r}: provenance, sentences: {shortened(listed)} is no list of "
-            '{"classes": [...], "sentences": [...]}; delete it, or restore it from a copy'
-        ) from error
+        remedy = 'is no list of {"classes": [...], "sentences": [...]}; delete it, or restore it from a copy'
+        raise InputError(f"conditions {conditions.name!r}: sentences: {shortened(listed)} {remedy}") from error
 
 
 def _condition(where: str, entry: Any) -> Condition:
-    known = ("name", "description", "cues")
-    if not isinstance(entry, dict) or "name" not in entry:
-        raise InputError(f'{where} is {shortened(entry)}; expected one like {{"name": "object pose"}}')
-    if unknown := [key for key in entry if key not in known]:
-        raise InputError(f"{where}: unknown key {shortened(unknown[0])}; known are: {', '.join(known)}")
+    if not isinstance(entry, dict) or not {"name"} <= entry.keys() <= {"name", "description", "cues"}:
+        expected = '{"name": "object pose", "description": "How things are held.", "cues": ["standing"]}'
+        raise InputError(f"{where} is {shortened(entry)}; expected one like {expected}")
     check_text(f"{where}: name", entry["name"])
     if (description := entry.get("description", "")) != "":
         check_text(f"{where}: description", description, longest=MAX_SENTENCE)

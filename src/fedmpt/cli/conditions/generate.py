@@ -179,7 +179,7 @@ def _introduction(source: Source, options: GenerateCommand) -> list[str]:
 
 def _write(found: ConditionSet, options: GenerateCommand, console: Console) -> None:
     from fedmpt.cli.conditions.show import print_conditions
-    from fedmpt.conditions.checks.findings import check_conditions
+    from fedmpt.conditions.checks import check_conditions
     from fedmpt.conditions.record import write_conditions
 
     write_conditions(options.out, found)

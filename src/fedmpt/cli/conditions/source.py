@@ -9,7 +9,7 @@ from pathlib import Path
 from jaxtyping import Int8
 from torch import Tensor
 
-from fedmpt.conditions.class_list import read_class_list
+from fedmpt.conditions.document import read_class_list
 from fedmpt.conditions.labels.combinations import (
     Combination,
     combinations_from_classes,
@@ -17,8 +17,7 @@ from fedmpt.conditions.labels.combinations import (
     combinations_from_counts,
     in_words,
 )
-from fedmpt.conditions.labels.count_files import check_alike, read_counts
-from fedmpt.conditions.labels.counts import Noise
+from fedmpt.conditions.labels.counts import Noise, check_alike, read_counts
 from fedmpt.data import load_data
 from fedmpt.data.partition import partition_split
 from fedmpt.types import ImageData, InputError

@@ -14,23 +14,17 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from jaxtyping import Int8, Int64
 from torch import Tensor
 
-from fedmpt.conditions.labels.counts import (
-    LabelCounts,
-    Noise,
-    association,
-    count_labels,
-    count_triples,
-    noise_margin,
-    sum_counts,
-)
+from fedmpt.conditions.labels.counts import LabelCounts, Noise, association, count_labels, count_triples, noise_margin
 from fedmpt.seeding import generator
 
 SHARES = {"frequent pair": 3, "surprising pair": 3, "frequent triple": 2, "surprising triple": 2}
@@ -67,10 +61,10 @@ def combinations_from_clients(
     among all sums. So about one pair and one triple that are rarer may be chosen: noise protects them.
 
     Raises:
-        InputError: if there is no client or no class, classes differ in number, or ``epsilon`` cannot be used.
+        InputError: if ``epsilon`` cannot be used.
     """
     noise = None if epsilon is None else Noise(epsilon / 2)
-    counts = sum_counts(count_labels(labels, noise=noise) for labels in clients)
+    counts = reduce(operator.add, (count_labels(labels, noise=noise) for labels in clients))
     rates = [noise.labels_rate] * len(clients) if noise else []
     at_least, pairs, rankings = _rank_pairs(counts, rates, min_images, budget)
     if len(triples := _candidate_triples(pairs)):
@@ -88,12 +82,9 @@ def combinations_from_counts(
 ) -> tuple[Combination, ...]:
     """The same where clients have sent their counts and cannot be asked again: singles and pairs.
 
-    ``parts`` are one a client, ``noises`` of those clients that added noise.
-
-    Raises:
-        InputError: if there are no counts or no class, or classes differ in number.
+    ``parts`` are one a client, of the same classes, ``noises`` of those clients that added noise.
     """
-    counts = sum_counts(parts)
+    counts = reduce(operator.add, parts)
     at_least, _, rankings = _rank_pairs(counts, [noise.labels_rate for noise in noises], min_images, budget)
     return _choose(counts.singles, rankings, at_least, budget)
 
@@ -108,11 +99,17 @@ def combinations_from_classes(num_classes: int, *, budget: int, seed: int = 0) -
     left, possible_pairs, possible_triples = budget - len(alone), math.comb(num_classes, 2), math.comb(num_classes, 3)
     num_pairs = min(possible_pairs, left - min(possible_triples, left * DRAWN_TRIPLES // 10))
     num_triples = min(possible_triples, left - num_pairs)
+    found = {(index,): "single" for index in sorted(alone)}
     uses = torch.zeros(num_classes, dtype=torch.int64)
-    found = [Combination((index,), "single") for index in sorted(alone)]
     for why, size, wanted in (("drawn pair", 2, num_pairs), ("drawn triple", 3, num_triples)):
-        found += [Combination(classes, why) for classes in _draw(size, wanted, uses, random)]
-    return tuple(found)
+        for _ in range(wanted):  # Of classes that were used the least so far.
+            shuffled = torch.randperm(num_classes, generator=random)
+            order = shuffled[torch.sort(uses[shuffled], stable=True).indices].tolist()
+            tries = (tuple(sorted(classes)) for classes in itertools.combinations(order, size))
+            classes = next(classes for classes in tries if classes not in found)
+            found[classes] = why
+            uses[list(classes)] += 1
+    return tuple(Combination(classes, why) for classes, why in found.items())
 
 
 def in_words(combinations: Sequence[Combination], num_classes: int) -> str:
@@ -151,11 +148,8 @@ def _rankings(
     size: str, found: Int64[Tensor, "n k"], seen: Int64[Tensor, "n"], surprise: Tensor, top: int
 ) -> dict[str, Ranking]:
     frequent, surprising = _falling(seen)[:top], _falling(surprise)[:top]
-    surprising = surprising[surprise[surprising] > SURPRISING]
-    return {
-        f"{kind} {size}": [tuple(classes) for classes in found[order].tolist()]
-        for kind, order in (("frequent", frequent), ("surprising", surprising))
-    }
+    orders = {"frequent": frequent, "surprising": surprising[surprise[surprising] > SURPRISING]}
+    return {f"{kind} {size}": [tuple(classes) for classes in found[order].tolist()] for kind, order in orders.items()}
 
 
 def _falling(values: Tensor) -> Int64[Tensor, "n"]:
@@ -183,8 +177,7 @@ def _candidate_triples(pairs: Int64[Tensor, "p 2"]) -> Int64[Tensor, "n 3"]:
 def _choose(
     singles: Int64[Tensor, "C"], rankings: Mapping[str, Ranking], at_least: int, budget: int
 ) -> tuple[Combination, ...]:
-    """Fill the budget."""
-    by_number, half = _falling(singles), -(-budget // 2)
+    half, by_number = -(-budget // 2), _falling(singles)
     enough = by_number[singles[by_number] >= at_least].tolist()
     fit = len(singles) <= half
     alone = by_number.tolist() if fit else enough[:half]
@@ -200,16 +193,3 @@ def _choose(
         alone = enough[: budget - len(chosen)]
     found = [Combination((index,), "single") for index in sorted(alone)]
     return (*found, *(Combination(classes, kind) for why in SHARES for classes, kind in chosen.items() if kind == why))
-
-
-def _draw(size: int, wanted: int, uses: Int64[Tensor, "C"], random: torch.Generator) -> Ranking:
-    """Different combinations of classes that were used the least so far; counts them in ``uses``."""
-    found: dict[tuple[int, ...], None] = {}
-    for _ in range(wanted):
-        shuffled = torch.randperm(len(uses), generator=random)
-        order = shuffled[torch.sort(uses[shuffled], stable=True).indices].tolist()
-        tries = (tuple(sorted(classes)) for classes in itertools.combinations(order, size))
-        classes = next(classes for classes in tries if classes not in found)
-        found[classes] = None
-        uses[list(classes)] += 1
-    return list(found)
