@@ -31,7 +31,7 @@ from fedmpt.types import InputError
 def seeded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Noise that is the same each time."""
     random = np.random.default_rng(0)
-    monkeypatch.setattr(module, "random_bits", lambda size: random.integers(0, 2**64, size, dtype=np.uint64))
+    monkeypatch.setattr(module, "uniform", lambda size: 1 - random.random(size))
 
 
 @pytest.fixture

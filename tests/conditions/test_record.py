@@ -109,7 +109,10 @@ def test_a_hash_that_does_not_fit_is_refused_with_the_remedy(tmp_path: Path) -> 
         (document([]), "conditions is []; expected"),
         (document(["light"]), "condition 1 is 'light'; expected one like {"),
         (document([{"name": "light"}, {"cues": []}]), "condition 2 is {'cues': []}; expected one like {"),
-        (document([{"name": "light"}, {"name": "Light "}]), "names of conditions: 'Light ' is given twice; keep one"),
+        (
+            document([{"name": "light"}, {"name": "light"}]),
+            "names of conditions, number 2: 'light' is given twice",
+        ),
         (one(cue="x"), "condition 1 is {'cue': 'x', 'name': 'light'}; expected one like {"),
         (one(name=7), "condition 1: name is 7; expected one line of 1 to 200 printable characters"),
         (one(name="a\nb"), r"condition 1: name is 'a\nb'; expected one line"),
@@ -117,8 +120,8 @@ def test_a_hash_that_does_not_fit_is_refused_with_the_remedy(tmp_path: Path) -> 
         (one(description=None), "condition 1: description is None; expected one line"),
         (one(description="x" * 1001), "condition 1: description is 'xxx"),
         (one(cues="night"), "condition 1, cues: 'night' is no list; write ["),
-        (one(cues=["night", 3]), "condition 1, cues: number 2 is 3; expected one line of 1 to 200"),
-        (one(cues=["night", "Night"]), "condition 1, cues: 'Night' is given twice; keep one"),
+        (one(cues=["night", 3]), "condition 1, cues, number 2 is 3; expected one line of 1 to 200"),
+        (one(cues=["night", "night"]), "condition 1, cues, number 2: 'night' is given twice; keep one"),
     ],
 )
 def test_a_wrong_file_is_refused_by_name_place_and_value(tmp_path: Path, value: Any, message: str) -> None:

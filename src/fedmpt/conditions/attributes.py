@@ -1,9 +1,7 @@
 """Short visual descriptions of classes, such as "long white whiskers": FedMVP reads them.
 
 Six lists come with the package, four phrases a class, for the classes of the benchmarks. A language model wrote them;
-each file says so under ``provenance``. Others are read from a user's file:
-
-``{"format": 1, "kind": "attributes", "attributes": {"cat": ["pointed ears", "long whiskers"]}}``
+each file says so under ``provenance``. Others are read from a user's file.
 """
 
 from __future__ import annotations
@@ -13,11 +11,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fedmpt.conditions.document import check_text, checked_texts, find_file, read_document
+from fedmpt.conditions.document import check_text, find_file, listed_texts, read_document
 from fedmpt.types import InputError
 
 FOLDER = Path(__file__).resolve().parents[1] / "assets" / "attributes"
@@ -35,7 +33,7 @@ class AttributeList:
     provenance: Mapping[str, Any]
     attributes: Mapping[str, tuple[str, ...]]
 
-    @cached_property
+    @property
     def content_hash(self) -> str:
         """SHA-256 of classes and texts: it stays when the file is laid out anew or its provenance is edited."""
         return hashlib.sha256(json.dumps(self.attributes, sort_keys=True).encode()).hexdigest()
@@ -63,23 +61,23 @@ class FoundAttributes(NamedTuple):
 def find_attributes(spec: str, class_names: Sequence[str]) -> FoundAttributes:
     """The attributes of each class.
 
-    ``spec`` is the name of a shipped list (`shipped_attributes`), the path of a JSON file, or empty. Then a shipped
-    list of just these classes is taken or, failing that, those of things seen from the ground are searched: the first
-    that has all classes; if none has all, each class comes from the first that knows it. Beware of words with two
-    meanings: ``mouse`` is COCO's computer mouse.
+    ``spec`` is the name of a shipped list, the path of a JSON file, or empty. Then a shipped list of just these classes
+    is taken or, failing that, those of things seen from the ground are searched: the first that has all classes; if
+    none has all, each class comes from the first that knows it. Beware of words with two meanings: ``mouse`` is COCO's
+    computer mouse.
 
     Raises:
         InputError: if the file is wrong, a class has no attributes, or, with an empty ``spec``, a list of things seen
             from above has all classes too: which view it is must be said.
     """
-    if spec in shipped_attributes():
+    where, shipped = spec, shipped_attributes()
+    if spec in shipped:
         lists = [_shipped(spec)]
     elif spec:
-        path = find_file(spec, FOLDER, shipped_attributes(), option="--attributes", example=EXAMPLE)
-        lists = [read_attributes(path)]
+        lists = [read_attributes(find_file(spec, FOLDER, shipped, option="--attributes", example=EXAMPLE))]
     else:
+        where = f"--attributes is not given, so {', '.join(FROM_THE_GROUND)} were searched"
         lists = _searched(class_names)
-    where = lists[0].where if spec else f"--attributes is not given, so {', '.join(FROM_THE_GROUND)} were searched"
     found, sources = [], {}
     for name in class_names:
         knowing = next((listed for listed in lists if listed.find(name)), None)
@@ -100,7 +98,7 @@ def read_attributes(path: Path) -> AttributeList:
     attributes = {}
     for name, texts in document["attributes"].items():
         check_text(f"{path}: class name", name)
-        attributes[name] = checked_texts(f"{path}: class {name!r}", texts)
+        attributes[name] = listed_texts(f"{path}: class {name!r}", texts)
         if not texts:
             raise InputError(f"{path}: class {name!r} has no attributes; give at least one")
     return AttributeList(str(path), document["provenance"], attributes)
@@ -130,8 +128,6 @@ def _letters(class_name: str) -> str:
 
 
 def _remedy(class_name: str) -> str:
-    entry = json.dumps({class_name: ["what one sees of it", "..."]}, ensure_ascii=False)
-    return (
-        f'write a file {{"format": 1, "kind": "attributes", "attributes": {entry}}} with all classes and give its path '
-        "as --attributes, or take --form reduced of FedMVP, which needs none"
-    )
+    example = {"format": 1, "kind": "attributes", "attributes": {class_name: ["what one sees of it", "..."]}}
+    file = json.dumps(example, ensure_ascii=False)
+    return f"write a file {file} with all classes and give its path as --attributes, or take --form reduced of FedMVP"

@@ -61,20 +61,13 @@ def check_conditions(
     ``encode`` is that of the ``backbone``. Without classes, common nouns stand in for them where cosines are judged.
     """
     found, covered = class_words(conditions.names, class_names or ()), coverage(conditions)
-    problems = [
-        f"condition {name!r} has class {', '.join(map(repr, named))} in its name, so that its prompts speak of it for "
-        "every other class too; name the aspect without it"
-        for name, named in found.items()
-    ]
     lengths = alike = None
     if backbone is not None and encode is not None:
         classes = class_names or COMMON_NOUNS
         lengths = prompt_lengths(conditions.names, class_names=classes, backbone=backbone)
-        problems += _of_lengths(lengths)
         if lengths["compared"] <= lengths["limit"]:
             alike = overlap(conditions.names, class_names=classes, encode=encode)
-            problems += _of_overlap(alike) if alike["pairs"] else ()
-    problems += _of_coverage(covered) if covered else ()
+    problems = [*_of_names(found, lengths), *(_of_overlap(alike) if alike else ()), *_of_coverage(covered)]
     return Findings(problems, found, lengths, alike, covered)
 
 
@@ -188,35 +181,40 @@ def spread(items: Sequence[str], num: int) -> list[str]:
     return [items[index * len(items) // num] for index in range(num)]
 
 
-def _of_lengths(found: Mapping[str, Any]) -> Iterator[str]:
-    if found["longest"] > found["limit"]:
-        condition, class_name = found["longest_parts"]
+def _of_names(class_words: Mapping[str, Sequence[str]], lengths: Mapping[str, Any] | None) -> Iterator[str]:
+    for name, classes in class_words.items():
+        named = ", ".join(map(repr, classes))
+        yield f"condition {name!r} has class {named} in its name, which all its prompts get; name the aspect without it"
+    if lengths and lengths["longest"] > lengths["limit"]:
+        condition, class_name = lengths["longest_parts"]
         yield (
-            f"the prompt for condition {condition!r} and class {class_name!r} has {found['longest']} tokens, the tower "
-            f"takes {found['limit']}; shorten a name, or train with fewer context tokens"
+            f"the prompt for condition {condition!r} and class {class_name!r} has {lengths['longest']} tokens, the "
+            f"tower takes {lengths['limit']}; shorten a name, or train with fewer context tokens"
         )
-    if found["pieces"]:
-        words = ", ".join(f"{word!r} into {count}" for word, count in found["pieces"].items())
+    if lengths and lengths["pieces"]:
+        words = ", ".join(f"{word!r} into {count}" for word, count in lengths["pieces"].items())
         rare = "so they were rare where it learned; take commoner words"
         yield f"the tower's tokenizer breaks words into many pieces ({words}), {rare}"
 
 
 def _of_overlap(found: Mapping[str, Any]) -> Iterator[str]:
-    if found["difference"] < NO_DIFFERENCE:
+    close = [pair for pair in found["pairs"] if pair["bare_percentile"] >= ALIKE]
+    if found["pairs"] and found["difference"] < NO_DIFFERENCE:
+        close = []
         yield (
             "this tower hardly tells the conditions apart: prompts that differ in the condition alone have cosines of "
             f"{min(pair['prompts'] for pair in found['pairs']):.4f} and more, and another condition moves a prompt by "
             f"{found['difference']:.2%} of what another class does; their names will make little difference with it, "
             "and other names hardly more"
         )
+    for pair in close:
+        names, share = " and ".join(map(repr, pair["conditions"])), pair["bare_percentile"]
+        yield f"to this tower, {names} are closer than {share:.0%} of the pairs of classes; rename or drop one"
+
+
+def _of_coverage(found: Mapping[str, Any] | None) -> Iterator[str]:
+    if found is None:
         return
-    for pair in found["pairs"]:
-        if pair["bare_percentile"] >= ALIKE:
-            names, share = " and ".join(map(repr, pair["conditions"])), pair["bare_percentile"]
-            yield f"to this tower, {names} are closer than {share:.0%} of the pairs of classes; rename or drop one"
-
-
-def _of_coverage(found: Mapping[str, Any]) -> Iterator[str]:
     shares, sentences = found["shares"], f"{found['num_sentences']} sentences"
     for name, share in shares.items():
         if share < MIN_SHARE:

@@ -1,6 +1,7 @@
 """The files in which texts come: lists of classes, and JSON that is versioned and says where it came from.
 
 ``{"format": 1, "kind": KIND, "name": "voc2007", "provenance": {...}, KIND: ...}``; name and provenance may be left out.
+What is wrong in a file is an InputError that names the file, the place and the value.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ MAX_TEXT = 200
 """Characters of one text or name. CLIP's prompts end at 77 tokens."""
 TEXT = f"one line of 1 to {MAX_TEXT} printable characters"
 """What `is_text` asks for, in messages."""
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = 60
+shortened = reprlib.repr
+"""A value from a file, for messages: it may be long."""
 
 
 def find_file(spec: str, folder: Path, shipped: Sequence[str], *, option: str, example: str) -> Path:
@@ -34,11 +35,7 @@ def find_file(spec: str, folder: Path, shipped: Sequence[str], *, option: str, e
 
 
 def read_document(path: Path, *, kind: str, holds: type, example: str) -> dict[str, Any]:
-    """A file of ``kind`` that holds a list or an object, with ``name`` (the file's unless given) and ``provenance``.
-
-    Raises:
-        InputError: if it cannot be read, is no JSON, or its head is not that of a document of this format and kind.
-    """
+    """A file of ``kind`` that holds a list or an object, with ``name`` (the file's unless given) and ``provenance``."""
     value = read_json(path)
     found = {"name": path.stem, "provenance": {}, **value} if isinstance(value, dict) else {}
     for key, right in (
@@ -66,48 +63,37 @@ def write_document(path: Path, kind: str, content: Mapping[str, Any], *, indent:
 
 
 def read_class_list(path: Path) -> tuple[str, ...]:
-    """Names of classes: a JSON list, or one a line; blank lines, and lines that begin with ``#``, are passed over.
-
-    Raises:
-        InputError: if it cannot be read, has fewer than two names, one twice, or one that cannot stand in a prompt.
-    """
+    """Names of classes: a JSON list, or one a line; blank lines, and lines that begin with ``#``, are passed over."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no file of text ({error}); give one with a class name a line") from error
     if path.suffix.lower() == ".json" or text.lstrip().startswith("["):
-        listed = read_json(path)
-        if not isinstance(listed, list):
-            raise InputError(f'{path}: {shortened(listed)} is no list; write ["cat", "dog"]')
-        return checked_names(path, ((f"name {number}", name) for number, name in enumerate(listed, start=1)))
-    lines = ((f"line {number}", line.strip()) for number, line in enumerate(text.split("\n"), start=1))
-    return checked_names(path, ((place, line) for place, line in lines if line and not line.startswith("#")))
+        names = listed_texts(f"{path}", read_json(path))
+    else:
+        lines = ((f"{path}, line {number}", line.strip()) for number, line in enumerate(text.split("\n"), start=1))
+        names = different_texts((where, line) for where, line in lines if line and not line.startswith("#"))
+    if len(names) < 2:
+        raise InputError(f"{path}: at least two classes are needed, got {len(names)}")
+    return names
 
 
-def checked_names(path: Path, found: Iterable[tuple[str, Any]]) -> tuple[str, ...]:
-    """Names, each with its place in the file; an InputError if they are fewer than two, no text or not different."""
-    first: dict[str, str] = {}
-    for place, name in found:
-        check_text(f"{path}, {place}: class name", name)
-        if name in first:
-            raise InputError(f"{path}, {place}: class {name!r} stands in {first[name]} already; keep one")
-        first[name] = place
-    if len(first) < 2:
-        raise InputError(f"{path}: at least two classes are needed, got {len(first)}")
-    return tuple(first)
-
-
-def checked_texts(where: str, values: Any) -> tuple[str, ...]:
-    """A list of texts that are different, case and spaces aside; else an InputError."""
+def listed_texts(where: str, values: Any) -> tuple[str, ...]:
+    """A list of different texts; else an InputError."""
     if not isinstance(values, list):
         raise InputError(f'{where}: {shortened(values)} is no list; write ["...", "..."]')
-    seen: set[str] = set()
-    for number, value in enumerate(values, start=1):
-        check_text(f"{where}: number {number}", value)
-        if (same := " ".join(value.casefold().split())) in seen:
-            raise InputError(f"{where}: {value!r} is given twice; keep one")
-        seen.add(same)
-    return tuple(values)
+    return different_texts((f"{where}, number {number}", value) for number, value in enumerate(values, start=1))
+
+
+def different_texts(found: Iterable[tuple[str, Any]]) -> tuple[str, ...]:
+    """Texts, each with where it stands; an InputError for one that is no text, or that stands twice."""
+    texts: dict[str, None] = {}
+    for where, text in found:
+        check_text(where, text)
+        if text in texts:
+            raise InputError(f"{where}: {text!r} is given twice; keep one")
+        texts[text] = None
+    return tuple(texts)
 
 
 def check_text(where: str, value: Any, *, longest: int = MAX_TEXT) -> None:
@@ -119,8 +105,3 @@ def check_text(where: str, value: Any, *, longest: int = MAX_TEXT) -> None:
 def is_text(value: Any, *, longest: int = MAX_TEXT) -> bool:
     """Whether a value can stand in a prompt: one line, not blank, not absurdly long, without control characters."""
     return isinstance(value, str) and bool(value.strip()) and len(value) <= longest and value.isprintable()
-
-
-def shortened(value: Any) -> str:
-    """A value from a file, for messages: it may be long."""
-    return _SHORT.repr(value)

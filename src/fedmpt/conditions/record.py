@@ -1,9 +1,7 @@
 """Conditions of FedMPT in files: names, what they mean, and a record of how a language model came to them.
 
-``{"format": 1, "kind": "conditions", "conditions": [{"name": "object pose"}, {"name": "lighting and weather"}]}``
-
-Each condition may also have a ``description`` and ``cues``, words of sentences that belong to it. ``hash`` is that of
-the names; a file written by hand needs none. Only the names reach prompts: all else is for people and for checks.
+Each condition may have a ``description`` and ``cues``, words of sentences that belong to it. ``hash`` is that of the
+names; a file written by hand needs none. Only the names reach prompts: all else is for people and for checks.
 """
 
 from __future__ import annotations
@@ -16,13 +14,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedmpt.conditions.document import check_text, checked_texts, find_file, read_document, shortened, write_document
+from fedmpt.conditions.document import check_text, find_file, listed_texts, read_document, shortened, write_document
 from fedmpt.types import InputError
 
 FOLDER = Path(__file__).resolve().parents[1] / "assets" / "conditions"
 EXAMPLE = '{"format": 1, "kind": "conditions", "conditions": [{"name": "object pose"}, {"name": "season"}]}'
 MAX_SENTENCE = 1000
-"""Characters of a description or of one of the model's sentences."""
+"""Characters of a description."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +78,15 @@ def find_conditions(spec: str) -> ConditionSet:
     return read_conditions(find_file(spec, FOLDER, shipped_conditions(), option="conditions", example=EXAMPLE))
 
 
-def resolved_names(words: tuple[str, ...], *, given_hash: str = "") -> tuple[tuple[str, ...], str]:
-    """What ``--conditions`` says: the names, and their hash if one was given or they come from a set.
+def looks_like_a_set(word: str) -> bool:
+    """Whether a word that stands alone is a shipped set or looks like a file, not like the name of a condition."""
+    return word in shipped_conditions() or word.casefold().endswith(".json") or os.path.basename(word) != word
 
-    ``words`` are the names or, where a single word looks like one, the set that has them. Names of the given hash are
-    taken as they stand, so that resolving twice changes nothing.
+
+def resolved_names(words: tuple[str, ...], *, given_hash: str = "") -> tuple[tuple[str, ...], str]:
+    """What ``--conditions`` says, names or a set: the names, and their hash if one was given or they are of a set.
+
+    Names of the given hash are taken as they stand, so that resolving twice changes nothing.
 
     Raises:
         InputError: if there is no such set, its file is wrong, or the names have another hash than the one given.
@@ -102,22 +104,22 @@ def resolved_names(words: tuple[str, ...], *, given_hash: str = "") -> tuple[tup
     return names, digest if is_set else given_hash
 
 
-def looks_like_a_set(word: str) -> bool:
-    """Whether a word that stands alone is a shipped set or looks like a file, not like the name of a condition."""
-    return word in shipped_conditions() or word.casefold().endswith(".json") or os.path.basename(word) != word
-
-
 def read_conditions(path: Path) -> ConditionSet:
-    """The conditions in a file. Its sentences are looked at by `sentences_of` only.
-
-    Raises:
-        InputError: if it is no file of conditions, names are not different, or its hash is not that of the names.
-    """
+    """The conditions in a file; an InputError if names are not different, or not those that its hash is of."""
     found = read_document(path, kind="conditions", holds=list, example=EXAMPLE)
-    listed = enumerate(found["conditions"], start=1)
-    conditions = tuple(_condition(f"{path}: condition {number}", entry) for number, entry in listed)
-    read = ConditionSet(found["name"], conditions, found["provenance"])
-    checked_texts(f"{path}: names of conditions", list(read.names))
+    conditions = []
+    for number, entry in enumerate(found["conditions"], start=1):
+        where = f"{path}: condition {number}"
+        if not isinstance(entry, dict) or not {"name"} <= entry.keys() <= {"name", "description", "cues"}:
+            expected = '{"name": "object pose", "description": "How things are held.", "cues": ["standing"]}'
+            raise InputError(f"{where} is {shortened(entry)}; expected one like {expected}")
+        check_text(f"{where}: name", entry["name"])
+        if (description := entry.get("description", "")) != "":
+            check_text(f"{where}: description", description, longest=MAX_SENTENCE)
+        cues = listed_texts(f"{where}, cues", entry.get("cues", []))
+        conditions.append(Condition(entry["name"], description, cues))
+    read = ConditionSet(found["name"], tuple(conditions), found["provenance"])
+    listed_texts(f"{path}: names of conditions", list(read.names))
     if found.get("hash", read.content_hash) != read.content_hash:
         raise InputError(
             f"{path}: hash is {shortened(found['hash'])}, its names have {read.content_hash}: they were edited; "
@@ -139,13 +141,3 @@ def sentences_of(conditions: ConditionSet) -> tuple[Described, ...]:
     except (TypeError, KeyError) as error:
         remedy = 'is no list of {"classes": [...], "sentences": [...]}; delete it, or restore it from a copy'
         raise InputError(f"conditions {conditions.name!r}: sentences: {shortened(listed)} {remedy}") from error
-
-
-def _condition(where: str, entry: Any) -> Condition:
-    if not isinstance(entry, dict) or not {"name"} <= entry.keys() <= {"name", "description", "cues"}:
-        expected = '{"name": "object pose", "description": "How things are held.", "cues": ["standing"]}'
-        raise InputError(f"{where} is {shortened(entry)}; expected one like {expected}")
-    check_text(f"{where}: name", entry["name"])
-    if (description := entry.get("description", "")) != "":
-        check_text(f"{where}: description", description, longest=MAX_SENTENCE)
-    return Condition(entry["name"], description, checked_texts(f"{where}, cues", entry.get("cues", [])))

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,8 @@ from fedmpt.types import PRESENT, UNKNOWN
 Kept = tuple[int, ...]
 """Places of conditions, in rising order."""
 Scores = Mapping[str, Any]
-"""In percent: ``mAP``, ``CF1``, ``OF1`` and what else there is."""
-
+"""In percent: those of `MAIN`, and what else there is."""
+MAIN = ("mAP", "CF1", "OF1")
 NUM_RESAMPLES, SEED = 200, 0
 """Resamples of the images behind each interval, and their seed."""
 _ROUNDING, _POINTS_ROUNDING = 1e-4, 1e-9
@@ -69,13 +70,11 @@ def score_conditions(
 ) -> dict[str, Any]:
     """All that `fedmpt conditions score` reports, by names, as JSON holds it: null where a number is undefined.
 
-    ``full`` are the scores of the model as it is, ``use`` is of the gate's weights, ``difference`` of the conditions'
-    own predictions, ``alone`` has each condition by itself and ``dropped`` the model without it. ``elimination`` drops
-    one after the other, each time what costs least, or what the gate uses least of what costs the same. ``suggestions``
-    are conditions to keep: the fewest on that way whose mAP is within ``tolerance`` points of all, and, if the weights
-    were trained (``has_gate``), those with the largest mean, as many as the effective number of the means.
-
-    ``metric`` takes probabilities and labels [images, C]; it is called N (N + 1) / 2 times.
+    ``alone`` has each condition by itself and ``dropped`` the model without it. ``elimination`` drops one after the
+    other, each time what costs least, or what the gate uses least of what costs the same. ``suggestions`` are
+    conditions to keep: the fewest on that way whose mAP is within ``tolerance`` points of all, and, if the weights were
+    trained (``has_gate``), those with the largest mean, as many as the effective number of the means. ``metric`` takes
+    probabilities and labels [images, C]; it is called N (N + 1) / 2 times.
     """
     everything = tuple(range(len(parts.names)))
 
@@ -88,16 +87,15 @@ def score_conditions(
 
     use = _gate_use(parts)
     mean = [weights["mean"] for weights in use["per_condition"].values()]
-    kept, elimination = everything, [{"num": len(everything), **entry(everything), "dropped": None}]
-    while len(kept) > 1:
-        found = {index: scored(_without(kept, index))["mAP"] for index in kept}
+    steps = [everything]
+    while len(steps[-1]) > 1:
+        found = {index: scored(_without(steps[-1], index))["mAP"] for index in steps[-1]}
         best = max(found.values()) - _POINTS_ROUNDING
-        least = min((index for index in kept if found[index] >= best), key=mean.__getitem__)
-        kept = _without(kept, least)
-        elimination.append({"num": len(kept), **entry(kept), "dropped": parts.names[least]})
+        steps.append(_without(steps[-1], min((index for index in found if found[index] >= best), key=mean.__getitem__)))
     # The last that is near enough: mAP may rise and fall on the way down.
     enough = scored(everything)["mAP"] - tolerance - _POINTS_ROUNDING
-    fewest = [step for step in elimination if step["mAP"] >= enough][-1]
+    fewest = [kept for kept in steps if scored(kept)["mAP"] >= enough][-1]
+    gone = [None, *(parts.names[(set(before) - set(kept)).pop()] for before, kept in pairwise(steps))]
     num = math.ceil(use["effective_number"]["of_mean"] - _ROUNDING)
     most_used = tuple(sorted(sorted(everything, key=lambda index: -mean[index])[:num]))
     return {
@@ -106,15 +104,14 @@ def score_conditions(
         "full": scored(everything),
         "use": use,
         "difference": _differences(parts),
-        "alone": {name: _main(scored((index,))) for index, name in enumerate(parts.names)},
+        "alone": {name: {key: scored((index,))[key] for key in MAIN} for index, name in enumerate(parts.names)},
         "dropped": _drop_each(parts, scored),
         "interval": {"level": 0.95, "resamples": NUM_RESAMPLES, "seed": SEED},
-        "elimination": elimination,
+        "elimination": [
+            {"num": len(kept), **entry(kept), "dropped": name} for kept, name in zip(steps, gone, strict=True)
+        ],
         "tolerance": tolerance,
-        "suggestions": {
-            "gate": entry(most_used) if has_gate else None,
-            "drop": {key: fewest[key] for key in ("conditions", "mAP")},
-        },
+        "suggestions": {"gate": entry(most_used) if has_gate else None, "drop": entry(fewest)},
     }
 
 
@@ -122,8 +119,8 @@ def _gate_use(parts: ConditionParts) -> dict[str, Any]:
     """How the gate spreads its weight.
 
     ``largest`` is the share of the images in which a condition has the largest weight; ties are shared out. Entropies
-    are over log N, so 1 is even and 0 is one condition alone. The effective number, e to the entropy, is as many
-    conditions as would have it, evenly used. Where images differ in what they use, that of the mean weights is larger.
+    are over log N, from 0 for one alone to 1 for all evenly. The effective number, e to the entropy, is as many
+    conditions as would have it, evenly used.
     """
     gate, most = parts.gate.double(), math.log(len(parts.names))
     is_largest = (gate == gate.amax(1, keepdim=True)).double()
@@ -183,7 +180,7 @@ def _drop_each(parts: ConditionParts, scored: Callable[[Kept], Scores]) -> dict[
         losses = full_means - resampled_means(without, parts.labels, counts)
         losses = losses[~np.isnan(losses)]
         found[name] = {
-            **_main(scored(kept)),
+            **{key: scored(kept)[key] for key in MAIN},
             "loss": scored(everything)["mAP"] - scored(kept)["mAP"],
             "interval": np.quantile(losses, [0.025, 0.975]).tolist() if len(losses) else [None, None],
             "decisions_changed": ((full > 0.5) != (without > 0.5)).float().mean().item(),
@@ -193,10 +190,6 @@ def _drop_each(parts: ConditionParts, scored: Callable[[Kept], Scores]) -> dict[
 
 def _without(kept: Kept, dropped: int) -> Kept:
     return tuple(index for index in kept if index != dropped)
-
-
-def _main(scores: Scores) -> dict[str, float]:
-    return {key: scores[key] for key in ("mAP", "CF1", "OF1")}
 
 
 def _table(table: Float[Tensor, "rows columns"]) -> list[list[float | None]]:

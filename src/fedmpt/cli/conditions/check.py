@@ -66,18 +66,15 @@ def check(words: list[str]) -> None:
         return
     lengths, overlap, covered = findings.lengths, findings.overlap, findings.coverage
     for name in found.names:
-        tokens = [f"{lengths['names'][name]} tokens"] if lengths else []
-        spoken = [f"{covered['shares'][name]:.0%} of sentences speak of it"] if covered else []
-        print(", ".join([name, *tokens, *spoken]))
+        print(f"{name}: {covered['shares'][name]:.0%} of the sentences speak of it" if covered else name)
+    if covered:
+        print(f"{covered['covered']:.0%} of {covered['num_sentences']} sentences speak of a condition")
     if lengths:
         print(f"longest prompt: {lengths['longest']} of {lengths['limit']} tokens")
     if overlap and overlap["difference"] is not None:
         moved = f"{overlap['difference']:.2%}"
         print(f"prompts of a class under two conditions differ by {moved} of what two classes differ by")
-    if covered:
-        print(f"{covered['covered']:.0%} of {covered['num_sentences']} sentences speak of a condition")
     for problem in findings.problems:
         print(f"look at this: {problem}")
     if not findings.problems:
-        more = "" if overlap else "; give --backbone to see what a text tower makes of the names"
-        print(f"nothing found against it{more}")
+        print(f"nothing found against it{'' if overlap else '; give --backbone to see what a text tower makes of it'}")

@@ -49,11 +49,11 @@ def show(words: list[str]) -> None:
     for each in sets:
         table.add_row(each["name"], ", ".join(condition["name"] for condition in each["conditions"]))
     Console(highlight=False).print(table)
-    print("train with one: fedmpt train --conditions NAME; where it came from: fedmpt conditions show NAME")
+    print("train with one: fedmpt train --conditions NAME; more of it: fedmpt conditions show NAME")
 
 
 def print_conditions(found: ConditionSet) -> None:
-    """A table, and where the set came from."""
+    """The conditions, and where the set came from."""
     table = Table("condition", "what it is", "words that belong to it", title=Text(found.name), title_justify="left")
     for each in found.conditions:
         table.add_row(Text(each.name), Text(each.description), Text(", ".join(each.cues)), end_section=True)
@@ -62,7 +62,7 @@ def print_conditions(found: ConditionSet) -> None:
     for key in ("method", "date", "model"):
         if key in found.provenance:
             value = found.provenance[key]
-            said = ", ".join(f"{key} {value}" for key, value in value.items()) if isinstance(value, dict) else value
+            said = ", ".join(f"{key} {part}" for key, part in value.items()) if isinstance(value, dict) else value
             console.print(f"{key}: {said}", markup=False)
     num_sentences = sum(len(described.sentences) for described in sentences_of(found))
     console.print(f"sentences: {num_sentences:,}\nhash: {found.content_hash}")

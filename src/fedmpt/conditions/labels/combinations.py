@@ -18,7 +18,7 @@ import operator
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 
 import torch
 from jaxtyping import Int8, Int64
@@ -30,13 +30,14 @@ from fedmpt.seeding import generator
 SHARES = {"frequent pair": 3, "surprising pair": 3, "frequent triple": 2, "surprising triple": 2}
 """Tenths of what the singles leave; what rounding down leaves goes to the first."""
 DRAWN_TRIPLES = 4
-"""Tenths of the same that are triples where combinations are drawn; the rest are pairs."""
+"""Tenths of the same where combinations are drawn; the rest are pairs."""
 SURPRISING, ODDS = 10.83, 1000
 """What G^2 of independent classes exceeds once in so many times (chi-square, one degree of freedom)."""
 MAX_TRIPLES = 20_000
 """That clients are asked to count, those first whose rarest pair is the most frequent."""
 Ranking = list[tuple[int, ...]]
 """Combinations, the best first."""
+_descending = partial(torch.argsort, descending=True, stable=True)
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,9 @@ def combinations_from_clients(
 
     Clients answer two questions with counts (`labels.counts`, which says what the server sees). Pairs and triples in
     fewer than ``min_images`` images of all clients together are never chosen: they might point at single people. Where
-    not all singles fit, the same holds for them.
-
-    ``epsilon`` is of differential privacy for each image at each client; half of it goes to each question. Everything
-    is then chosen by the noisy sums, and ``min_images`` must be exceeded by what noise alone would reach about once
-    among all sums. So about one pair and one triple that are rarer may be chosen: noise protects them.
-
-    Raises:
-        InputError: if ``epsilon`` cannot be used.
+    not all singles fit, the same holds for them. ``epsilon`` is of differential privacy for each image at each client;
+    half of it goes to each question. Everything is then chosen by the noisy sums, and ``min_images`` must be exceeded
+    by what noise alone would reach about once among all sums.
     """
     noise = None if epsilon is None else Noise(epsilon / 2)
     counts = reduce(operator.add, (count_labels(labels, noise=noise) for labels in clients))
@@ -80,24 +76,18 @@ def combinations_from_clients(
 def combinations_from_counts(
     parts: Iterable[LabelCounts], *, budget: int, min_images: int = 5, noises: Sequence[Noise] = ()
 ) -> tuple[Combination, ...]:
-    """The same where clients have sent their counts and cannot be asked again: singles and pairs.
-
-    ``parts`` are one a client, of the same classes, ``noises`` of those clients that added noise.
-    """
+    """The same where clients sent their counts and cannot be asked again; ``noises`` are of those that added some."""
     counts = reduce(operator.add, parts)
     at_least, _, rankings = _rank_pairs(counts, [noise.labels_rate for noise in noises], min_images, budget)
     return _choose(counts.singles, rankings, at_least, budget)
 
 
 def combinations_from_classes(num_classes: int, *, budget: int, seed: int = 0) -> tuple[Combination, ...]:
-    """Combinations without data: singles, then pairs and triples in which all classes are about equally often.
-
-    Many will be of things that are never seen together; the language model is told to write nothing for those.
-    """
+    """Combinations without data: singles, then pairs and triples in which all classes are about equally often."""
     random = generator(seed, "combinations")
     alone = torch.randperm(num_classes, generator=random).tolist()[: -(-budget // 2)]
-    left, possible_pairs, possible_triples = budget - len(alone), math.comb(num_classes, 2), math.comb(num_classes, 3)
-    num_pairs = min(possible_pairs, left - min(possible_triples, left * DRAWN_TRIPLES // 10))
+    left, possible_triples = budget - len(alone), math.comb(num_classes, 3)
+    num_pairs = min(math.comb(num_classes, 2), left - min(possible_triples, left * DRAWN_TRIPLES // 10))
     num_triples = min(possible_triples, left - num_pairs)
     found = {(index,): "single" for index in sorted(alone)}
     uses = torch.zeros(num_classes, dtype=torch.int64)
@@ -129,7 +119,7 @@ def _rank_pairs(
     """
     at_least = min_images + noise_margin(rates, counts.pairs.numel() // 2)
     pairs = torch.triu(counts.pairs >= at_least, diagonal=1).nonzero()
-    pairs = pairs[_falling(counts.pairs[tuple(pairs.T)])]
+    pairs = pairs[_descending(counts.pairs[tuple(pairs.T)])]
     seen, total = counts.pairs[tuple(pairs.T)], torch.full((len(pairs),), counts.num_images)
     first, second = counts.singles[pairs].unbind(1)
     surprise = association(seen - noise_margin(rates, ODDS), first, second, total)
@@ -147,18 +137,13 @@ def _surprise_of_triples(counts: LabelCounts, triples: Int64[Tensor, "n 3"], sur
 def _rankings(
     size: str, found: Int64[Tensor, "n k"], seen: Int64[Tensor, "n"], surprise: Tensor, top: int
 ) -> dict[str, Ranking]:
-    frequent, surprising = _falling(seen)[:top], _falling(surprise)[:top]
+    frequent, surprising = _descending(seen)[:top], _descending(surprise)[:top]
     orders = {"frequent": frequent, "surprising": surprising[surprise[surprising] > SURPRISING]}
     return {f"{kind} {size}": [tuple(classes) for classes in found[order].tolist()] for kind, order in orders.items()}
 
 
-def _falling(values: Tensor) -> Int64[Tensor, "n"]:
-    """Places from the largest value to the smallest; equal ones stay in their order."""
-    return torch.sort(values, descending=True, stable=True).indices
-
-
 def _candidate_triples(pairs: Int64[Tensor, "p 2"]) -> Int64[Tensor, "n 3"]:
-    """Triples all of whose pairs are in ``pairs``, in lexicographic order: no other can be as frequent (Apriori).
+    """Triples all of whose pairs are in ``pairs``, the first found, in lexicographic order (Apriori).
 
     The most frequent pairs come first, so triples are found in the order of their rarest pair, which bounds them.
     """
@@ -177,7 +162,7 @@ def _candidate_triples(pairs: Int64[Tensor, "p 2"]) -> Int64[Tensor, "n 3"]:
 def _choose(
     singles: Int64[Tensor, "C"], rankings: Mapping[str, Ranking], at_least: int, budget: int
 ) -> tuple[Combination, ...]:
-    half, by_number = -(-budget // 2), _falling(singles)
+    half, by_number = -(-budget // 2), _descending(singles)
     enough = by_number[singles[by_number] >= at_least].tolist()
     fit = len(singles) <= half
     alone = by_number.tolist() if fit else enough[:half]

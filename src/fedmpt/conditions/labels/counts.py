@@ -12,15 +12,7 @@ protected are that a client takes part, and anything that it sends elsewhere, su
 
 How (Ghosh, Roughgarden and Sundararajan, "Universally utility-maximizing privacy mechanisms", 2009): of an image with
 more than ``max_labels`` classes, as many are drawn at random and the others go uncounted, which bounds what one image
-changes. Each number gets two-sided geometric noise, P(z) ~ exp(-|z| epsilon / that change), from the operating system's
-entropy, by uniform numbers of 53 bits.
-
-Sites that can pool neither images nor labels write their answer to the first question into a file:
-
-``{"format": 1, "kind": "label-counts", "name": "hospital A", "label-counts": {"classes": ["cat", "dog"],
-"num_images": 90, "singles": [40, 61], "pairs": [[0, 1, 11]], "epsilon": null, "max_labels": null}}``
-
-Pairs are ``[class, class, images]`` by places in the list of classes, the smaller first, without those of no image.
+changes. Each number gets two-sided geometric noise, P(z) ~ exp(-|z| epsilon / that change).
 """
 
 from __future__ import annotations
@@ -33,20 +25,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int8, Int64, UInt64
-from scipy.sparse import csr_array
+from jaxtyping import Bool, Float64, Int8, Int64
 from torch import Tensor
 
-from fedmpt.conditions.document import checked_names, read_document, write_document
+from fedmpt.conditions.document import listed_texts, read_document, write_document
 from fedmpt.types import PRESENT, InputError
 
 MIN_EPSILON = 1e-6
 """Noise would be larger than any data set below it."""
-KIND = "label-counts"
 EXAMPLE = (
     '{"format": 1, "kind": "label-counts", "label-counts": {"classes": ["cat", "dog"], "num_images": 90, '
     '"singles": [40, 61], "pairs": [[0, 1, 11]], "epsilon": null, "max_labels": null}}'
 )
+"""Pairs are ``[class, class, images]`` by places in the list of classes, the smaller first, those of no image aside."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +88,8 @@ class SiteCounts:
 
 def count_labels(labels: Int8[Tensor, "images C"], *, noise: Noise | None = None) -> LabelCounts:
     """Images with each class and each pair of classes, at a client. Unknown labels count as absent."""
-    present = _present(labels, noise)
-    num_images, pairs = len(labels), torch.from_numpy((present.T @ present).toarray())
+    present = _present(labels, noise).float()  # Sums of up to 2^24 images are exact.
+    num_images, pairs = len(labels), (present.T @ present).long()
     singles = pairs.diagonal().clone()
     if noise is not None:
         size = len(singles)
@@ -112,39 +103,33 @@ def count_labels(labels: Int8[Tensor, "images C"], *, noise: Noise | None = None
 def count_triples(
     labels: Int8[Tensor, "images C"], triples: Int64[Tensor, "n 3"], *, noise: Noise | None = None
 ) -> Int64[Tensor, "n"]:
-    """Images with all three classes of each triple, at a client. Unknown labels count as absent.
-
-    ``triples`` are different sets of three different classes: noise is enough only for what is asked once.
-    """
-    columns = _present(labels, noise).T.astype(bool).toarray(order="C")
-    found = (np.count_nonzero(columns[a] & columns[b] & columns[c]) for a, b, c in triples.tolist())
-    counts = np.fromiter(found, dtype=np.int64)
-    return torch.from_numpy(counts if noise is None else counts + draw(len(triples), noise.triples_rate))
+    """Images with all three classes of each triple, at a client. No triple may come twice: noise is for one answer."""
+    columns = _present(labels, noise).T.contiguous()
+    found = [int((columns[a] & columns[b] & columns[c]).sum()) for a, b, c in triples.tolist()]
+    counts = torch.tensor(found, dtype=torch.int64)
+    return counts if noise is None else counts + torch.from_numpy(draw(len(triples), noise.triples_rate))
 
 
-def _present(labels: Int8[Tensor, "images C"], noise: Noise | None) -> csr_array:
-    """Ones where a class counts: with noise, at most so many classes of an image, drawn evenly."""
-    present = (labels.cpu() == PRESENT).numpy()
+def _present(labels: Int8[Tensor, "images C"], noise: Noise | None) -> Bool[Tensor, "images C"]:
+    """Where a class counts: with noise, at most so many classes of an image, drawn evenly."""
+    present = labels.cpu() == PRESENT
     if noise is not None:
-        crowded = np.flatnonzero(present.sum(1) > noise.max_labels)
-        lots = random_bits(len(crowded) * present.shape[1]).reshape(-1, present.shape[1])
-        kept = np.where(present[crowded], lots, np.uint64(2**64 - 1)).argsort(1)[:, : noise.max_labels]
-        present[crowded] = False
-        present[crowded[:, None], kept] = True
-    return csr_array(present).astype(np.int64)
+        crowded = present.sum(1) > noise.max_labels
+        full = present[crowded]
+        lots = torch.from_numpy(uniform(full.numel())).reshape(full.shape).masked_fill(~full, 2)
+        present[crowded] = torch.zeros_like(full).scatter(1, lots.argsort(1)[:, : noise.max_labels], True)
+    return present
 
 
 def draw(size: int, rate: float) -> Int64[np.ndarray, " size"]:
     """Two-sided geometric noise: P(z) ~ exp(-|z| rate)."""
-    # In (0, 1], so that the logarithms are finite.
-    uniform = ((random_bits(2 * size) >> np.uint64(11)).astype(np.float64) + 1) * 2.0**-53
-    one, other = np.floor(-np.log(uniform) / rate).astype(np.int64).reshape(2, size)
+    one, other = np.floor(-np.log(uniform(2 * size)) / rate).astype(np.int64).reshape(2, size)
     return one - other
 
 
-def random_bits(size: int) -> UInt64[np.ndarray, " size"]:
-    """Numbers of 64 bits that nobody can draw again."""
-    return np.frombuffer(os.urandom(8 * size), dtype=np.uint64)
+def uniform(size: int) -> Float64[np.ndarray, " size"]:
+    """Numbers in (0, 1] of 53 bits, from the operating system's entropy: nobody can draw them again."""
+    return ((np.frombuffer(os.urandom(8 * size), dtype=np.uint64) >> np.uint64(11)) + 1.0) * 2.0**-53
 
 
 def noise_margin(rates: Sequence[float], num_counts: int) -> int:
@@ -177,26 +162,25 @@ def association(
 
 
 def write_counts(path: Path, site: SiteCounts) -> None:
-    """Write a file that `read_counts` reads as the same counts; raises InputError if it cannot be written."""
+    """Write a file like `EXAMPLE`; raises InputError if it cannot be written."""
     counts, noise = site.counts, site.noise
-    places = counts.pairs.triu(1).nonzero()
     content = {
         "classes": list(site.class_names),
         "num_images": counts.num_images,
         "singles": counts.singles.tolist(),
-        "pairs": [[low, high, int(counts.pairs[low, high])] for low, high in places.tolist()],
+        "pairs": [[a, b, int(counts.pairs[a, b])] for a, b in counts.pairs.triu(1).nonzero().tolist()],
         "epsilon": None if noise is None else noise.epsilon,
         "max_labels": None if noise is None else noise.max_labels,
     }
-    write_document(path, KIND, {"name": site.name, KIND: content}, indent=None)
+    write_document(path, "label-counts", {"name": site.name, "label-counts": content}, indent=None)
 
 
 def read_counts(path: Path) -> SiteCounts:
     """The counts of one site; an InputError if the file is no such, or its numbers do not fit."""
-    document = read_document(path, kind=KIND, holds=dict, example=EXAMPLE)
-    content = document[KIND]
+    document = read_document(path, kind="label-counts", holds=dict, example=EXAMPLE)
+    content = document["label-counts"]
     try:
-        names = checked_names(path, ((f"class {number}", name) for number, name in enumerate(content["classes"])))
+        names = listed_texts("classes", content["classes"])
         singles = torch.tensor(content["singles"], dtype=torch.int64).reshape(len(names))
         low, high, images = torch.tensor(content["pairs"], dtype=torch.int64).reshape(-1, 3).unbind(1)
         pairs = torch.zeros(len(names), len(names), dtype=torch.int64)
