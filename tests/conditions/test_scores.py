@@ -16,7 +16,8 @@ from sklearn.metrics import average_precision_score
 from some_conditions import metric, random_parts
 
 import fedmpt.conditions.scores as module
-from fedmpt.conditions.scores import SEED, ConditionParts, draw_counts, resampled_means, score_conditions
+from fedmpt.conditions.scores import SEED, ConditionParts, resampled_means, score_conditions
+from fedmpt.seeding import generator
 
 
 @pytest.fixture(autouse=True)
@@ -49,10 +50,17 @@ def test_without_the_only_trusted_condition_the_others_count_the_same() -> None:
     torch.testing.assert_close(parts.mixture((1, 3)), parts.predictions[:, [1, 3]].mean(1))
 
 
+def draw_counts(num_images: int, num_resamples: int) -> np.ndarray:
+    """How often each image is in each resample."""
+    random = [generator(SEED, "bootstrap", resample) for resample in range(num_resamples)]
+    drawn = [torch.randint(num_images, (num_images,), generator=each) for each in random]
+    return torch.stack([rows.bincount(minlength=num_images) for rows in drawn], 1).int().numpy()
+
+
 @pytest.mark.parametrize("unknown", [0.0, 0.3])
 def test_resampled_scores_are_those_of_resampled_rows(unknown: float) -> None:
     parts = random_parts(num_images=40, unknown=unknown)
-    table, counts = parts.probabilities(), draw_counts(40, 30, seed=5)
+    table, counts = parts.probabilities(), draw_counts(40, 30)
     assert (counts.sum(0) == 40).all()
     found = resampled_means(table, parts.labels, counts)
     for resample in range(30):
@@ -74,7 +82,7 @@ def test_resamples_without_positives_have_no_score_and_are_left_out_of_intervals
 
 def test_losses_and_intervals_are_paired() -> None:
     parts = random_parts(calibrated=True)
-    found, counts, full = score_conditions(parts, metric), draw_counts(50, 40, seed=SEED), parts.probabilities()
+    found, counts, full = score_conditions(parts, metric), draw_counts(50, 40), parts.probabilities()
     for index, dropped in enumerate(found["dropped"].values()):
         without = parts.probabilities(tuple(other for other in range(4) if other != index))
         scores = metric(without, parts.labels)

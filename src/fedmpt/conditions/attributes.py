@@ -63,12 +63,10 @@ def find_attributes(spec: str, class_names: Sequence[str]) -> FoundAttributes:
 
     ``spec`` is the name of a shipped list, the path of a JSON file, or empty. Then a shipped list of just these classes
     is taken or, failing that, those of things seen from the ground are searched: the first that has all classes; if
-    none has all, each class comes from the first that knows it. Beware of words with two meanings: ``mouse`` is COCO's
-    computer mouse.
+    none has all, each class comes from the first that knows it. Beware: ``mouse`` is COCO's computer mouse.
 
     Raises:
-        InputError: if the file is wrong, a class has no attributes, or, with an empty ``spec``, a list of things seen
-            from above has all classes too: which view it is must be said.
+        InputError: if a class has no attributes, or if no list is named and all classes may be as seen from above.
     """
     where, shipped = spec, shipped_attributes()
     if spec in shipped:

@@ -18,10 +18,8 @@ from fedmpt.types import Backbone
 
 Encode = Callable[..., Tensor]
 """Names and ``prefix=`` to the normalised features [n, D] of prompts ``"PREFIX NAME."``, of ``"NAME."`` if empty."""
-NUM_CONTEXT, PHRASE = 4, "a photo of a"
-"""Of FedMPT's prompts: learnable tokens before the condition, and as many before the class; what those start from."""
-MANY_PIECES = 4
-"""A rare word is broken into as many by the tokenizer."""
+NUM_CONTEXT, PHRASE, MANY_PIECES = 4, "a photo of a", 4
+"""Learnable tokens before the condition, and as many before the class; what those start from; pieces of a rare word."""
 MAX_CLASSES, MIN_CLASSES = 100, 10
 """So many are taken of longer lists, evenly spread; shorter ones are filled up: few pairs say little about a tower."""
 COMMON_NOUNS = ("dog", "car", "tree", "house", "boat", "apple", "chair", "bird", "phone", "bridge", "shoe", "clock")
@@ -36,11 +34,7 @@ MAX_JACCARD, TIMES_CHANCE = 0.5, 2
 
 @dataclass(frozen=True)
 class Findings:
-    """``problems`` say in words what is wrong and what to do; the rest are the numbers behind them.
-
-    ``lengths`` and ``overlap`` are None without a tower, ``overlap`` also where prompts are too long for it,
-    ``coverage`` where the set keeps no sentences.
-    """
+    """``problems`` say in words what is wrong and what to do; the rest are the numbers behind them, if any."""
 
     problems: list[str]
     class_words: dict[str, list[str]]
@@ -56,10 +50,7 @@ def check_conditions(
     backbone: Backbone | None = None,
     encode: Encode | None = None,
 ) -> Findings:
-    """Look for class names in conditions, names that a tower cannot take or tell apart, and sentences left over.
-
-    ``encode`` is that of the ``backbone``. Without classes, common nouns stand in for them where cosines are judged.
-    """
+    """Look for class names in conditions, names that a tower cannot take or tell apart, and sentences left over."""
     found, covered = class_words(conditions.names, class_names or ()), coverage(conditions)
     lengths = alike = None
     if backbone is not None and encode is not None:
@@ -81,8 +72,7 @@ def class_words(names: Sequence[str], class_names: Sequence[str]) -> dict[str, l
 def prompt_lengths(names: Sequence[str], *, class_names: Sequence[str], backbone: Backbone) -> dict[str, Any]:
     """Tokens of ``names`` and of the ``longest`` of FedMPT's prompts, of which the tower takes ``limit``.
 
-    A prompt is start, context, condition, context, class, dot, end. ``longest_parts`` are its condition and class,
-    ``compared`` is their prompt as `overlap` has it. ``pieces`` are words that the tokenizer breaks into `MANY_PIECES`.
+    A prompt is start, context, condition, context, class, dot, end; ``compared`` is as `overlap` has it.
     """
 
     def count(text: str) -> int:

@@ -86,12 +86,10 @@ def looks_like_a_set(word: str) -> bool:
 def resolved_names(words: tuple[str, ...], *, given_hash: str = "") -> tuple[tuple[str, ...], str]:
     """What ``--conditions`` says, names or a set: the names, and their hash if one was given or they are of a set.
 
-    Names of the given hash are taken as they stand, so that resolving twice changes nothing.
-
     Raises:
         InputError: if there is no such set, its file is wrong, or the names have another hash than the one given.
     """
-    if given_hash == names_hash(words):
+    if given_hash == names_hash(words):  # They are no set, even if they look like one: they were resolved before.
         return words, given_hash
     is_set = len(words) == 1 and looks_like_a_set(words[0])
     names = find_conditions(words[0]).names if is_set else words

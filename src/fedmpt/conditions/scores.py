@@ -1,7 +1,6 @@
 """What FedMPT's conditions are worth: what is lost without each of them, and how many of them the data support.
 
-Nothing is trained here: a condition is dropped by giving its weight to the others in proportion. A model trained
-without it would make up for some of the loss.
+Nothing is trained here: a condition is dropped by giving its weight to the others in proportion.
 """
 
 from __future__ import annotations
@@ -145,8 +144,8 @@ def _gate_use(parts: ConditionParts) -> dict[str, Any]:
 def _differences(parts: ConditionParts) -> dict[str, Any]:
     """How far conditions' predictions, before gate and calibration, are from each other and from their mixture.
 
-    ``absolute`` is the mean absolute difference over images and classes, ``correlation`` Pearson's over the images,
-    mean over the classes in which both vary.
+    ``absolute`` is in the mean over images and classes, ``correlation`` Pearson's over images, in the mean over the
+    classes in which both vary.
     """
     tables = torch.stack([*parts.predictions.unbind(1), parts.mixture()]).double()
     # 0 / 0 is NaN where one does not vary: in fp64 the mean of equal fp32 numbers is exactly that number.
@@ -171,8 +170,10 @@ def _drop_each(parts: ConditionParts, scored: Callable[[Kept], Scores]) -> dict[
     ``decisions_changed`` is the share of images times classes that pass 0.5 only with the condition or only without.
     """
     everything, full, found = tuple(range(len(parts.names))), parts.probabilities(), {}
-    # The same resamples for all, so that what is hard in them is hard for both sides of a difference.
-    counts = draw_counts(len(parts.gate), NUM_RESAMPLES, seed=SEED)
+    # How often each image is in each resample, drawn with replacement: the same for both sides of a difference.
+    num, draws = len(parts.gate), (generator(SEED, "bootstrap", resample) for resample in range(NUM_RESAMPLES))
+    resamples = [torch.randint(num, (num,), generator=drawn).bincount(minlength=num).int() for drawn in draws]
+    counts = torch.stack(resamples, 1).numpy()
     full_means = resampled_means(full, parts.labels, counts)
     for index, name in enumerate(parts.names):
         kept = _without(everything, index)
@@ -196,23 +197,10 @@ def _table(table: Float[Tensor, "rows columns"]) -> list[list[float | None]]:
     return [[None if math.isnan(value) else value for value in row] for row in table.tolist()]
 
 
-def draw_counts(num_images: int, num_resamples: int, *, seed: int) -> Int32[np.ndarray, "images R"]:
-    """How often each image is in each of R resamples, of ``num_images`` images each, drawn with replacement."""
-    drawn = (
-        torch.randint(num_images, (num_images,), generator=generator(seed, "bootstrap", resample))
-        for resample in range(num_resamples)
-    )
-    return torch.stack([rows.bincount(minlength=num_images) for rows in drawn], 1).int().numpy()
-
-
 def resampled_means(
     probabilities: Float[Tensor, "images C"], labels: Int8[Tensor, "images C"], counts: Int32[np.ndarray, "images R"]
 ) -> Float[np.ndarray, " R"]:
-    """mAP of every resample, all at once, in percent; NaN where one has no positive.
-
-    Unknown labels take part in nothing, ties are one step, and a class without a positive, here in the resample, is
-    left out of the mean.
-    """
+    """mAP of every resample, all at once, as `multilabel_scores` defines it, in percent; NaN without a positive."""
     total, scored = np.zeros(counts.shape[1]), np.zeros(counts.shape[1])
     for scores, answers in zip(probabilities.T.numpy(), labels.T.numpy(), strict=True):
         order = np.argsort(-scores, kind="stable")

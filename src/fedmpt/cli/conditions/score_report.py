@@ -29,9 +29,6 @@ from fedmpt.runs.partition import hide_labels, hold_out
 from fedmpt.seeding import generator
 from fedmpt.types import ImageData, InputError, Split
 
-VALIDATION = 0.2
-"""Share of the training images that the suggested training holds out, where the run held out none."""
-
 
 def report_of(options: ScoreOptions) -> dict[str, Any]:
     """What --json prints and --out holds."""
@@ -64,9 +61,8 @@ def report_of(options: ScoreOptions) -> dict[str, Any]:
         has_gate=method.config.gate,
     )
     kept = scores["suggestions"][options.by]["conditions"]
-    train = None
-    if len(kept) < len(scores["conditions"]):
-        train = _train_again(options, trained.config, method.config, kept)
+    has_fewer = len(kept) < len(scores["conditions"])
+    train = _train_again(options, trained.config, method.config, kept) if has_fewer else None
     return {
         "checkpoint": str(options.checkpoint),
         "data": options.data,
@@ -115,8 +111,8 @@ def _train_again(options: ScoreOptions, run: RunConfig, method: FedMPTConfig, ke
         run,
         data=options.data,
         backbone=options.backbone or run.backbone,
-        # Images cannot be held out of a partition that is of all of them.
-        validation=run.validation or (0.0 if run.partition else VALIDATION),
+        # A fifth of the images is held out where the run held out none, but for a partition, which is of all of them.
+        validation=run.validation or (0.0 if run.partition else 0.2),
         method=replace(method, conditions=tuple(kept), conditions_hash=digest),
     )
     cache = ["--cache", str(options.cache)] if options.cache else []

@@ -1,13 +1,9 @@
 """Which combinations of classes a language model is asked to describe: few of the 2^C, and those that occur.
 
-The paper has every combination described, which cannot be done for more than a few classes. So they are taken from
-labels or, without data, drawn evenly [ours]. Half of the budget (rounded up) goes to single classes, the rest to
-`SHARES`; what one kind cannot use goes on to the next, round once more, and then to singles that did not fit.
-
-A pair is surprising as `labels.counts.association` has it. A triple is as surprising as the weakest of its three
-associations of two classes within the images of the third: then none of its pairs, through a class that they share,
-explains why all three occur together. Equal ones are taken in the order of their class indices, so the order of clients
-and of images changes nothing.
+The paper has all described. Here they are taken from labels or, without data, drawn evenly [ours]. Half of the budget
+(rounded up) goes to single classes, the rest to `SHARES`; what one kind cannot use goes on to the next, round once
+more, and then to singles that did not fit. Equal ones are taken in the order of their class indices, so the order of
+clients and of images changes nothing.
 """
 
 from __future__ import annotations
@@ -113,20 +109,19 @@ def in_words(combinations: Sequence[Combination], num_classes: int) -> str:
 def _rank_pairs(
     counts: LabelCounts, rates: Sequence[float], min_images: int, top: int
 ) -> tuple[int, Int64[Tensor, "n 2"], dict[str, Ranking]]:
-    """The images that are enough, the pairs that have them, the most frequent first, and rankings of these.
-
-    Noise alone would make pairs surprising, so they count as rarer by what it exceeds once in `ODDS` times.
-    """
+    """The images that are enough, the pairs that have them, the most frequent first, and rankings of these."""
     at_least = min_images + noise_margin(rates, counts.pairs.numel() // 2)
     pairs = torch.triu(counts.pairs >= at_least, diagonal=1).nonzero()
     pairs = pairs[_descending(counts.pairs[tuple(pairs.T)])]
     seen, total = counts.pairs[tuple(pairs.T)], torch.full((len(pairs),), counts.num_images)
     first, second = counts.singles[pairs].unbind(1)
+    # Noise alone would make pairs surprising, so they count as rarer by what it exceeds once in `ODDS` times.
     surprise = association(seen - noise_margin(rates, ODDS), first, second, total)
     return at_least, pairs, _rankings("pair", pairs, seen, surprise, top)
 
 
 def _surprise_of_triples(counts: LabelCounts, triples: Int64[Tensor, "n 3"], surely: Int64[Tensor, "n"]) -> Tensor:
+    """The weakest association of two classes within the images of the third: what no pair of them explains."""
     within = [
         association(surely, counts.pairs[one, third], counts.pairs[other, third], counts.singles[third])
         for one, other, third in (triples[:, places].unbind(1) for places in ([0, 1, 2], [0, 2, 1], [1, 2, 0]))
@@ -143,10 +138,7 @@ def _rankings(
 
 
 def _candidate_triples(pairs: Int64[Tensor, "p 2"]) -> Int64[Tensor, "n 3"]:
-    """Triples all of whose pairs are in ``pairs``, the first found, in lexicographic order (Apriori).
-
-    The most frequent pairs come first, so triples are found in the order of their rarest pair, which bounds them.
-    """
+    """Triples all of whose pairs are in ``pairs`` (Apriori): the first found, whose rarest pair is most frequent."""
     beside: dict[int, set[int]] = {}
     found: Ranking = []
     for first, second in pairs.tolist():

@@ -1,18 +1,16 @@
 """How often classes occur alone and together: counted at each client, added up at the server, with noise if asked for.
 
 A client answers two questions: how many images it has, with each class and with each pair (`count_labels`), and with
-each of the triples that the server names (`count_triples`). Without noise the server sees these numbers exactly, for
-each client: a one tells it that the client has one image with just this pair, which may be enough to point at a person.
+each of the triples that the server names (`count_triples`). Without noise the server sees these numbers exactly: a one
+tells it that the client has one image with just this pair, which may be enough to point at a person.
 
-With `Noise`, each question is epsilon-differentially private at the level of images: for any one image of a client,
-whatever the client sends is at most exp(epsilon) times as likely, and at least exp(-epsilon) times, as it would be
-without that image, whoever looks and whatever they know otherwise. Two questions add up. Other labels in place of an
-image's count as two images, and m images of the same person are protected together by m times epsilon only. Not
-protected are that a client takes part, and anything that it sends elsewhere, such as what is trained later.
-
-How (Ghosh, Roughgarden and Sundararajan, "Universally utility-maximizing privacy mechanisms", 2009): of an image with
-more than ``max_labels`` classes, as many are drawn at random and the others go uncounted, which bounds what one image
-changes. Each number gets two-sided geometric noise, P(z) ~ exp(-|z| epsilon / that change).
+With `Noise`, each question is epsilon-differentially private at the level of images: whatever a client sends is at most
+exp(epsilon) times as likely, and at least exp(-epsilon) times, as without any one of its images. Two questions add up,
+so do two images of the same person, and other labels in place of an image's count as two images. Not protected are that
+a client takes part, and anything that it sends elsewhere, such as what is trained later. How (Ghosh, Roughgarden and
+Sundararajan, "Universally utility-maximizing privacy mechanisms", 2009): of an image with more than ``max_labels``
+classes, as many are drawn at random and the others go uncounted, which bounds what one image changes. Each number gets
+two-sided geometric noise, P(z) ~ exp(-|z| epsilon / that change).
 """
 
 from __future__ import annotations
@@ -32,7 +30,6 @@ from fedmpt.conditions.document import listed_texts, read_document, write_docume
 from fedmpt.types import PRESENT, InputError
 
 MIN_EPSILON = 1e-6
-"""Noise would be larger than any data set below it."""
 EXAMPLE = (
     '{"format": 1, "kind": "label-counts", "label-counts": {"classes": ["cat", "dog"], "num_images": 90, '
     '"singles": [40, 61], "pairs": [[0, 1, 11]], "epsilon": null, "max_labels": null}}'
@@ -48,7 +45,7 @@ class Noise:
     max_labels: int = 5
 
     def __post_init__(self) -> None:
-        if not MIN_EPSILON <= self.epsilon < math.inf:  # True of NaN as well.
+        if not MIN_EPSILON <= self.epsilon < math.inf:  # Below, noise is larger than any data set. NaN is caught too.
             raise InputError(f"epsilon is {self.epsilon}; give a finite number of at least {MIN_EPSILON}, such as 1")
         if self.max_labels < 2:
             raise InputError(f"max_labels is {self.max_labels}; give 2 or more, as pairs are counted")
@@ -135,8 +132,7 @@ def uniform(size: int) -> Float64[np.ndarray, " size"]:
 def noise_margin(rates: Sequence[float], num_counts: int) -> int:
     """What the noise in a sum of counts exceeds for no more than one of ``num_counts`` sums, in expectation.
 
-    By Chernoff's bound, with the moment generating function of the noise. ``rates`` are those of the clients that added
-    some, as `draw` takes them; without any, the margin is 0.
+    By Chernoff's bound. ``rates`` are those of the clients that added some, as `draw` takes them; without any, it is 0.
     """
     if not rates:
         return 0
