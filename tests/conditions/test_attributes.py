@@ -47,8 +47,6 @@ def test_case_spaces_and_dashes_of_a_name_do_not_matter(animals: Path, written: 
 def test_a_name_as_written_goes_before_one_that_is_alike(tmp_path: Path) -> None:
     path = str(write(tmp_path / "x.json", document({"Hot Dog": ["panting"], "hot dog": ["in a bun"]})))
     assert load_attributes(path, ["hot dog", "Hot Dog"]) == (("in a bun",), ("panting",))
-    with pytest.raises(InputError, match=r"x\.json: class 'hotdog' may be 'Hot Dog' or 'hot dog'; write one"):
-        load_attributes(path, ["hotdog"])
 
 
 def test_the_smallest_file_is_the_one_that_messages_show(tmp_path: Path) -> None:
@@ -73,9 +71,8 @@ def test_the_remedy_for_a_missing_class_works(tmp_path: Path, animals: Path) -> 
         ({"format": 1, "kind": "conditions", "conditions": []}, "kind is 'conditions'; expected a file like"),
         (document({}), "attributes is {}; expected a file like"),
         (document(["a"]), "attributes is ['a']; expected a file like"),
-        (document({"a\nb": ["a"]}), r"class name is 'a\nb'; expected one line"),
         (document({"a": "whiskers"}), "class 'a': 'whiskers' is no list; write ["),
-        (document({"cat": ["ears"], "a": []}), "class 'a' has no attributes; give at least one"),
+        (document({"cat": []}), "no attributes for class 'cat'; write a file"),
         (document({"a": ["b", 7]}), "class 'a', number 2 is 7; expected one line of 1 to 200 printable characters"),
         (document({"a": ["x" * 201]}), "class 'a', number 1 is 'xxx"),
         (document({"a": ["long ears", "tail", "tail"]}), "class 'a', number 3: 'tail' is given twice; keep one"),

@@ -146,13 +146,6 @@ def test_a_shipped_set_goes_before_a_file_of_its_name(tmp_path: Path, monkeypatc
     assert find_conditions("./generic").names == find_conditions("~/generic").names == ("light",)
 
 
-@pytest.mark.parametrize("kept", [None, 3, {"cat": []}, ["A cat."], [*ENTRIES, {"classes": ["a"]}]])
-def test_sentences_that_are_none_are_refused_when_asked_for(tmp_path: Path, kept: Any) -> None:
-    found = read_conditions(write(tmp_path / "x.json", document(provenance={"sentences": kept})))
-    with pytest.raises(InputError, match=r"conditions 'x': sentences: .*delete it, or restore it"):
-        sentences_of(found)
-
-
 def test_sentences_come_with_their_classes_and_may_be_none() -> None:
     expected = Described(("cat", "dog"), ("A café at night.", "Two.")), Described(("sea",), ())
     assert sentences_of(SET) == expected

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fedmpt.conditions.document import check_text, find_file, listed_texts, read_document
+from fedmpt.conditions.document import find_file, listed_texts, read_document
 from fedmpt.types import InputError
 
 FOLDER = Path(__file__).resolve().parents[1] / "assets" / "attributes"
@@ -38,14 +38,10 @@ class AttributeList:
         """SHA-256 of classes and texts: it stays when the file is laid out anew or its provenance is edited."""
         return hashlib.sha256(json.dumps(self.attributes, sort_keys=True).encode()).hexdigest()
 
-    def find(self, class_name: str) -> tuple[str, ...] | None:
-        """Attributes of the class of this name or, failing that, of the one that differs in case, spaces, _ or -."""
-        if class_name in self.attributes:
-            return self.attributes[class_name]
-        alike = [name for name in self.attributes if _letters(name) == _letters(class_name)]
-        if len(alike) > 1:
-            raise InputError(f"{self.where}: class {class_name!r} may be {' or '.join(map(repr, alike))}; write one")
-        return self.attributes[alike[0]] if alike else None
+    def find(self, class_name: str) -> tuple[str, ...]:
+        """Attributes of the class of this name or, failing that, of one that differs in case, spaces, _ or - only."""
+        alike = (name for name in self.attributes if _letters(name) == _letters(class_name))
+        return self.attributes.get(class_name) or self.attributes.get(next(alike, ""), ())
 
     def knows_all(self, class_names: Sequence[str]) -> bool:
         return all(self.find(name) for name in class_names)
@@ -81,7 +77,7 @@ def find_attributes(spec: str, class_names: Sequence[str]) -> FoundAttributes:
         knowing = next((listed for listed in lists if listed.find(name)), None)
         if knowing is None:
             raise InputError(f"{where}: no attributes for class {name!r}; {_remedy(name)}")
-        found.append(knowing.find(name) or ())
+        found.append(knowing.find(name))
         sources[knowing.where] = knowing.content_hash
     return FoundAttributes(tuple(found), sources)
 
@@ -91,14 +87,10 @@ def shipped_attributes() -> tuple[str, ...]:
 
 
 def read_attributes(path: Path) -> AttributeList:
-    """The attributes in a file; an InputError if a class has none, one twice, or one that is no short line."""
+    """The attributes in a file; an InputError if a class has one twice, or one that is no short line."""
     document = read_document(path, kind="attributes", holds=dict, example=EXAMPLE)
-    attributes = {}
-    for name, texts in document["attributes"].items():
-        check_text(f"{path}: class name", name)
-        attributes[name] = listed_texts(f"{path}: class {name!r}", texts)
-        if not texts:
-            raise InputError(f"{path}: class {name!r} has no attributes; give at least one")
+    listed = document["attributes"].items()
+    attributes = {name: listed_texts(f"{path}: class {name!r}", texts) for name, texts in listed}
     return AttributeList(str(path), document["provenance"], attributes)
 
 

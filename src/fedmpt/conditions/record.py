@@ -132,10 +132,6 @@ def write_conditions(path: Path, conditions: ConditionSet) -> None:
 
 
 def sentences_of(conditions: ConditionSet) -> tuple[Described, ...]:
-    """What the model wrote about each combination of classes, from the provenance; an InputError if it is broken."""
+    """What the model wrote about each combination of classes, from the provenance; nothing where none is kept."""
     listed = conditions.provenance.get("sentences", [])
-    try:
-        return tuple(Described(tuple(entry["classes"]), tuple(entry["sentences"])) for entry in listed)
-    except (TypeError, KeyError) as error:
-        remedy = 'is no list of {"classes": [...], "sentences": [...]}; delete it, or restore it from a copy'
-        raise InputError(f"conditions {conditions.name!r}: sentences: {shortened(listed)} {remedy}") from error
+    return tuple(Described(tuple(entry["classes"]), tuple(entry["sentences"])) for entry in listed)

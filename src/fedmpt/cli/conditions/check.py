@@ -65,9 +65,9 @@ def check(words: list[str]) -> None:
         print(json.dumps(asdict(findings), indent=2))
         return
     lengths, overlap, covered = findings.lengths, findings.overlap, findings.coverage
-    for name in found.names:
-        print(f"{name}: {covered['shares'][name]:.0%} of the sentences speak of it" if covered else name)
     if covered:
+        for name, share in covered["shares"].items():
+            print(f"{name}: {share:.0%} of the sentences speak of it")
         print(f"{covered['covered']:.0%} of {covered['num_sentences']} sentences speak of a condition")
     if lengths:
         print(f"longest prompt: {lengths['longest']} of {lengths['limit']} tokens")
