@@ -78,8 +78,12 @@ def test_a_run_goes_on_with_the_same_file_and_refuses_another(run: Command, plac
     before = snapshot(out)
     resumed = ["train", "--out", out, "--resume", "--cache", place.cache, "--conditions"]
     write(file, "dog", "pose")
-    assert_refused(run(*resumed, file), f"not {names_hash(NAMES)}, which --conditions-hash or the run to be continued")
-    assert_refused(run(*resumed, "dog"), f"not {names_hash(NAMES)}, which --conditions-hash or the run to be continued")
+    assert_refused(
+        run(*resumed, file), f"not the {names_hash(NAMES)} of --conditions-hash or of the run to be continued"
+    )
+    assert_refused(
+        run(*resumed, "dog"), f"not the {names_hash(NAMES)} of --conditions-hash or of the run to be continued"
+    )
     file.unlink()
     assert_refused(run(*resumed, file), "no such file and no shipped set")
     assert snapshot(out) == before

@@ -91,7 +91,7 @@ def test_an_unknown_command_is_refused_with_those_that_there_are(run: Command) -
         ([*AT, "--data", "voc:none"], "none is no folder"),
         ([*AT, "--data", "cov:none"], "'cov:none': unknown data set 'cov'"),
         ([*AT, "--classes", "none.txt"], "none.txt is no file"),
-        ([*AT, "--counts", "none.json"], "none.json is no file"),
+        ([*AT, "--counts", "none.json"], "none.json cannot be read: No such file"),
     ],
 )
 def test_generate_checks_options_then_the_model_then_the_data(

@@ -47,8 +47,6 @@ def test_case_spaces_and_dashes_of_a_name_do_not_matter(animals: Path, written: 
 def test_a_name_as_written_goes_before_one_that_is_alike(tmp_path: Path) -> None:
     path = str(write(tmp_path / "x.json", document({"Hot Dog": ["panting"], "hot dog": ["in a bun"]})))
     assert load_attributes(path, ["hot dog", "Hot Dog"]) == (("in a bun",), ("panting",))
-    with pytest.raises(InputError, match=r"x\.json: class 'hotdog' may be 'Hot Dog' or 'hot dog'; write it as there"):
-        load_attributes(path, ["hotdog"])
 
 
 def test_the_smallest_file_is_the_one_that_messages_show(tmp_path: Path) -> None:
@@ -59,7 +57,7 @@ def test_the_smallest_file_is_the_one_that_messages_show(tmp_path: Path) -> None
 
 
 def test_the_remedy_for_a_missing_class_works(tmp_path: Path, animals: Path) -> None:
-    with pytest.raises(InputError, match=r"animals\.json: no attributes for class 'ant \"b\"' and 1 more; ") as refused:
+    with pytest.raises(InputError, match=r"animals\.json: no attributes for class 'ant \"b\"'; ") as refused:
         load_attributes(str(animals), ["cat", 'ant "b"', "bee"])
     shown = str(refused.value).partition("write a file ")[2].partition(" with all classes")[0]
     path = str(write(tmp_path / "x.json", shown))
@@ -70,15 +68,14 @@ def test_the_remedy_for_a_missing_class_works(tmp_path: Path, animals: Path) -> 
     ("value", "message"),
     [
         ('{"format": 1,\n "kind": }', "line 2: not valid JSON"),
-        ({"format": 1, "kind": "conditions", "conditions": []}, "kind is 'conditions', expected 'attributes'; give a"),
-        (document({}), "attributes are {}; expected a list for each class"),
-        (document(["a"]), "attributes are ['a']; expected a list for each class"),
-        (document({"a\nb": ["a"]}), r"class name is 'a\nb'; expected one line"),
+        ({"format": 1, "kind": "conditions", "conditions": []}, "kind is 'conditions'; expected a file like"),
+        (document({}), "attributes is {}; expected a file like"),
+        (document(["a"]), "attributes is ['a']; expected a file like"),
         (document({"a": "whiskers"}), "class 'a': 'whiskers' is no list; write ["),
-        (document({"cat": ["ears"], "a": []}), "class 'a' has no attributes; give at least one"),
-        (document({"a": ["b", 7]}), "class 'a': number 2 is 7; expected one line of 1 to 200 printable characters"),
-        (document({"a": ["x" * 201]}), "class 'a': number 1 is 'xxx"),
-        (document({"a": ["long ears", "tail", "Long  ears"]}), "class 'a': 'Long  ears' is given twice; keep one"),
+        (document({"cat": []}), "no attributes for class 'cat'; write a file"),
+        (document({"a": ["b", 7]}), "class 'a', number 2 is 7; expected one line of 1 to 200 printable characters"),
+        (document({"a": ["x" * 201]}), "class 'a', number 1 is 'xxx"),
+        (document({"a": ["long ears", "tail", "tail"]}), "class 'a', number 3: 'tail' is given twice; keep one"),
     ],
 )
 def test_a_wrong_file_is_refused_by_name_class_and_value(tmp_path: Path, value: Any, message: str) -> None:
@@ -156,7 +153,7 @@ def test_what_is_known_from_above_has_to_be_asked_for(names: list[str], above: s
 
 @pytest.mark.parametrize(
     ("names", "lacking"),
-    [(["cat", "pangolin", "okapi"], "'pangolin' and 1 more"), (["cat", "runway"], "'runway'")],
+    [(["cat", "pangolin", "okapi"], "'pangolin'"), (["cat", "runway"], "'runway'")],
 )
 def test_a_class_that_no_list_knows_is_refused(names: list[str], lacking: str) -> None:
     with pytest.raises(InputError, match=rf"voc2007, .* were searched: no attributes for class {lacking}; write"):

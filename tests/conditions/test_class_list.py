@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmpt.conditions.class_list import read_class_list
+from fedmpt.conditions.document import read_class_list
 from fedmpt.types import InputError
 
 
@@ -43,12 +43,12 @@ def test_names_keep_their_letters(tmp_path: Path) -> None:
     [
         ("# only a remark\n", "c.txt", "c.txt: at least two classes are needed, got 0"),
         ("cat\n", "c.txt", "c.txt: at least two classes are needed, got 1"),
-        ("cat\n\ndog\ncat\n", "c.txt", "c.txt, line 4: class 'cat' stands in line 1 already; keep one"),
-        ("cat\nd\x07g\n", "c.txt", r"line 2: class name is 'd\\x07g'; expected one line of 1 to 200 printable"),
-        (f"cat\n{'x' * 201}\n", "c.txt", "line 2: class name is 'xxx.*xxx'; expected one line of 1 to 200"),
-        (b"cat\n\xff\n", "c.txt", r"is not UTF-8 text \(byte 4\)"),
-        ('["cat", 7]', "c.json", "c.json, name 2: class name is 7; expected one line"),
-        ('{"0": "cat"}', "c.json", r'is no list; write \["cat", "dog"\]'),
+        ("cat\n\ndog\ncat\n", "c.txt", "c.txt, line 4: 'cat' is given twice; keep one"),
+        ("cat\nd\x07g\n", "c.txt", r"line 2 is 'd\\x07g'; expected one line of 1 to 200 printable"),
+        (f"cat\n{'x' * 201}\n", "c.txt", "line 2 is 'xxx.*xxx'; expected one line of 1 to 200"),
+        (b"cat\n\xff\n", "c.txt", r"c.txt is no file of text \(.* position 4: "),
+        ('["cat", 7]', "c.json", "c.json, number 2 is 7; expected one line"),
+        ('{"0": "cat"}', "c.json", r'is no list; write \["...", "..."\]'),
         ('["cat", "dog"', "c.txt", "line 1: not valid JSON"),
         ("cat\ndog\n", "c.json", "line 1: not valid JSON"),
     ],
@@ -62,5 +62,5 @@ def test_lists_that_cannot_be_used_are_refused_with_the_place(
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.txt"):
-        with pytest.raises(InputError, match=r"is no file that can be read \(.*\); give one with a class name a line"):
+        with pytest.raises(InputError, match=r"is no file of text \(.*\); give one with a class name a line"):
             read_class_list(path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -14,7 +16,6 @@ from torch import Tensor
 from fedmpt.conditions.labels import counts as module
 from fedmpt.conditions.labels.counts import (
     MIN_EPSILON,
-    MOST_LABELS,
     LabelCounts,
     Noise,
     association,
@@ -22,7 +23,6 @@ from fedmpt.conditions.labels.counts import (
     count_triples,
     draw,
     noise_margin,
-    sum_counts,
 )
 from fedmpt.types import InputError
 
@@ -31,7 +31,7 @@ from fedmpt.types import InputError
 def seeded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Noise that is the same each time."""
     random = np.random.default_rng(0)
-    monkeypatch.setattr(module, "random_bits", lambda size: random.integers(0, 2**64, size, dtype=np.uint64))
+    monkeypatch.setattr(module, "uniform", lambda size: 1 - random.random(size))
 
 
 @pytest.fixture
@@ -98,18 +98,9 @@ def test_the_sum_over_clients_is_the_count_of_all_images_in_any_order() -> None:
     shuffled = labels[torch.randperm(50, generator=torch.Generator().manual_seed(0))]
     parts = [count_labels(part) for part in shuffled.split([20, 0, 29, 1])]
     first = parts[0].pairs.clone()
-    assert equal(sum_counts(parts), count_labels(labels))
-    assert equal(sum_counts(reversed(parts)), count_labels(labels))
+    assert equal(reduce(operator.add, parts), count_labels(labels))
+    assert equal(reduce(operator.add, reversed(parts)), count_labels(labels))
     assert torch.equal(parts[0].pairs, first)
-
-
-def test_counts_of_nothing_or_of_other_classes_cannot_be_added_up() -> None:
-    none, three, four = (count_labels(torch.zeros(2, size, dtype=torch.int8)) for size in (0, 3, 4))
-    for parts in ([], [none]):
-        with pytest.raises(InputError, match="there is nothing to count: no client, or no class"):
-            sum_counts(parts)
-    with pytest.raises(InputError, match="one client counts 3 classes and another 4; all must have the same list"):
-        sum_counts([three, four])
 
 
 @pytest.mark.parametrize("epsilon", [0.0, -1.0, math.nan, math.inf, 1e-9])
@@ -118,14 +109,14 @@ def test_an_epsilon_that_protects_nothing_or_everything_is_refused(epsilon: floa
         Noise(epsilon)
 
 
-@pytest.mark.parametrize("max_labels", [1, -3, 1001])
+@pytest.mark.parametrize("max_labels", [1, -3])
 def test_a_cap_that_leaves_no_pair_or_no_number_is_refused(max_labels: int) -> None:
-    with pytest.raises(InputError, match=rf"max_labels is {max_labels}; give 2 to 1000"):
+    with pytest.raises(InputError, match=rf"max_labels is {max_labels}; give 2 or more"):
         Noise(1, max_labels)
 
 
 def test_the_most_noise_that_can_be_asked_for_can_be_drawn_and_has_a_margin() -> None:
-    rate = Noise(MIN_EPSILON, MOST_LABELS).labels_rate
+    rate = Noise(MIN_EPSILON, 1000).labels_rate
     drawn = draw(100, rate)
     assert len(set(drawn.tolist())) == 100
     assert (np.abs(drawn) < 2**50).all()

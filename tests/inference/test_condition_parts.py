@@ -11,8 +11,7 @@ from some_conditions import CLASSES, CONDITIONS, images, metric, trained_like
 from synthetic import feature_set
 from toy_method import Toy
 
-import fedmpt.inference.explain as module
-from fedmpt.conditions.scores.scores import score_conditions
+from fedmpt.conditions.scores import score_conditions
 from fedmpt.evaluation.biased_pairs import biased_pairs
 from fedmpt.evaluation.scoring import probabilities, score
 from fedmpt.inference.explain import condition_parts, with_conditions
@@ -72,14 +71,3 @@ def test_methods_without_conditions_are_refused(tiny_clip_folder: Path) -> None:
         with_conditions(trained_like(tiny_clip_folder, conditions=("pose",)))
     with pytest.raises(InputError, match="neither condition prompts nor adapters"):
         with_conditions(trained_like(tiny_clip_folder, condition_prompts=False, adapters=False))
-
-
-def test_more_images_than_memory_is_meant_for_are_refused(
-    tiny_clip_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    method = trained_like(tiny_clip_folder)
-    features = images(method, 10)
-    monkeypatch.setattr(module, "MAX_BYTES", 4 * 3 * 4 * 9)
-    with pytest.raises(InputError, match="--images 9 or less"):
-        condition_parts(method, features)
-    assert len(condition_parts(method, features.subset(torch.arange(9))).gate) == 9

@@ -11,7 +11,7 @@ from synthetic import separable
 from torch import Tensor
 
 from fedmpt.backbone import load_backbone
-from fedmpt.conditions.scores.parts import ConditionParts
+from fedmpt.conditions.scores import ConditionParts
 from fedmpt.data.features.store import FeatureSet
 from fedmpt.evaluation.metrics import multilabel_scores
 from fedmpt.methods.fedmpt import FedMPT, FedMPTConfig

@@ -1,6 +1,7 @@
-"""The JSON files in which texts come: versioned, of one kind, with a note of where they came from.
+"""The files in which texts come: lists of classes, and JSON that is versioned and says where it came from.
 
 ``{"format": 1, "kind": KIND, "name": "voc2007", "provenance": {...}, KIND: ...}``; name and provenance may be left out.
+What is wrong in a file is an InputError that names the file, the place and the value.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,63 +21,38 @@ MAX_TEXT = 200
 """Characters of one text or name. CLIP's prompts end at 77 tokens."""
 TEXT = f"one line of 1 to {MAX_TEXT} printable characters"
 """What `is_text` asks for, in messages."""
-
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = 60
+shortened = reprlib.repr
+"""A value from a file, for messages: it may be long."""
 
 
 def find_file(spec: str, folder: Path, shipped: Sequence[str], *, option: str, example: str) -> Path:
-    """The file of this name in ``folder``, which has those that are ``shipped``, or else the one at this path.
-
-    Raises:
-        InputError: if there is neither, naming the ``option`` and how a file looks.
-    """
-    if spec in shipped:
-        return folder / f"{spec}.json"
-    path = Path(os.path.expanduser(spec))
+    """The file of this name in ``folder``, which has those that are ``shipped``, or else the one at this path."""
+    path = folder / f"{spec}.json" if spec in shipped else Path(os.path.expanduser(spec))
     if not os.path.isfile(path):  # Unlike Path.is_file, it takes names that no file can have.
-        raise InputError(
-            f"{option} {shortened(spec)}: no such file and no shipped set; the sets are {', '.join(shipped)}, paths "
-            f"are relative to the folder that the command runs in, and a file looks like {example}"
-        )
+        sets = f"no such file and no shipped set; the sets are {', '.join(shipped)}"
+        raise InputError(f"{option} {shortened(spec)}: {sets}, and a file looks like {example}")
     return path
 
 
-def read_document(path: Path, *, kind: str, example: str, optional: Sequence[str] = ()) -> dict[str, Any]:
-    """A file of ``kind``, its head checked, with ``name`` (the file's unless given) and ``provenance``.
-
-    ``optional`` are keys that this kind may have beside those of all; ``example`` shows a whole file in messages.
-
-    Raises:
-        InputError: if it cannot be read, is no JSON, or the head is not that of a document of this format and kind.
-    """
-    if not path.is_file():
-        raise InputError(f"{path} is no file; expected one like {example}")
+def read_document(path: Path, *, kind: str, holds: type, example: str) -> dict[str, Any]:
+    """A file of ``kind`` that holds a list or an object, with ``name`` (the file's unless given) and ``provenance``."""
     value = read_json(path)
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: expected one JSON object, like {example}")
-    for key, expected in (("format", FORMAT), ("kind", kind)):
-        if value.get(key) != expected:
-            given = f"is {shortened(value[key])}, expected {expected!r}" if key in value else "is missing"
-            raise InputError(f"{path}: {key} {given}; give a file like {example}")
-    known = ("format", "kind", "name", "provenance", *optional, kind)
-    if kind not in value:
-        raise InputError(f"{path}: {kind} is missing; give a file like {example}")
-    if unknown := value.keys() - set(known):
-        raise InputError(f"{path}: unknown key {shortened(min(unknown))}; known are: {', '.join(known)}")
-    found = {"name": path.stem, "provenance": {}, **value}
-    check_text(f"{path}: name", found["name"])
-    if not isinstance(found["provenance"], dict):
-        raise InputError(f"{path}: provenance is {shortened(found['provenance'])}; expected an object")
+    found = {"name": path.stem, "provenance": {}, **value} if isinstance(value, dict) else {}
+    for key, right in (
+        ("format", found.get("format") == FORMAT),
+        ("kind", found.get("kind") == kind),
+        (kind, isinstance(found.get(kind), holds) and found[kind]),
+        ("name", is_text(found.get("name"))),
+        ("provenance", isinstance(found.get("provenance"), dict)),
+    ):
+        if not right:
+            given = f"is {shortened(found[key])}" if key in found else "is missing"
+            raise InputError(f"{path}: {key} {given}; expected a file like {example}")
     return found
 
 
 def write_document(path: Path, kind: str, content: Mapping[str, Any], *, indent: int | None = 2) -> None:
-    """Write a document of ``kind`` with these keys beside its head; its folder is made. All is written or nothing.
-
-    Raises:
-        InputError: if it cannot be written.
-    """
+    """Write a document of ``kind`` with these keys beside its head; its folder is made. All is written or nothing."""
     whole = {"format": FORMAT, "kind": kind, **content}
     text = json.dumps(whole, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
     try:
@@ -86,9 +62,38 @@ def write_document(path: Path, kind: str, content: Mapping[str, Any], *, indent:
         raise InputError(f"{path} cannot be written: {error.strerror}; choose another place") from error
 
 
-def is_text(value: Any, *, longest: int = MAX_TEXT) -> bool:
-    """Whether a value can stand in a prompt: one line, not blank, not absurdly long, without control characters."""
-    return isinstance(value, str) and bool(value.strip()) and len(value) <= longest and value.isprintable()
+def read_class_list(path: Path) -> tuple[str, ...]:
+    """Names of classes: a JSON list, or one a line; blank lines, and lines that begin with ``#``, are passed over."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no file of text ({error}); give one with a class name a line") from error
+    if path.suffix.lower() == ".json" or text.lstrip().startswith("["):
+        names = listed_texts(f"{path}", read_json(path))
+    else:
+        lines = ((f"{path}, line {number}", line.strip()) for number, line in enumerate(text.split("\n"), start=1))
+        names = different_texts((where, line) for where, line in lines if line and not line.startswith("#"))
+    if len(names) < 2:
+        raise InputError(f"{path}: at least two classes are needed, got {len(names)}")
+    return names
+
+
+def listed_texts(where: str, values: Any) -> tuple[str, ...]:
+    """A list of different texts; else an InputError."""
+    if not isinstance(values, list):
+        raise InputError(f'{where}: {shortened(values)} is no list; write ["...", "..."]')
+    return different_texts((f"{where}, number {number}", value) for number, value in enumerate(values, start=1))
+
+
+def different_texts(found: Iterable[tuple[str, Any]]) -> tuple[str, ...]:
+    """Texts, each with where it stands; an InputError for one that is no text, or that stands twice."""
+    texts: dict[str, None] = {}
+    for where, text in found:
+        check_text(where, text)
+        if text in texts:
+            raise InputError(f"{where}: {text!r} is given twice; keep one")
+        texts[text] = None
+    return tuple(texts)
 
 
 def check_text(where: str, value: Any, *, longest: int = MAX_TEXT) -> None:
@@ -97,19 +102,6 @@ def check_text(where: str, value: Any, *, longest: int = MAX_TEXT) -> None:
         raise InputError(f"{where} is {shortened(value)}; expected one line of 1 to {longest} printable characters")
 
 
-def checked_texts(where: str, values: Any) -> tuple[str, ...]:
-    """A list of texts that are different, case and spaces aside; else an InputError."""
-    if not isinstance(values, list):
-        raise InputError(f'{where}: {shortened(values)} is no list; write ["...", "..."]')
-    seen: set[str] = set()
-    for number, value in enumerate(values, start=1):
-        check_text(f"{where}: number {number}", value)
-        if (same := " ".join(value.casefold().split())) in seen:
-            raise InputError(f"{where}: {value!r} is given twice; keep one")
-        seen.add(same)
-    return tuple(values)
-
-
-def shortened(value: Any) -> str:
-    """A value from a file, for messages: it may be long, or nested too deep for `repr`."""
-    return _SHORT.repr(value)
+def is_text(value: Any, *, longest: int = MAX_TEXT) -> bool:
+    """Whether a value can stand in a prompt: one line, not blank, not absurdly long, without control characters."""
+    return isinstance(value, str) and bool(value.strip()) and len(value) <= longest and value.isprintable()

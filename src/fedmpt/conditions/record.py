@@ -1,10 +1,7 @@
 """Conditions of FedMPT in files: names, what they mean, and a record of how a language model came to them.
 
-``{"format": 1, "kind": "conditions", "conditions": [{"name": "object pose"}, {"name": "lighting and weather"}]}``
-
-Each condition may also have a ``description`` and ``cues``, words of sentences that belong to it. ``hash`` is that of
-the names; a file written by hand needs none. Sets come with the package (`shipped_conditions`). Only the names reach
-prompts: all else is for people and for checks.
+Each condition may have a ``description`` and ``cues``, words of sentences that belong to it. ``hash`` is that of the
+names; a file written by hand needs none. Only the names reach prompts: all else is for people and for checks.
 """
 
 from __future__ import annotations
@@ -14,19 +11,24 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fedmpt.conditions.document import check_text, checked_texts, find_file, read_document, shortened, write_document
+from fedmpt.conditions.document import check_text, find_file, listed_texts, read_document, shortened, write_document
 from fedmpt.types import InputError
 
 FOLDER = Path(__file__).resolve().parents[1] / "assets" / "conditions"
-EXAMPLE = (
-    '{"format": 1, "kind": "conditions", "conditions": [{"name": "object pose"}, {"name": "lighting and weather"}]}'
-)
+EXAMPLE = '{"format": 1, "kind": "conditions", "conditions": [{"name": "object pose"}, {"name": "season"}]}'
 MAX_SENTENCE = 1000
-"""Characters of a description or of one of the model's sentences."""
+"""Characters of a description."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a model wrote about a combination of classes: no sentence at all where it found none plausible."""
+
+    classes: tuple[str, ...]
+    sentences: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -50,24 +52,15 @@ class ConditionSet:
     def names(self) -> tuple[str, ...]:
         return tuple(condition.name for condition in self.conditions)
 
-    @cached_property
+    @property
     def content_hash(self) -> str:
-        """`names_hash` of the names: it stays when a description, a cue or the provenance is edited."""
+        """It stays when a description, a cue or the provenance is edited."""
         return names_hash(self.names)
 
     def to_json(self) -> dict[str, Any]:
         """What a file holds beside its head."""
         listed = [{**asdict(each), "cues": list(each.cues)} for each in self.conditions]
-        hashed = {"name": self.name, "hash": self.content_hash}
-        return {**hashed, "conditions": listed, "provenance": self.provenance}
-
-
-@dataclass(frozen=True)
-class Described:
-    """What a model wrote about a combination of classes: no sentence at all where it found none plausible."""
-
-    classes: tuple[str, ...]
-    sentences: tuple[str, ...]
+        return {"name": self.name, "hash": self.content_hash, "conditions": listed, "provenance": self.provenance}
 
 
 def names_hash(names: Sequence[str]) -> str:
@@ -81,36 +74,8 @@ def shipped_conditions() -> tuple[str, ...]:
 
 
 def find_conditions(spec: str) -> ConditionSet:
-    """A shipped set by its name, or the set in a file by its path; a shipped name goes before a file of that name.
-
-    Raises:
-        InputError: if there is neither, or the file is wrong.
-    """
-    example = f"{EXAMPLE} (a single condition whose name has a slash has to stand in one)"
-    return read_conditions(find_file(spec, FOLDER, shipped_conditions(), option="conditions", example=example))
-
-
-def resolved_names(words: tuple[str, ...], *, given_hash: str = "") -> tuple[tuple[str, ...], str]:
-    """What ``--conditions`` says: the names, and their hash if one was given or they come from a set.
-
-    ``words`` are the names or, where there is exactly one and it is a shipped set, ends in ``.json`` or has a slash,
-    the set that has them. Names of the given hash are taken as they stand, so that resolving twice changes nothing.
-
-    Raises:
-        InputError: if there is no such set, its file is wrong, or the names have another hash than the one given.
-    """
-    if given_hash == names_hash(words):
-        return words, given_hash
-    is_set = len(words) == 1 and looks_like_a_set(words[0])
-    names = find_conditions(words[0]).names if is_set else words
-    digest = names_hash(names)
-    if given_hash not in ("", digest):
-        raise InputError(
-            f"--conditions {shortened(words)}: the hash of their names, {shortened(names)}, is {digest}, not "
-            f"{given_hash}, which --conditions-hash or the run to be continued says; give the conditions that it "
-            "is of, or start anew without it"
-        )
-    return names, digest if is_set else given_hash
+    """A shipped set by its name, or the set in a file by its path; an InputError if there is neither."""
+    return read_conditions(find_file(spec, FOLDER, shipped_conditions(), option="conditions", example=EXAMPLE))
 
 
 def looks_like_a_set(word: str) -> bool:
@@ -118,20 +83,41 @@ def looks_like_a_set(word: str) -> bool:
     return word in shipped_conditions() or word.casefold().endswith(".json") or os.path.basename(word) != word
 
 
-def read_conditions(path: Path) -> ConditionSet:
-    """The conditions in a file. Its sentences are looked at by `sentences_of` only.
+def resolved_names(words: tuple[str, ...], *, given_hash: str = "") -> tuple[tuple[str, ...], str]:
+    """What ``--conditions`` says, names or a set: the names, and their hash if one was given or they are of a set.
 
     Raises:
-        InputError: if it cannot be read or is of another format or kind; if names are not different lines of text, or
-            a description or cue is no line of text; or if the names are not those that its hash is of.
+        InputError: if there is no such set, its file is wrong, or the names have another hash than the one given.
     """
-    found = read_document(path, kind="conditions", example=EXAMPLE, optional=("hash",))
-    listed = found["conditions"]
-    if not isinstance(listed, list) or not listed:
-        raise InputError(f"{path}: conditions are {shortened(listed)}; expected a list, like {EXAMPLE}")
-    conditions = tuple(_condition(f"{path}: condition {number}", entry) for number, entry in enumerate(listed, 1))
-    read = ConditionSet(found["name"], conditions, found["provenance"])
-    checked_texts(f"{path}: names of conditions", list(read.names))
+    if given_hash == names_hash(words):  # They are no set, even if they look like one: they were resolved before.
+        return words, given_hash
+    is_set = len(words) == 1 and looks_like_a_set(words[0])
+    names = find_conditions(words[0]).names if is_set else words
+    digest = names_hash(names)
+    if given_hash not in ("", digest):
+        raise InputError(
+            f"--conditions {shortened(words)}: their names, {shortened(names)}, have the hash {digest}, not the "
+            f"{given_hash} of --conditions-hash or of the run to be continued; give the conditions that it is of"
+        )
+    return names, digest if is_set else given_hash
+
+
+def read_conditions(path: Path) -> ConditionSet:
+    """The conditions in a file; an InputError if names are not different, or not those that its hash is of."""
+    found = read_document(path, kind="conditions", holds=list, example=EXAMPLE)
+    conditions = []
+    for number, entry in enumerate(found["conditions"], start=1):
+        where = f"{path}: condition {number}"
+        if not isinstance(entry, dict) or not {"name"} <= entry.keys() <= {"name", "description", "cues"}:
+            expected = '{"name": "object pose", "description": "How things are held.", "cues": ["standing"]}'
+            raise InputError(f"{where} is {shortened(entry)}; expected one like {expected}")
+        check_text(f"{where}: name", entry["name"])
+        if (description := entry.get("description", "")) != "":
+            check_text(f"{where}: description", description, longest=MAX_SENTENCE)
+        cues = listed_texts(f"{where}, cues", entry.get("cues", []))
+        conditions.append(Condition(entry["name"], description, cues))
+    read = ConditionSet(found["name"], tuple(conditions), found["provenance"])
+    listed_texts(f"{path}: names of conditions", list(read.names))
     if found.get("hash", read.content_hash) != read.content_hash:
         raise InputError(
             f"{path}: hash is {shortened(found['hash'])}, its names have {read.content_hash}: they were edited; "
@@ -141,37 +127,11 @@ def read_conditions(path: Path) -> ConditionSet:
 
 
 def write_conditions(path: Path, conditions: ConditionSet) -> None:
-    """Write a file that `read_conditions` reads as the same set; the same set gives the same bytes.
-
-    Raises:
-        InputError: if it cannot be written.
-    """
+    """Write a file that `read_conditions` reads as the same set; raises InputError if it cannot be written."""
     write_document(path, "conditions", conditions.to_json())
 
 
 def sentences_of(conditions: ConditionSet) -> tuple[Described, ...]:
-    """What the model wrote about each combination of classes, from the provenance; none if nothing is kept there.
-
-    Raises:
-        InputError: if what is kept is not a list of ``{"classes": [...], "sentences": [...]}``.
-    """
+    """What the model wrote about each combination of classes, from the provenance; nothing where none is kept."""
     listed = conditions.provenance.get("sentences", [])
-    try:
-        return tuple(Described(tuple(entry["classes"]), tuple(entry["sentences"])) for entry in listed)
-    except (TypeError, KeyError) as error:
-        raise InputError(
-            f"conditions {conditions.name!r}: provenance, sentences: {shortened(listed)} is no list of "
-            '{"classes": [...], "sentences": [...]}; delete it, or restore it from a copy'
-        ) from error
-
-
-def _condition(where: str, entry: Any) -> Condition:
-    known = ("name", "description", "cues")
-    if not isinstance(entry, dict) or "name" not in entry:
-        raise InputError(f'{where} is {shortened(entry)}; expected one like {{"name": "object pose"}}')
-    if unknown := [key for key in entry if key not in known]:
-        raise InputError(f"{where}: unknown key {shortened(unknown[0])}; known are: {', '.join(known)}")
-    check_text(f"{where}: name", entry["name"])
-    if (description := entry.get("description", "")) != "":
-        check_text(f"{where}: description", description, longest=MAX_SENTENCE)
-    return Condition(entry["name"], description, checked_texts(f"{where}, cues", entry.get("cues", [])))
+    return tuple(Described(tuple(entry["classes"]), tuple(entry["sentences"])) for entry in listed)

@@ -10,15 +10,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from fedmpt.conditions.scores.parts import ConditionParts
+from fedmpt.conditions.scores import ConditionParts
 from fedmpt.data.features.store import FeatureSet
 from fedmpt.methods import Method
 from fedmpt.methods.fedmpt import FedMPT
 from fedmpt.methods.parts.heads import scaled_log_odds
 from fedmpt.types import Batch, InputError
-
-MAX_BYTES = 4 << 30
-"""Predictions of more bytes than this are refused; 80 classes and 5 conditions reach it at 2.7 million images."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +57,8 @@ def explain(method: FedMPT, batch: Batch) -> Explanation:
 
 @torch.no_grad()
 def condition_parts(method: FedMPT, features: FeatureSet, *, batch_size: int = 64) -> ConditionParts:
-    """The same for all images of a set, without what is larger: patches live as long as a batch.
-
-    Raises:
-        InputError: if the predictions take over `MAX_BYTES`.
-    """
+    """The same for all images of a set, without what is larger: patches live as long as a batch."""
     names = method.config.conditions
-    most = MAX_BYTES // (4 * len(names) * method.num_classes)
-    if len(features) > most:
-        raise InputError(
-            f"predictions of {len(features):,} images take more than {MAX_BYTES >> 30} GiB; use --images {most} or less"
-        )
     method.eval()
     text = method.encode_text()
     features = features.with_views(method.views)
@@ -85,8 +73,8 @@ def condition_parts(method: FedMPT, features: FeatureSet, *, batch_size: int = 6
     parts = ConditionParts(names, predictions, gate, features.labels, cosines.contiguous())
     if not method.config.calibration:
         return parts
-    calibrated = partial(scaled_log_odds, scale=method.scale.detach().cpu(), bias=method.bias.detach().cpu())
-    return replace(parts, calibrated=calibrated)
+    scale, bias = method.scale.detach().cpu(), method.bias.detach().cpu()
+    return replace(parts, calibrated=partial(scaled_log_odds, scale=scale, bias=bias))
 
 
 def with_conditions(method: Method) -> FedMPT:

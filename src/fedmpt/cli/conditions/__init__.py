@@ -41,5 +41,4 @@ def conditions(words: list[str]) -> None:
         from fedmpt.types import InputError
 
         raise InputError(f"unknown command {words[0]!r}; there are: {', '.join(SUBCOMMANDS)}")
-    # Each has a module of its own, with a function of its name.
     getattr(import_module(f"fedmpt.cli.conditions.{words[0]}"), words[0])(words[1:])

@@ -6,18 +6,10 @@ import json
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import tyro
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from fedmpt.cli.cache import cache_folder
-
-if TYPE_CHECKING:
-    from fedmpt.conditions.checks.findings import Findings
-    from fedmpt.conditions.record import ConditionSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +42,16 @@ class CheckOptions:
 
 def check(words: list[str]) -> None:
     options = tyro.cli(CheckOptions, args=words, prog="fedmpt conditions check")
-    from fedmpt.conditions.checks.findings import check_conditions
+    # Imported late: help and mistyped options must not wait for torch.
+    from fedmpt.cli.conditions.names import class_names_of
+    from fedmpt.conditions.checks import check_conditions
     from fedmpt.conditions.record import find_conditions
 
     found = find_conditions(options.conditions)
+    made_for = found.provenance.get("classes")
+    class_names = tuple(made_for) if isinstance(made_for, list) else None
+    if options.classes is not None or options.data is not None:
+        class_names = class_names_of(options.classes, options.data, cache=cache_folder(options.cache))
     backbone = encode = None
     if options.backbone is not None:
         from fedmpt.backbone import load_backbone
@@ -62,45 +60,21 @@ def check(words: list[str]) -> None:
 
         backbone = load_backbone(options.backbone)
         encode = partial(hand_written_features, TextTower(backbone.text_model), backbone.tokenizer)
-    findings = check_conditions(found, class_names=_class_names(options, found), backbone=backbone, encode=encode)
+    findings = check_conditions(found, class_names=class_names, backbone=backbone, encode=encode)
     if options.json:
         print(json.dumps(asdict(findings), indent=2))
-    else:
-        _print(found, findings)
-
-
-def _class_names(options: CheckOptions, found: ConditionSet) -> tuple[str, ...] | None:
-    from fedmpt.cli.conditions.names import class_names_of
-
-    if options.classes is not None or options.data is not None:
-        return class_names_of(options.classes, options.data, cache=cache_folder(options.cache))
-    return tuple(found.provenance.get("classes", ())) or None
-
-
-def _print(found: ConditionSet, findings: Findings) -> None:
+        return
     lengths, overlap, covered = findings.lengths, findings.overlap, findings.coverage
-    table = Table(title=Text(f"conditions of {found.name}"), title_justify="left")
-    table.add_column("condition", style="bold")
-    rows = [[name] for name in found.names]
-    lines = []
-    if lengths is not None:
-        table.add_column("tokens", justify="right")
-        rows = [[*row, str(lengths["names"][row[0]])] for row in rows]
-        lines.append(f"longest prompt: {lengths['longest']} of {lengths['limit']} tokens")
-    if overlap is not None and overlap["difference"] is not None:
+    if covered:
+        for name, share in covered["shares"].items():
+            print(f"{name}: {share:.0%} of the sentences speak of it")
+        print(f"{covered['covered']:.0%} of {covered['num_sentences']} sentences speak of a condition")
+    if lengths:
+        print(f"longest prompt: {lengths['longest']} of {lengths['limit']} tokens")
+    if overlap and overlap["difference"] is not None:
         moved = f"{overlap['difference']:.2%}"
-        lines.append(f"prompts of a class under two conditions differ by {moved} of what two classes differ by")
-    if covered is not None:
-        table.add_column("sentences that speak of it", justify="right")
-        rows = [[*row, f"{covered['shares'][row[0]]:.0%}"] for row in rows]
-        lines.append(f"{covered['covered']:.0%} of {covered['num_sentences']} sentences speak of a condition")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    lines += [f"look at this: {problem}" for problem in findings.problems]
+        print(f"prompts of a class under two conditions differ by {moved} of what two classes differ by")
+    for problem in findings.problems:
+        print(f"look at this: {problem}")
     if not findings.problems:
-        more = "" if overlap else "; give --backbone to see what a text tower makes of the names"
-        lines.append(f"nothing found against it{more}")
-    console = Console(highlight=False)
-    console.print(table)
-    for line in lines:
-        console.print(line, markup=False)
+        print(f"nothing found against it{'' if overlap else '; give --backbone to see what a text tower makes of it'}")

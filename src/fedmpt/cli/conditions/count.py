@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 
 from fedmpt.cli.cache import cache_folder
 
 MAX_LABELS = 5
-
-EXACT = (
-    "whoever gets the file learns these numbers exactly: a pair counted once says that one image here has both; "
-    "--epsilon adds noise"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CountOptions:
     """Count, at one site, how many images show each class and each pair of classes, for conditions that fit all sites.
 
-    The file holds these numbers and the names of the classes, nothing else: open it and look. Whoever gets it learns
-    them exactly, so a pair that is counted once says that this site has such an image; --epsilon adds noise.
+    The file holds these numbers and the names of the classes, nothing else. Whoever gets it learns them exactly, so a
+    pair that is counted once says that this site has such an image; --epsilon adds noise.
 
     For example:
 
@@ -49,9 +44,9 @@ class CountOptions:
 
 def count(words: list[str]) -> None:
     options = tyro.cli(CountOptions, args=words, prog="fedmpt conditions count")
+    # Imported late: help and mistyped options must not wait for torch.
     from fedmpt.conditions.document import check_text
-    from fedmpt.conditions.labels.count_files import SiteCounts, write_counts
-    from fedmpt.conditions.labels.counts import Noise, count_labels
+    from fedmpt.conditions.labels.counts import Noise, SiteCounts, count_labels, write_counts
     from fedmpt.data import load_data
     from fedmpt.runs.records import check_writable
     from fedmpt.types import InputError
@@ -64,12 +59,10 @@ def count(words: list[str]) -> None:
     check_text("--name", name)
     data = load_data(options.data, cache=cache_folder(options.cache), progress=True)
     write_counts(options.out, SiteCounts(name, data.class_names, count_labels(data.train.labels, noise=noise), noise))
+    for note in data.notes:
+        print(f"note: {note}", file=sys.stderr)
     said = "exact numbers" if noise is None else f"numbers with noise (epsilon {noise.epsilon:g})"
-    lines = [
-        *(f"note: {note}" for note in data.notes),
-        f"{len(data.train)} images, {len(data.class_names)} classes: {said} written to {options.out}",
-        *([f"note: {EXACT}"] if noise is None else []),
-    ]
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    for line in lines:
-        console.print(line, markup=False)
+    counted = f"{len(data.train)} images, {len(data.class_names)} classes"
+    print(f"{counted}: {said} written to {options.out}", file=sys.stderr)
+    if noise is None:
+        print("note: whoever gets the file learns these numbers exactly; --epsilon adds noise", file=sys.stderr)

@@ -14,7 +14,7 @@ from rich.console import Console
 from fedmpt.cli.cache import cache_folder
 from fedmpt.cli.conditions.show import print_conditions
 from fedmpt.cli.conditions.source import SourceOptions, find_source
-from fedmpt.conditions.checks.findings import check_conditions
+from fedmpt.conditions.checks import check_conditions
 from fedmpt.conditions.pipeline.options import GenerateOptions
 from fedmpt.conditions.record import ConditionSet, write_conditions
 from fedmpt.llm.options import LLMOptions, check_installed, open_model

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedmpt.conditions.class_list import read_class_list
+from fedmpt.conditions.document import read_class_list
 from fedmpt.types import InputError
 
 
 def class_names_of(classes: Path | None, data: str | None, *, cache: Path) -> tuple[str, ...]:
-    """Names from a file or from a data set, whichever is given.
-
-    Raises:
-        InputError: unless it is just one, or if that is wrong.
-    """
+    """Names from a file or from a data set, whichever is given; an InputError unless it is just one."""
     check_one(classes, data)
     if classes is not None:
         return read_class_list(classes)
-    assert data is not None
     from fedmpt.data import load_data
 
+    assert data is not None
     return load_data(data, cache=cache, progress=True).class_names
 
 

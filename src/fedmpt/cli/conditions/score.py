@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import tyro
-from rich.console import Console
-
-from fedmpt.cli.cache import cache_folder
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,8 @@ class ScoreOptions:
     tolerance: float = 0.2
     """Points of mAP that fewer conditions may cost."""
     images: int | None = None
-    """Score on so many images, drawn once and for all, instead of on all. Predictions take 4 bytes of memory for each
-    image, condition and class, at most 4 GiB."""
+    """Score on so many images, drawn once and for all, instead of on all. About 30 bytes of memory are needed for each
+    image, condition and class."""
     out: Path | None = None
     """File (JSON) for everything, the tables of all pairs too."""
     plot: Path | None = None
@@ -63,40 +61,9 @@ class ScoreOptions:
 def score(words: list[str]) -> None:
     options = tyro.cli(ScoreOptions, args=words, prog="fedmpt conditions score")
     # Imported late: help and mistyped options must not wait for torch.
-    from fedmpt.cli.conditions.score_report import report_of
-    from fedmpt.cli.conditions.score_tables import print_scores
-    from fedmpt.data import load_data
+    from fedmpt.cli.conditions.score_report import print_scores, report_of
     from fedmpt.files import write_json
-    from fedmpt.inference.explain import with_conditions
-    from fedmpt.inference.predict import load_trained
     from fedmpt.report.condition_plot import plot_condition_scores
-    from fedmpt.types import InputError
-
-    _check(options)
-    data = load_data(options.data, cache=cache_folder(options.cache), progress=True)
-    trained = load_trained(
-        options.checkpoint, backbone=options.backbone, device=options.device, class_names=data.class_names
-    )
-    method = with_conditions(trained.method)
-    if options.by == "gate" and not method.config.gate:
-        raise InputError("this run has no gate: its weights are all the same; use --by drop")
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    report = report_of(options, trained, method, data, console)
-    if options.json:
-        print(json.dumps(report, indent=2, allow_nan=False))
-    else:
-        print_scores(report)
-    for path in report["skipped_images"]:
-        console.print(f"left out, cannot be read: {path}", markup=False)
-    for out, write in ((options.out, write_json), (options.plot, plot_condition_scores)):
-        if out is not None:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            write(out, report)
-            console.print(f"written to {out}", markup=False)
-
-
-def _check(options: ScoreOptions) -> None:
-    """What can be said before any work."""
     from fedmpt.report.plots import check_plot
     from fedmpt.runs.records import check_writable
     from fedmpt.types import InputError
@@ -109,3 +76,16 @@ def _check(options: ScoreOptions) -> None:
         check_writable(options.out, kind="file")
     if options.plot is not None:
         check_plot(options.plot)
+    report = report_of(options)
+    if options.json:
+        print(json.dumps(report, indent=2, allow_nan=False))
+    else:
+        print_scores(report)
+    lines = [f"left out, cannot be read: {path}" for path in report["skipped_images"]]
+    for out, write in ((options.out, write_json), (options.plot, plot_condition_scores)):
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write(out, report)
+            lines.append(f"written to {out}")
+    for line in lines:
+        print(line, file=sys.stderr)

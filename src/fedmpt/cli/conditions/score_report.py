@@ -3,38 +3,57 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from fedmpt.cli.cache import cache_folder
 from fedmpt.cli.conditions.score import ScoreOptions
 from fedmpt.cli.train_arguments import train_arguments
 from fedmpt.conditions.record import looks_like_a_set, names_hash
-from fedmpt.conditions.scores.scores import score_conditions
+from fedmpt.conditions.scores import score_conditions
+from fedmpt.data import load_data
 from fedmpt.data.features.store import FeatureSet, open_features
 from fedmpt.evaluation.metrics import multilabel_scores
-from fedmpt.inference.explain import condition_parts
-from fedmpt.inference.predict import Trained
-from fedmpt.methods.fedmpt import FedMPT, FedMPTConfig
+from fedmpt.inference.explain import condition_parts, with_conditions
+from fedmpt.inference.predict import load_trained
+from fedmpt.methods.fedmpt import FedMPTConfig
 from fedmpt.runs.config import RunConfig
 from fedmpt.runs.partition import hide_labels, hold_out
 from fedmpt.seeding import generator
 from fedmpt.types import ImageData, InputError, Split
 
-VALIDATION = 0.2
-"""Share of the training images that the suggested training holds out, where the run held out none."""
 
-
-def report_of(
-    options: ScoreOptions, trained: Trained, method: FedMPT, data: ImageData, console: Console
-) -> dict[str, Any]:
+def report_of(options: ScoreOptions) -> dict[str, Any]:
     """What --json prints and --out holds."""
-    features = _features(options, trained, data)
-    console.print(f"scoring {method.config.num_conditions} conditions on {len(features):,} images", markup=False)
+    cache = cache_folder(options.cache)
+    data = load_data(options.data, cache=cache, progress=True)
+    trained = load_trained(
+        options.checkpoint, backbone=options.backbone, device=options.device, class_names=data.class_names
+    )
+    method = with_conditions(trained.method)
+    if options.by == "gate" and not method.config.gate:
+        raise InputError("this run has no gate: its weights are all the same; use --by drop")
+    features = open_features(
+        trained.backbone,
+        scored_split(options, trained.config, data),
+        cache=cache,
+        store_dtype=trained.config.store_dtype,
+        device=options.device,
+        skip_corrupt=options.skip_corrupt,
+        data=options.data,
+        views=method.views,
+    )
+    if options.images is not None and options.images < len(features):
+        order = torch.randperm(len(features), generator=generator(0, "condition scores"))
+        features = features.subset(order[: options.images].sort().values)
+    print(f"scoring {method.config.num_conditions} conditions on {len(features):,} images", file=sys.stderr)
     scores = score_conditions(
         condition_parts(method, features),
         lambda probabilities, labels: multilabel_scores(probabilities, labels).to_json(trained.class_names),
@@ -42,38 +61,17 @@ def report_of(
         has_gate=method.config.gate,
     )
     kept = scores["suggestions"][options.by]["conditions"]
-    is_all = len(kept) == len(scores["conditions"])
+    has_fewer = len(kept) < len(scores["conditions"])
+    train = _train_again(options, trained.config, method.config, kept) if has_fewer else None
     return {
         "checkpoint": str(options.checkpoint),
         "data": options.data,
         "split": options.split,
         **scores,
-        "suggestion": {
-            "by": options.by,
-            "num": len(kept),
-            "conditions": kept,
-            "train": None if is_all else _train_again(options, trained.config, method.config, kept),
-        },
+        "suggestion": {"by": options.by, "num": len(kept), "conditions": kept, "train": train},
         "notes": _notes(options, trained.config, method.config, features),
         "skipped_images": [str(path) for path in features.skipped],
     }
-
-
-def _features(options: ScoreOptions, trained: Trained, data: ImageData) -> FeatureSet:
-    features = open_features(
-        trained.backbone,
-        scored_split(options, trained.config, data),
-        cache=cache_folder(options.cache),
-        store_dtype=trained.config.store_dtype,
-        device=options.device,
-        skip_corrupt=options.skip_corrupt,
-        data=options.data,
-        views=trained.method.views,
-    )
-    if options.images is None or options.images >= len(features):
-        return features
-    order = torch.randperm(len(features), generator=generator(0, "condition scores"))
-    return features.subset(order[: options.images].sort().values)
 
 
 def scored_split(options: ScoreOptions, config: RunConfig, data: ImageData) -> Split:
@@ -113,10 +111,43 @@ def _train_again(options: ScoreOptions, run: RunConfig, method: FedMPTConfig, ke
         run,
         data=options.data,
         backbone=options.backbone or run.backbone,
-        # Images cannot be held out of a partition that is of all of them.
-        validation=run.validation or (0.0 if run.partition else VALIDATION),
+        # A fifth of the images is held out where the run held out none, but for a partition, which is of all of them.
+        validation=run.validation or (0.0 if run.partition else 0.2),
         method=replace(method, conditions=tuple(kept), conditions_hash=digest),
     )
     cache = ["--cache", str(options.cache)] if options.cache else []
     folder = options.checkpoint.parent if options.checkpoint.parent.name else options.checkpoint.resolve().parent
     return shlex.join(["fedmpt", "train", *train_arguments(wanted), *cache, "--out", f"{folder}-{len(kept)}"])
+
+
+def print_scores(report: Mapping[str, Any]) -> None:
+    """What a reader needs of the command's JSON: use and worth of each condition, mAP with fewer, what is suggested."""
+    console, chosen = Console(highlight=False, soft_wrap=True), report["suggestion"]
+    table = Table("condition", "weight", "differs", "alone", "without", "loss", "95% of losses")
+    for name, use in report["use"]["per_condition"].items():
+        without, (low, high) = report["dropped"][name], report["dropped"][name]["interval"]
+        numbers = [use["mean"], report["difference"]["from_mixture"][name]["absolute"], report["alone"][name]["mAP"]]
+        cells = [f"{number:.3f}" for number in (*numbers, without["mAP"], without["loss"])]
+        table.add_row(Text(name), *cells, "-" if low is None else f"{low:.2f} to {high:.2f}")
+    console.print(table)
+    lines = [
+        "weight: mean in the gate; differs: predictions from the mixture's, in the mean; alone, without: mAP with this "
+        "condition only, and with the others; 95% of losses: over images drawn anew"
+    ]
+    for step in report["elimination"]:
+        gone = "of all" if step["dropped"] is None else f"without {step['dropped']}"
+        lines.append(f"{step['num']} left: mAP {step['mAP']:.2f} {gone}")
+    effective = report["use"]["effective_number"]
+    lines += [
+        f"effective number for the mean weights: {effective['of_mean']:.2f}, in an image: {effective['per_image']:.2f}",
+        *(f"note: {note}" for note in report["notes"]),
+    ]
+    for by, kept in report["suggestions"].items():
+        if kept is not None:
+            lines.append(f"by {by}: {len(kept['conditions'])} ({', '.join(kept['conditions'])}), mAP {kept['mAP']:.2f}")
+    num = "all" if chosen["train"] is None else f"{chosen['num']} of"
+    lines.append(f"suggestion (by {chosen['by']}): keep {num} {len(report['conditions'])}")
+    if chosen["train"] is not None:
+        lines.append(f"train anew with them, and compare on images held out (--validation):\n  {chosen['train']}")
+    for line in lines:
+        console.print(line, markup=False)

@@ -41,40 +41,28 @@ def show(words: list[str]) -> None:
         else:
             print_conditions(found)
         return
-    sets = [find_conditions(name) for name in shipped_conditions()]
+    sets = [find_conditions(name).to_json() for name in shipped_conditions()]
     if options.json:
-        listed = [{key: value for key, value in found.to_json().items() if key != "provenance"} for found in sets]
-        print(json.dumps(listed, indent=2))
+        print(json.dumps([{key: each[key] for key in ("name", "hash", "conditions")} for each in sets], indent=2))
         return
-    table = Table(title="shipped sets of conditions", title_justify="left")
-    table.add_column("name", style="bold", no_wrap=True)
-    table.add_column("conditions")
-    for found in sets:
-        table.add_row(found.name, Text(", ".join(found.names)))
-    console = Console(highlight=False)
-    console.print(table)
-    console.print("train with one: fedmpt train --conditions NAME")
-    console.print("where it came from: fedmpt conditions show NAME")
+    table = Table("name", "conditions")
+    for each in sets:
+        table.add_row(each["name"], ", ".join(condition["name"] for condition in each["conditions"]))
+    Console(highlight=False).print(table)
+    print("train with one: fedmpt train --conditions NAME; more of it: fedmpt conditions show NAME")
 
 
 def print_conditions(found: ConditionSet) -> None:
-    """A table, and where the set came from."""
-    table = Table(title=Text(found.name), title_justify="left", show_lines=True)
-    table.add_column("condition", style="bold")
-    table.add_column("what it is")
-    table.add_column("words that belong to it", style="dim")
+    """The conditions, and where the set came from."""
+    table = Table("condition", "what it is", "words that belong to it", title=Text(found.name), title_justify="left")
     for each in found.conditions:
-        table.add_row(Text(each.name), Text(each.description), Text(", ".join(each.cues)))
+        table.add_row(Text(each.name), Text(each.description), Text(", ".join(each.cues)), end_section=True)
     console = Console(highlight=False)
     console.print(table)
     for key in ("method", "date", "model"):
         if key in found.provenance:
             value = found.provenance[key]
-            said = ", ".join(f"{key} {value}" for key, value in value.items()) if isinstance(value, dict) else value
+            said = ", ".join(f"{key} {part}" for key, part in value.items()) if isinstance(value, dict) else value
             console.print(f"{key}: {said}", markup=False)
-    if sentences := [text for described in sentences_of(found) for text in described.sentences]:
-        combinations = found.provenance.get("combinations")
-        where = combinations.get("from") if isinstance(combinations, dict) else None
-        origin = f", about combinations of classes from {where}" if where else ""
-        console.print(f"sentences: {len(sentences):,}{origin}", markup=False)
-    console.print(f"hash: {found.content_hash}")
+    num_sentences = sum(len(described.sentences) for described in sentences_of(found))
+    console.print(f"sentences: {num_sentences:,}\nhash: {found.content_hash}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedmpt.conditions.class_list import read_class_list
+from fedmpt.conditions.document import read_class_list
 from fedmpt.conditions.labels.combinations import (
     Combination,
     combinations_from_classes,
@@ -14,8 +14,7 @@ from fedmpt.conditions.labels.combinations import (
     combinations_from_counts,
     in_words,
 )
-from fedmpt.conditions.labels.count_files import check_alike, read_counts
-from fedmpt.conditions.labels.counts import Noise
+from fedmpt.conditions.labels.counts import Noise, check_alike, read_counts
 from fedmpt.data import load_data
 from fedmpt.data.partition import partition_split
 from fedmpt.types import ImageData, InputError

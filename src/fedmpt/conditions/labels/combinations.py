@@ -1,48 +1,39 @@
 """Which combinations of classes a language model is asked to describe: few of the 2^C, and those that occur.
 
-The paper has every combination described, which cannot be done for more than a few classes. So they are taken from
-labels or, without data, drawn evenly [ours]. Half of the budget (rounded up) goes to single classes, the rest to
-`SHARES`; what one kind cannot use goes on to the next, round once more, and then to singles that did not fit.
-
-A pair is surprising as `labels.counts.association` has it. A triple is as surprising as the weakest of its three
-associations of two classes within the images of the third: then none of its pairs, through a class that they share,
-explains why all three occur together. Equal ones are taken in the order of their class indices, so the order of clients
-and of images changes nothing.
+The paper has all described. Here they are taken from labels or, without data, drawn evenly [ours]. Half of the budget
+(rounded up) goes to single classes, the rest to `SHARES`; what one kind cannot use goes on to the next, round once
+more, and then to singles that did not fit. Equal ones are taken in the order of their class indices, so the order of
+clients and of images changes nothing.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial, reduce
 
 import torch
 from jaxtyping import Int8, Int64
 from torch import Tensor
 
-from fedmpt.conditions.labels.counts import (
-    LabelCounts,
-    Noise,
-    association,
-    count_labels,
-    count_triples,
-    noise_margin,
-    sum_counts,
-)
+from fedmpt.conditions.labels.counts import LabelCounts, Noise, association, count_labels, count_triples, noise_margin
 from fedmpt.seeding import generator
 
 SHARES = {"frequent pair": 3, "surprising pair": 3, "frequent triple": 2, "surprising triple": 2}
 """Tenths of what the singles leave; what rounding down leaves goes to the first."""
 DRAWN_TRIPLES = 4
-"""Tenths of the same that are triples where combinations are drawn; the rest are pairs."""
+"""Tenths of the same where combinations are drawn; the rest are pairs."""
 SURPRISING, ODDS = 10.83, 1000
 """What G^2 of independent classes exceeds once in so many times (chi-square, one degree of freedom)."""
 MAX_TRIPLES = 20_000
 """That clients are asked to count, those first whose rarest pair is the most frequent."""
 Ranking = list[tuple[int, ...]]
 """Combinations, the best first."""
+_descending = partial(torch.argsort, descending=True, stable=True)
 
 
 @dataclass(frozen=True)
@@ -60,17 +51,12 @@ def combinations_from_clients(
 
     Clients answer two questions with counts (`labels.counts`, which says what the server sees). Pairs and triples in
     fewer than ``min_images`` images of all clients together are never chosen: they might point at single people. Where
-    not all singles fit, the same holds for them.
-
-    ``epsilon`` is of differential privacy for each image at each client; half of it goes to each question. Everything
-    is then chosen by the noisy sums, and ``min_images`` must be exceeded by what noise alone would reach about once
-    among all sums. So about one pair and one triple that are rarer may be chosen: noise protects them.
-
-    Raises:
-        InputError: if there is no client or no class, classes differ in number, or ``epsilon`` cannot be used.
+    not all singles fit, the same holds for them. ``epsilon`` is of differential privacy for each image at each client;
+    half of it goes to each question. Everything is then chosen by the noisy sums, and ``min_images`` must be exceeded
+    by what noise alone would reach about once among all sums.
     """
     noise = None if epsilon is None else Noise(epsilon / 2)
-    counts = sum_counts(count_labels(labels, noise=noise) for labels in clients)
+    counts = reduce(operator.add, (count_labels(labels, noise=noise) for labels in clients))
     rates = [noise.labels_rate] * len(clients) if noise else []
     at_least, pairs, rankings = _rank_pairs(counts, rates, min_images, budget)
     if len(triples := _candidate_triples(pairs)):
@@ -86,33 +72,30 @@ def combinations_from_clients(
 def combinations_from_counts(
     parts: Iterable[LabelCounts], *, budget: int, min_images: int = 5, noises: Sequence[Noise] = ()
 ) -> tuple[Combination, ...]:
-    """The same where clients have sent their counts and cannot be asked again: singles and pairs.
-
-    ``parts`` are one a client, ``noises`` of those clients that added noise.
-
-    Raises:
-        InputError: if there are no counts or no class, or classes differ in number.
-    """
-    counts = sum_counts(parts)
+    """The same where clients sent their counts and cannot be asked again; ``noises`` are of those that added some."""
+    counts = reduce(operator.add, parts)
     at_least, _, rankings = _rank_pairs(counts, [noise.labels_rate for noise in noises], min_images, budget)
     return _choose(counts.singles, rankings, at_least, budget)
 
 
 def combinations_from_classes(num_classes: int, *, budget: int, seed: int = 0) -> tuple[Combination, ...]:
-    """Combinations without data: singles, then pairs and triples in which all classes are about equally often.
-
-    Many will be of things that are never seen together; the language model is told to write nothing for those.
-    """
+    """Combinations without data: singles, then pairs and triples in which all classes are about equally often."""
     random = generator(seed, "combinations")
     alone = torch.randperm(num_classes, generator=random).tolist()[: -(-budget // 2)]
-    left, possible_pairs, possible_triples = budget - len(alone), math.comb(num_classes, 2), math.comb(num_classes, 3)
-    num_pairs = min(possible_pairs, left - min(possible_triples, left * DRAWN_TRIPLES // 10))
+    left, possible_triples = budget - len(alone), math.comb(num_classes, 3)
+    num_pairs = min(math.comb(num_classes, 2), left - min(possible_triples, left * DRAWN_TRIPLES // 10))
     num_triples = min(possible_triples, left - num_pairs)
+    found = {(index,): "single" for index in sorted(alone)}
     uses = torch.zeros(num_classes, dtype=torch.int64)
-    found = [Combination((index,), "single") for index in sorted(alone)]
     for why, size, wanted in (("drawn pair", 2, num_pairs), ("drawn triple", 3, num_triples)):
-        found += [Combination(classes, why) for classes in _draw(size, wanted, uses, random)]
-    return tuple(found)
+        for _ in range(wanted):  # Of classes that were used the least so far.
+            shuffled = torch.randperm(num_classes, generator=random)
+            order = shuffled[torch.sort(uses[shuffled], stable=True).indices].tolist()
+            tries = (tuple(sorted(classes)) for classes in itertools.combinations(order, size))
+            classes = next(classes for classes in tries if classes not in found)
+            found[classes] = why
+            uses[list(classes)] += 1
+    return tuple(Combination(classes, why) for classes, why in found.items())
 
 
 def in_words(combinations: Sequence[Combination], num_classes: int) -> str:
@@ -126,20 +109,19 @@ def in_words(combinations: Sequence[Combination], num_classes: int) -> str:
 def _rank_pairs(
     counts: LabelCounts, rates: Sequence[float], min_images: int, top: int
 ) -> tuple[int, Int64[Tensor, "n 2"], dict[str, Ranking]]:
-    """The images that are enough, the pairs that have them, the most frequent first, and rankings of these.
-
-    Noise alone would make pairs surprising, so they count as rarer by what it exceeds once in `ODDS` times.
-    """
+    """The images that are enough, the pairs that have them, the most frequent first, and rankings of these."""
     at_least = min_images + noise_margin(rates, counts.pairs.numel() // 2)
     pairs = torch.triu(counts.pairs >= at_least, diagonal=1).nonzero()
-    pairs = pairs[_falling(counts.pairs[tuple(pairs.T)])]
+    pairs = pairs[_descending(counts.pairs[tuple(pairs.T)])]
     seen, total = counts.pairs[tuple(pairs.T)], torch.full((len(pairs),), counts.num_images)
     first, second = counts.singles[pairs].unbind(1)
+    # Noise alone would make pairs surprising, so they count as rarer by what it exceeds once in `ODDS` times.
     surprise = association(seen - noise_margin(rates, ODDS), first, second, total)
     return at_least, pairs, _rankings("pair", pairs, seen, surprise, top)
 
 
 def _surprise_of_triples(counts: LabelCounts, triples: Int64[Tensor, "n 3"], surely: Int64[Tensor, "n"]) -> Tensor:
+    """The weakest association of two classes within the images of the third: what no pair of them explains."""
     within = [
         association(surely, counts.pairs[one, third], counts.pairs[other, third], counts.singles[third])
         for one, other, third in (triples[:, places].unbind(1) for places in ([0, 1, 2], [0, 2, 1], [1, 2, 0]))
@@ -150,24 +132,13 @@ def _surprise_of_triples(counts: LabelCounts, triples: Int64[Tensor, "n 3"], sur
 def _rankings(
     size: str, found: Int64[Tensor, "n k"], seen: Int64[Tensor, "n"], surprise: Tensor, top: int
 ) -> dict[str, Ranking]:
-    frequent, surprising = _falling(seen)[:top], _falling(surprise)[:top]
-    surprising = surprising[surprise[surprising] > SURPRISING]
-    return {
-        f"{kind} {size}": [tuple(classes) for classes in found[order].tolist()]
-        for kind, order in (("frequent", frequent), ("surprising", surprising))
-    }
-
-
-def _falling(values: Tensor) -> Int64[Tensor, "n"]:
-    """Places from the largest value to the smallest; equal ones stay in their order."""
-    return torch.sort(values, descending=True, stable=True).indices
+    frequent, surprising = _descending(seen)[:top], _descending(surprise)[:top]
+    orders = {"frequent": frequent, "surprising": surprising[surprise[surprising] > SURPRISING]}
+    return {f"{kind} {size}": [tuple(classes) for classes in found[order].tolist()] for kind, order in orders.items()}
 
 
 def _candidate_triples(pairs: Int64[Tensor, "p 2"]) -> Int64[Tensor, "n 3"]:
-    """Triples all of whose pairs are in ``pairs``, in lexicographic order: no other can be as frequent (Apriori).
-
-    The most frequent pairs come first, so triples are found in the order of their rarest pair, which bounds them.
-    """
+    """Triples all of whose pairs are in ``pairs`` (Apriori): the first found, whose rarest pair is most frequent."""
     beside: dict[int, set[int]] = {}
     found: Ranking = []
     for first, second in pairs.tolist():
@@ -183,8 +154,7 @@ def _candidate_triples(pairs: Int64[Tensor, "p 2"]) -> Int64[Tensor, "n 3"]:
 def _choose(
     singles: Int64[Tensor, "C"], rankings: Mapping[str, Ranking], at_least: int, budget: int
 ) -> tuple[Combination, ...]:
-    """Fill the budget."""
-    by_number, half = _falling(singles), -(-budget // 2)
+    half, by_number = -(-budget // 2), _descending(singles)
     enough = by_number[singles[by_number] >= at_least].tolist()
     fit = len(singles) <= half
     alone = by_number.tolist() if fit else enough[:half]
@@ -200,16 +170,3 @@ def _choose(
         alone = enough[: budget - len(chosen)]
     found = [Combination((index,), "single") for index in sorted(alone)]
     return (*found, *(Combination(classes, kind) for why in SHARES for classes, kind in chosen.items() if kind == why))
-
-
-def _draw(size: int, wanted: int, uses: Int64[Tensor, "C"], random: torch.Generator) -> Ranking:
-    """Different combinations of classes that were used the least so far; counts them in ``uses``."""
-    found: dict[tuple[int, ...], None] = {}
-    for _ in range(wanted):
-        shuffled = torch.randperm(len(uses), generator=random)
-        order = shuffled[torch.sort(uses[shuffled], stable=True).indices].tolist()
-        tries = (tuple(sorted(classes)) for classes in itertools.combinations(order, size))
-        classes = next(classes for classes in tries if classes not in found)
-        found[classes] = None
-        uses[list(classes)] += 1
-    return list(found)

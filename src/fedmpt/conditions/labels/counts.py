@@ -1,59 +1,54 @@
 """How often classes occur alone and together: counted at each client, added up at the server, with noise if asked for.
 
 A client answers two questions: how many images it has, with each class and with each pair (`count_labels`), and with
-each of the triples that the server names (`count_triples`). Without noise the server sees these numbers exactly, for
-each client: a one tells it that the client has one image with just this pair, which may be enough to point at a person.
+each of the triples that the server names (`count_triples`). Without noise the server sees these numbers exactly: a one
+tells it that the client has one image with just this pair, which may be enough to point at a person.
 
-With `Noise`, each question is epsilon-differentially private at the level of images: for any one image of a client,
-whatever the client sends is at most exp(epsilon) times as likely, and at least exp(-epsilon) times, as it would be
-without that image. This holds against everybody, the server first, and whatever they know otherwise. Two questions add
-up. It protects labels of one image:
-
-- other labels in its place count as two images, one gone and one added;
-- m images of the same person are protected together by m times epsilon only;
-- not that a client takes part, nor anything that it sends elsewhere: what is trained later needs protection of its own.
-
-How (Ghosh, Roughgarden and Sundararajan, "Universally utility-maximizing privacy mechanisms", 2009): of an image with
-more than ``max_labels`` classes, as many are drawn at random and the others go uncounted, which bounds what one image
-changes. Each number gets two-sided geometric noise, P(z) ~ exp(-|z| epsilon / that change), from the operating system's
-entropy, by uniform numbers of 53 bits.
+With `Noise`, each question is epsilon-differentially private at the level of images: whatever a client sends is at most
+exp(epsilon) times as likely, and at least exp(-epsilon) times, as without any one of its images. Two questions add up,
+so do two images of the same person, and other labels in place of an image's count as two images. Not protected are that
+a client takes part, and anything that it sends elsewhere, such as what is trained later. How (Ghosh, Roughgarden and
+Sundararajan, "Universally utility-maximizing privacy mechanisms", 2009): of an image with more than ``max_labels``
+classes, as many are drawn at random and the others go uncounted, which bounds what one image changes. Each number gets
+two-sided geometric noise, P(z) ~ exp(-|z| epsilon / that change).
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int8, Int64, UInt64
-from scipy.sparse import csr_array
+from jaxtyping import Bool, Float64, Int8, Int64
 from torch import Tensor
 
+from fedmpt.conditions.document import listed_texts, read_document, write_document
 from fedmpt.types import PRESENT, InputError
 
-MIN_EPSILON, MOST_LABELS = 1e-6, 1000
-"""Of `Noise`: beyond these, noise would be larger than any data set."""
+MIN_EPSILON = 1e-6
+EXAMPLE = (
+    '{"format": 1, "kind": "label-counts", "label-counts": {"classes": ["cat", "dog"], "num_images": 90, '
+    '"singles": [40, 61], "pairs": [[0, 1, 11]], "epsilon": null, "max_labels": null}}'
+)
+"""Pairs are ``[class, class, images]`` by places in the list of classes, the smaller first, those of no image aside."""
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Differential privacy of one question to one client; ``max_labels`` are the classes counted of an image at most.
-
-    Raises:
-        InputError: if a value cannot be used.
-    """
+    """Differential privacy of one question to one client; of an image, at most ``max_labels`` classes are counted."""
 
     epsilon: float
     max_labels: int = 5
 
     def __post_init__(self) -> None:
-        if not MIN_EPSILON <= self.epsilon < math.inf:  # True of NaN as well.
+        if not MIN_EPSILON <= self.epsilon < math.inf:  # Below, noise is larger than any data set. NaN is caught too.
             raise InputError(f"epsilon is {self.epsilon}; give a finite number of at least {MIN_EPSILON}, such as 1")
-        if not 2 <= self.max_labels <= MOST_LABELS:
-            raise InputError(f"max_labels is {self.max_labels}; give 2 to {MOST_LABELS}, as pairs are counted")
+        if self.max_labels < 2:
+            raise InputError(f"max_labels is {self.max_labels}; give 2 or more, as pairs are counted")
 
     @property
     def labels_rate(self) -> float:
@@ -66,19 +61,6 @@ class Noise:
         return self.epsilon / math.comb(self.max_labels, 3) if self.max_labels > 2 else math.inf
 
 
-def draw(size: int, rate: float) -> Int64[np.ndarray, " size"]:
-    """Two-sided geometric noise: P(z) ~ exp(-|z| rate)."""
-    # In (0, 1], so that the logarithms are finite.
-    uniform = ((random_bits(2 * size) >> np.uint64(11)).astype(np.float64) + 1) * 2.0**-53
-    one, other = np.floor(-np.log(uniform) / rate).astype(np.int64).reshape(2, size)
-    return one - other
-
-
-def random_bits(size: int) -> UInt64[np.ndarray, " size"]:
-    """Numbers of 64 bits that nobody can draw again."""
-    return np.frombuffer(os.urandom(8 * size), dtype=np.uint64)
-
-
 @dataclass(frozen=True)
 class LabelCounts:
     """Numbers of images; ``pairs`` is symmetric with a diagonal of zeros. With noise they may be negative."""
@@ -87,63 +69,70 @@ class LabelCounts:
     singles: Int64[Tensor, "C"]
     pairs: Int64[Tensor, "C C"]
 
+    def __add__(self, other: LabelCounts) -> LabelCounts:
+        return LabelCounts(self.num_images + other.num_images, self.singles + other.singles, self.pairs + other.pairs)
+
+
+@dataclass(frozen=True)
+class SiteCounts:
+    """What one site counted, and the noise that it added, None without."""
+
+    name: str
+    class_names: tuple[str, ...]
+    counts: LabelCounts
+    noise: Noise | None
+
 
 def count_labels(labels: Int8[Tensor, "images C"], *, noise: Noise | None = None) -> LabelCounts:
     """Images with each class and each pair of classes, at a client. Unknown labels count as absent."""
-    present = _present(labels, noise)
-    num_images, pairs = len(labels), torch.from_numpy((present.T @ present).toarray())
+    present = _present(labels, noise).float()  # Sums of up to 2^24 images are exact.
+    num_images, pairs = len(labels), (present.T @ present).long()
     singles = pairs.diagonal().clone()
     if noise is not None:
-        num_images += int(draw(1, noise.labels_rate)[0])
-        singles += torch.from_numpy(draw(len(singles), noise.labels_rate))
-        for row in range(len(singles) - 1):  # A pair is one number, so both its places get the same noise.
-            drawn = torch.from_numpy(draw(len(singles) - row - 1, noise.labels_rate))
-            pairs[row, row + 1 :] += drawn
-            pairs[row + 1 :, row] += drawn
+        size = len(singles)
+        drawn = torch.from_numpy(draw(1 + size + size * size, noise.labels_rate))
+        num_images, singles = num_images + int(drawn[0]), singles + drawn[1 : size + 1]
+        above = drawn[size + 1 :].reshape(size, size).triu(1)
+        pairs += above + above.T  # A pair is one number, so both its places get the same noise.
     return LabelCounts(num_images, singles, pairs.fill_diagonal_(0))
-
-
-def sum_counts(parts: Iterable[LabelCounts]) -> LabelCounts:
-    """Counts over all clients, at the server. ``parts`` may be made one by one; they stay as they are.
-
-    Raises:
-        InputError: if there are none, or they are of different classes.
-    """
-    total = None
-    for part in parts:
-        if total is None:
-            total = part
-        elif len(part.singles) != len(total.singles):
-            numbers = f"{len(total.singles)} classes and another {len(part.singles)}"
-            raise InputError(f"one client counts {numbers}; all must have the same list of classes")
-        else:
-            singles, pairs = total.singles + part.singles, total.pairs + part.pairs
-            total = LabelCounts(total.num_images + part.num_images, singles, pairs)
-    if total is None or not len(total.singles):
-        raise InputError("there is nothing to count: no client, or no class")
-    return total
 
 
 def count_triples(
     labels: Int8[Tensor, "images C"], triples: Int64[Tensor, "n 3"], *, noise: Noise | None = None
 ) -> Int64[Tensor, "n"]:
-    """Images with all three classes of each triple, at a client. Unknown labels count as absent.
+    """Images with all three classes of each triple, at a client. No triple may come twice: noise is for one answer."""
+    columns = _present(labels, noise).T.contiguous()
+    found = [int((columns[a] & columns[b] & columns[c]).sum()) for a, b, c in triples.tolist()]
+    counts = torch.tensor(found, dtype=torch.int64)
+    return counts if noise is None else counts + torch.from_numpy(draw(len(triples), noise.triples_rate))
 
-    ``triples`` are different sets of three different classes: noise is enough only for what is asked once.
-    """
-    columns = _present(labels, noise).T.astype(bool).toarray(order="C")
-    found = (np.count_nonzero(columns[a] & columns[b] & columns[c]) for a, b, c in triples.tolist())
-    counts = np.fromiter(found, dtype=np.int64)
+
+def _present(labels: Int8[Tensor, "images C"], noise: Noise | None) -> Bool[Tensor, "images C"]:
+    """Where a class counts: with noise, at most so many classes of an image, drawn evenly."""
+    present = labels.cpu() == PRESENT
     if noise is not None:
-        counts += draw(len(triples), noise.triples_rate)
-    return torch.from_numpy(counts)
+        crowded = present.sum(1) > noise.max_labels
+        full = present[crowded]
+        lots = torch.from_numpy(uniform(full.numel())).reshape(full.shape).masked_fill(~full, 2)
+        present[crowded] = torch.zeros_like(full).scatter(1, lots.argsort(1)[:, : noise.max_labels], True)
+    return present
+
+
+def draw(size: int, rate: float) -> Int64[np.ndarray, " size"]:
+    """Two-sided geometric noise: P(z) ~ exp(-|z| rate)."""
+    one, other = np.floor(-np.log(uniform(2 * size)) / rate).astype(np.int64).reshape(2, size)
+    return one - other
+
+
+def uniform(size: int) -> Float64[np.ndarray, " size"]:
+    """Numbers in (0, 1] of 53 bits, from the operating system's entropy: nobody can draw them again."""
+    return ((np.frombuffer(os.urandom(8 * size), dtype=np.uint64) >> np.uint64(11)) + 1.0) * 2.0**-53
 
 
 def noise_margin(rates: Sequence[float], num_counts: int) -> int:
     """What the noise in a sum of counts exceeds for no more than one of ``num_counts`` sums, in expectation.
 
-    By Chernoff's bound, with the moment generating function of the noise. ``rates`` are those of the clients that added
-    some, as `draw` takes them; without any, the margin is 0.
+    By Chernoff's bound. ``rates`` are those of the clients that added some, as `draw` takes them; without any, it is 0.
     """
     if not rates:
         return 0
@@ -162,21 +151,49 @@ def association(
     "Accurate methods for the statistics of surprise and coincidence", 1993). Cells that noise made negative are empty.
     """
     cells = torch.stack([both, first - both, second - both, total - first - second + both]).double().clamp(min=0)
-    yes_yes, yes_no, no_yes, no_no = cells
-    rows, columns = (yes_yes + yes_no, no_yes + no_no), (yes_yes + no_yes, yes_no + no_no)
-    everything = rows[0] + rows[1]
-    expected = torch.stack([row * column for row in rows for column in columns]) / everything.clamp(min=1)
+    tables = cells.reshape(2, 2, -1)
+    expected = (tables.sum(1, keepdim=True) * tables.sum(0)).reshape(4, -1) / cells.sum(0).clamp(min=1)
     statistic = 2 * (torch.xlogy(cells, cells) - torch.xlogy(cells, expected)).sum(0).clamp(min=0)
-    return torch.where(yes_yes > expected[0], statistic, -statistic)
+    return torch.where(cells[0] > expected[0], statistic, -statistic)
 
 
-def _present(labels: Int8[Tensor, "images C"], noise: Noise | None) -> csr_array:
-    """Ones where a class counts: with noise, at most so many classes of an image, drawn evenly."""
-    present = (labels.cpu() == PRESENT).numpy()
-    if noise is not None:
-        crowded = np.flatnonzero(present.sum(1) > noise.max_labels)
-        lots = random_bits(len(crowded) * present.shape[1]).reshape(-1, max(present.shape[1], 1))
-        kept = np.where(present[crowded], lots, np.uint64(2**64 - 1)).argsort(1)[:, : noise.max_labels]
-        present[crowded] = False
-        present[crowded[:, None], kept] = True
-    return csr_array(present).astype(np.int64)
+def write_counts(path: Path, site: SiteCounts) -> None:
+    """Write a file like `EXAMPLE`; raises InputError if it cannot be written."""
+    counts, noise = site.counts, site.noise
+    content = {
+        "classes": list(site.class_names),
+        "num_images": counts.num_images,
+        "singles": counts.singles.tolist(),
+        "pairs": [[a, b, int(counts.pairs[a, b])] for a, b in counts.pairs.triu(1).nonzero().tolist()],
+        "epsilon": None if noise is None else noise.epsilon,
+        "max_labels": None if noise is None else noise.max_labels,
+    }
+    write_document(path, "label-counts", {"name": site.name, "label-counts": content}, indent=None)
+
+
+def read_counts(path: Path) -> SiteCounts:
+    """The counts of one site; an InputError if the file is no such, or its numbers do not fit."""
+    document = read_document(path, kind="label-counts", holds=dict, example=EXAMPLE)
+    content = document["label-counts"]
+    try:
+        names = listed_texts("classes", content["classes"])
+        singles = torch.tensor(content["singles"], dtype=torch.int64).reshape(len(names))
+        low, high, images = torch.tensor(content["pairs"], dtype=torch.int64).reshape(-1, 3).unbind(1)
+        pairs = torch.zeros(len(names), len(names), dtype=torch.int64)
+        pairs[low, high] = pairs[high, low] = images
+        counts = LabelCounts(int(content["num_images"]), singles, pairs.fill_diagonal_(0))
+        noise = None if content["epsilon"] is None else Noise(content["epsilon"], content["max_labels"])
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:  # An InputError is a ValueError.
+        raise InputError(f"{path}: label counts cannot be used ({error}); expected a file like {EXAMPLE}") from error
+    return SiteCounts(document["name"], names, counts, noise)
+
+
+def check_alike(sites: Sequence[SiteCounts], paths: Sequence[Path]) -> None:
+    """Raises InputError for sites that have other classes than the first, or that are given twice."""
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise InputError("--counts has the same file twice; its images would count twice")
+    for site, path in zip(sites, paths, strict=True):
+        if site.class_names != sites[0].class_names:
+            odd = sorted(set(site.class_names) ^ set(sites[0].class_names))
+            what = f"{odd[0]!r} is only in one of them" if odd else "the classes are in another order"
+            raise InputError(f"{path} and {paths[0]} count different classes: {what}; count the same list at all sites")
