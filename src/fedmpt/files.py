@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,6 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start})") from error
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from error
-    except (ValueError, RecursionError) as error:  # Numbers of thousands of digits, brackets nested as deep.
-        raise InputError(f"{path}: JSON that cannot be read ({error})") from error
 
 
 def check_safetensors(path: Path) -> None:
@@ -74,9 +72,10 @@ def check_safetensors(path: Path) -> None:
 
 @contextmanager
 def hold(path: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold the lock file ``path``, which exists no longer than that; the hold ends with the process, however that ends.
+    """Hold the lock file ``path`` for this thread of this process; the hold ends with the process, however that ends.
 
-    ``on_wait`` is called once if another process or thread has held it for a while.
+    The empty file stays: were it removed, one process could lock the old file and another a new one of the same name.
+    ``on_wait`` is called once if another has held it for a while.
 
     Raises:
         TimeoutError: if another holds it, and there is no ``on_wait``.
@@ -95,22 +94,18 @@ def hold(path: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[N
     try:
         yield
     finally:
-        with suppress(OSError):  # Before it is let go: who waits for this file sees that it went, and makes a new one.
-            path.unlink()
         lock.release()
 
 
 def is_held(path: Path) -> bool:
     """Whether another process or thread holds the lock file ``path`` now."""
     try:
-        if path.exists():
-            with hold(path):
-                pass
+        with hold(path):
+            return False
     except TimeoutError:
         return True
-    except OSError:  # Of a cache that others may only read.
-        pass
-    return False
+    except OSError:  # In a cache that is only read nobody writes.
+        return False
 
 
 @contextmanager
@@ -140,10 +135,9 @@ def building(folder: Path, *, on_wait: Callable[[Path], None]) -> Iterator[Path]
     Raises:
         OSError: if the file system refuses.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     part = part_of(folder)
     with hold(lock_of(folder), on_wait=lambda: on_wait(part)):
-        part.mkdir(exist_ok=True)
+        part.mkdir(parents=True, exist_ok=True)
         yield part
 
 
@@ -160,5 +154,5 @@ def part_of(folder: Path) -> Path:
 
 
 def lock_of(folder: Path) -> Path:
-    """The lock file of whoever builds or removes ``folder``."""
-    return folder.with_name(f"{folder.name}.lock")
+    """The lock file of whoever builds or removes ``folder``, which is two levels below the cache."""
+    return folder.parents[1] / "locks" / f"{folder.name}.lock"

@@ -161,7 +161,7 @@ def test_list_of_an_empty_cache(run: Command, tmp_path: Path) -> None:
     assert listed(run, tmp_path) == []
     outcome = run("features", "list", "--cache", tmp_path)
     assert (outcome.code, outcome.out) == (0, "")
-    assert outcome.err == f"0 stores, 0 B, in {tmp_path / 'features'}\n"
+    assert outcome.err == f"0 stores, 0 bytes, in {tmp_path / 'features'}\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -238,7 +238,7 @@ def test_clean_damaged(cache: Path, run: Command) -> None:
 def test_clean_leaves_what_is_used(cache: Path, run: Command) -> None:
 
     first, second = stores(cache)
-    store = read_store(cache / "features" / first, key=first, rows=None)
+    store = read_store(cache / "features" / first)
     outcome = clean(run, cache, "--all", "--yes")
     assert outcome.code == 0
     assert f"left alone, another process is using it: {cache / 'features' / first}" in outcome.err.splitlines()

@@ -154,10 +154,11 @@ def test_threads_leave_the_warning_filters_as_they_were(tmp_path: Path, monkeypa
             refused.append(1)
 
     threads = [threading.Thread(target=read) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with quiet_pillow():
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     assert len(refused) == 80
     assert list(warnings.filters) == before
 

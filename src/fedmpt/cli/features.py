@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 
 from fedmpt.cli.cache import cache_folder
 
 if TYPE_CHECKING:
-    from fedmpt.data.features.listing import State, StoredFeatures
+    from fedmpt.data.features.listing import StoredFeatures
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,6 @@ def _build(options: BuildOptions) -> None:
     from fedmpt.backbone.load import load_backbone
     from fedmpt.data import load_data
     from fedmpt.data.features.store import open_features
-    from fedmpt.data.progress import size_text
     from fedmpt.runs.config import DTYPES
 
     cache = cache_folder(options.cache)
@@ -148,7 +148,7 @@ def _build(options: BuildOptions) -> None:
         for path in stored.skipped:
             _say(f"left out, cannot be read: {path}")
         facts = stored.store.facts
-        size = f"{stored.num_patches} x {stored.width}, {size_text(facts.rows * facts.row_bytes)} in {facts.dtype}"
+        size = f"{facts.num_patches} x {facts.width}, {decimal(facts.rows * facts.row_bytes)} in {facts.dtype}"
         _say(f"{split.name}: {len(stored):,} images, {size}, in {cache / 'features' / facts.key}")
 
 
@@ -166,16 +166,14 @@ def _list(options: ListOptions) -> None:
 
 
 def _clean(options: CleanOptions) -> None:
-    from fedmpt.data.features.listing import list_features, remove_features, select_features
-    from fedmpt.data.progress import size_text
+    from fedmpt.data.features.listing import remove_features
 
-    states = _check_filters(options)
-    found = list_features(cache_folder(options.cache))
-    selected = select_features(found, states=states, key=options.key, older_than_days=options.older_than)
-    chosen = [stored for stored in selected if stored.state != "building"]
-    for stored in selected:
-        if stored not in chosen:
+    chosen = []
+    for stored in _selected(options):
+        if stored.state == "building":
             _say(f"left alone, it is being built: {stored.folder}")
+        else:
+            chosen.append(stored)
     if not chosen:
         _say("nothing to remove")
         return
@@ -190,21 +188,28 @@ def _clean(options: CleanOptions) -> None:
             _say(f"left alone, {kept}: {stored.folder}")
         else:
             freed_bytes += stored.size_bytes
-    _say(f"{size_text(freed_bytes)} freed")
+    _say(f"{decimal(freed_bytes)} freed")
 
 
-def _check_filters(options: CleanOptions) -> list[State]:
-    """The states that are asked for; none means any."""
+def _selected(options: CleanOptions) -> list[StoredFeatures]:
+    from fedmpt.data.features.listing import list_features
     from fedmpt.types import InputError
 
-    states: list[State] = [name for name in ("interrupted", "damaged") if getattr(options, name)]
+    states = [name for name in ("interrupted", "damaged") if getattr(options, name)]
     narrows = bool(states or options.key or options.older_than is not None)
     if narrows == options.all:
         problem = "--all goes alone" if narrows else "nothing is chosen"
         raise InputError(f"{problem}; give --older-than DAYS, --interrupted, --damaged or --key PREFIX, or just --all")
-    if options.older_than is not None and not 0 <= options.older_than < float("inf"):
-        raise InputError(f"--older-than must be a number of days, not negative, got {options.older_than}")
-    return states
+    days = options.older_than or 0
+    if not 0 <= days < float("inf"):
+        raise InputError(f"--older-than must be a number of days, not negative, got {days}")
+    return [
+        stored
+        for stored in list_features(cache_folder(options.cache))
+        if (not states or stored.state in states)
+        and stored.key.startswith(options.key)
+        and (options.older_than is None or time.time() - stored.last_used > days * 86400)
+    ]
 
 
 def _agreed(chosen: Sequence[StoredFeatures]) -> bool:
@@ -221,15 +226,11 @@ def _say(line: str) -> None:
 
 
 def _stores(found: Sequence[StoredFeatures]) -> str:
-    from fedmpt.data.progress import size_text
-
     number = "1 store" if len(found) == 1 else f"{len(found)} stores"
-    return f"{number}, {size_text(sum(stored.size_bytes for stored in found))}"
+    return f"{number}, {decimal(sum(stored.size_bytes for stored in found))}"
 
 
 def _print_table(found: Sequence[StoredFeatures], console: Console) -> None:
-    from fedmpt.data.progress import size_text
-
     table = Table()
     table.add_column("key", no_wrap=True)
     for column in ("data", "model"):
@@ -241,24 +242,22 @@ def _print_table(found: Sequence[StoredFeatures], console: Console) -> None:
         about = [""] * 5
         if facts is not None:
             origin = facts.made_for
-            data = " ".join(filter(None, (origin.data, origin.split, f"({origin.folder})"))) if origin else ""
+            data = f"{origin['data']} {origin['split']} ({origin['folder']})" if origin else ""
             images = f"{facts.rows:,}" if stored.num_done == facts.rows else f"{stored.num_done:,} of {facts.rows:,}"
             about = [data, facts.backbone, images, f"{facts.num_patches} x {facts.width}", facts.dtype]
-        table.add_row(stored.key[:12], *about, size_text(stored.size_bytes), used, stored.state)
+        table.add_row(stored.key[:12], *about, decimal(stored.size_bytes), used, stored.state)
     if not console.is_terminal:  # There is nothing to fit into: a key and a path a line, whole.
         console.width = 10_000
     console.print(table, markup=False)
 
 
 def _record(stored: StoredFeatures) -> dict[str, Any]:
-    facts = dataclasses.asdict(stored.facts) if stored.facts else {}
-    facts.pop("key", None)
     return {
+        **(dataclasses.asdict(stored.facts) if stored.facts else {}),
         "key": stored.key,
         "folder": str(stored.folder),
         "state": stored.state,
         "size_bytes": stored.size_bytes,
         "last_used": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(stored.last_used)),
         "images_done": stored.num_done,
-        **facts,
     }

@@ -19,10 +19,6 @@ class Archive:
     def file_name(self) -> str:
         return self.url.rsplit("/", 1)[1]
 
-    @property
-    def unpacked_bytes(self) -> int:
-        return round(self.unpacked_ratio * self.size_bytes)
-
 
 @dataclass(frozen=True)
 class Source:
@@ -38,6 +34,11 @@ class Source:
 # stand in torchvision, torchvision/prototype/datasets/_builtin/voc.py and coco.py, for the addresses used here.
 # Neither host offers https under its own name, so the sum is also what protects the files on their way.
 _VOC, _COCO = "http://host.robots.ox.ac.uk/pascal/VOC/voc2007/", "http://images.cocodataset.org/"
+_TRAINVAL = "7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508"
+_TEST = "6836888e2e01dca84577a849d339fa4f73e1e4f135d312430c4856b5609b4892"
+_ANNOTATIONS = "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009"
+_VAL = "fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0"
+_TRAIN = "ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775"
 SOURCES: dict[str, Source] = {
     "voc2007": Source(
         "voc",
@@ -45,20 +46,8 @@ SOURCES: dict[str, Source] = {
         "VOC 2007: the photos come from Flickr and are subject to its terms of use; the set is meant for research. "
         f"See {_VOC}",
         (
-            Archive(
-                "trainval",
-                f"{_VOC}VOCtrainval_06-Nov-2007.tar",
-                460_032_000,
-                "7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508",
-                unpacked_ratio=1.0,
-            ),
-            Archive(
-                "test",
-                f"{_VOC}VOCtest_06-Nov-2007.tar",
-                451_020_800,
-                "6836888e2e01dca84577a849d339fa4f73e1e4f135d312430c4856b5609b4892",
-                unpacked_ratio=1.0,
-            ),
+            Archive("trainval", f"{_VOC}VOCtrainval_06-Nov-2007.tar", 460_032_000, _TRAINVAL, 1.0),
+            Archive("test", f"{_VOC}VOCtest_06-Nov-2007.tar", 451_020_800, _TEST, 1.0),
         ),
     ),
     "coco2014": Source(
@@ -67,25 +56,9 @@ SOURCES: dict[str, Source] = {
         "COCO 2014: the annotations are under CC BY 4.0; the photos come from Flickr and are subject to its terms "
         "of use. See https://cocodataset.org/#termsofuse",
         (
-            Archive(
-                "annotations",
-                f"{_COCO}annotations/annotations_trainval2014.zip",
-                252_872_794,
-                "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009",
-                unpacked_ratio=3.4,
-            ),
-            Archive(
-                "val",
-                f"{_COCO}zips/val2014.zip",
-                6_645_013_297,
-                "fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0",
-            ),
-            Archive(
-                "train",
-                f"{_COCO}zips/train2014.zip",
-                13_510_573_713,
-                "ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775",
-            ),
+            Archive("annotations", f"{_COCO}annotations/annotations_trainval2014.zip", 252_872_794, _ANNOTATIONS, 3.4),
+            Archive("val", f"{_COCO}zips/val2014.zip", 6_645_013_297, _VAL),
+            Archive("train", f"{_COCO}zips/train2014.zip", 13_510_573_713, _TRAIN),
         ),
     ),
 }

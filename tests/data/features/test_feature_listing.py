@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from fake_backbone import FakeBackbone, stores
+from feature_builds import python
 
 from fedmpt.data.features.files import BUILD_LOG, lock
-from fedmpt.data.features.listing import StoredFeatures, list_features, remove_features, select_features
+from fedmpt.data.features.listing import StoredFeatures, list_features, remove_features
 from fedmpt.data.features.store import FeatureSet, open_features
 from fedmpt.files import hold, lock_of
 from fedmpt.types import Split
@@ -46,7 +45,7 @@ def test_a_complete_store(split: Split, cache: Path) -> None:
     assert stored.folder == cache / "features" / stored.key
     assert (stored.facts.rows, stored.facts.num_patches, stored.facts.width) == (10, 4, 6)
     assert stored.facts.made_for is not None
-    assert stored.facts.made_for.data == "voc:x"
+    assert stored.facts.made_for["data"] == "voc:x"
     assert stored.last_used == (stored.folder / "store.json").stat().st_mtime
     assert stored.size_bytes == sum(path.stat().st_blocks * 512 for path in stored.folder.iterdir())
 
@@ -100,25 +99,6 @@ def test_last_used_comes_first_and_other_things_are_left_out(split: Split, cache
     assert [stored.facts.dtype for stored in found if stored.facts] == ["bfloat16", "float16", "float32"]
 
 
-def test_filters() -> None:
-    def made(key: str, state: str, days: float) -> StoredFeatures:
-        return StoredFeatures(key, Path(key), state, None, 0, 0, time.time() - days * 86400)  # type: ignore[arg-type]
-
-    stored = [made("ab1", "complete", 1), made("ab2", "interrupted", 40), made("c", "damaged", 50)]
-
-    def keys(**options: object) -> list[str]:
-        return [one.key for one in select_features(stored, **options)]  # type: ignore[arg-type]
-
-    assert keys() == ["ab1", "ab2", "c"]
-    assert keys(states=["interrupted"]) == ["ab2"]
-    assert keys(states=["interrupted", "damaged"]) == ["ab2", "c"]
-    assert keys(key="ab") == ["ab1", "ab2"]
-    assert keys(key="ab", states=["damaged"]) == []
-    assert keys(older_than_days=30) == ["ab2", "c"]
-    assert keys(older_than_days=45, states=["interrupted"]) == []
-    assert keys(older_than_days=0.5) == ["ab1", "ab2", "c"]
-
-
 @pytest.mark.parametrize("is_complete", [True, False])
 def test_what_nobody_uses_is_removed_and_nothing_else(split: Split, cache: Path, is_complete: bool) -> None:
     if is_complete:
@@ -157,9 +137,8 @@ sys.stdin.read()
 
 
 def test_a_store_that_another_process_uses_stays(split: Split, cache: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    arguments = [sys.executable, "-c", USING, str(tmp_path / "images"), str(cache)]
-    with subprocess.Popen(arguments, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    call = python(USING, tmp_path / "images", cache)
+    with subprocess.Popen(**call, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"using\n"
         assert remove_features(only(cache)) == "another process is using it"

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from fake_backbone import FakeBackbone, stores
-from feature_builds import BATCH, build, part_of, spoil, stopped, store_of
+from feature_builds import BATCH, build, part_of, python, spoil, stopped, store_of
 
 from fedmpt.data import progress
 from fedmpt.data.features.store import open_features
@@ -46,7 +46,7 @@ import os, signal, sys
 from pathlib import Path
 from fake_backbone import FakeBackbone, write_split
 from fedmpt.data.features.store import open_features
-from fedmpt.data.features.writer import StoreWriter
+from fedmpt.data.features.writer import RowFile
 def kill(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 backbone = FakeBackbone()
@@ -54,8 +54,8 @@ where = sys.argv[3]
 if where == "tower":
     backbone.before = lambda pixels: len(backbone.batches) == 3 and kill()
 if where == "rows":
-    write = StoreWriter.write
-    StoreWriter.write = lambda self, rows, *features: kill() if write(self, rows, *features) or rows[0] == 6 else None
+    write = RowFile.write
+    RowFile.write = lambda self, rows, values: (write(self, rows, values), rows[0] == 6 and kill())[0]
 if where == "description":
     os.fsync = lambda handle: kill() if os.readlink(f"/proc/self/fd/{handle}").endswith("store.json") else None
 if where == "name":
@@ -69,9 +69,8 @@ open_features(backbone, write_split(Path(sys.argv[1]), 10), cache=Path(sys.argv[
 def test_a_killed_process_goes_on_to_the_same_bytes(
     split: Split, cache: Path, tmp_path: Path, whole: dict[str, bytes], where: str, left: list[int]
 ) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    arguments = [sys.executable, "-c", KILLED, str(tmp_path / "images"), str(cache), where]
-    assert subprocess.run(arguments, env=environment, check=False).returncode == -signal.SIGKILL
+    killed = subprocess.run(**python(KILLED, tmp_path / "images", cache, where), check=False)
+    assert killed.returncode == -signal.SIGKILL
     assert part_of(cache).is_dir()
     assert build(split, cache) == left
     assert store_of(cache) == whole
@@ -81,11 +80,11 @@ def fill_up(monkeypatch: pytest.MonkeyPatch, *, after_rows: int) -> None:
     """From now on so many rows of arrays are written, then the disk is full."""
     left, write = [after_rows], RowFile.write
 
-    def limited(array: RowFile, rows: Any, values: Any) -> None:
+    def limited(array: RowFile, rows: Any, values: Any) -> int:
         left[0] -= len(rows)
         if left[0] < 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(array, rows, values)
+        return write(array, rows, values)
 
     monkeypatch.setattr(RowFile, "write", limited)
 
@@ -115,11 +114,11 @@ def test_what_an_interrupted_build_holds_needs_no_room(
             capsys.readouterr()
             assert build(split, cache, backbone) == [3, 1]
             break
-        with pytest.raises(InputError, match="the features take 240 B and 239 B are free; make room"):
+        with pytest.raises(InputError, match="the features take 240 bytes and 239 bytes are free; make room"):
             build(split, cache, backbone)
         assert backbone.batches == []
     assert capsys.readouterr().err.splitlines() == [
-        "computing image features (6 of 10 are there, the others take 240 B in float16; 240 B are free)",
+        "computing image features (6 of 10 are there, the others take 240 bytes in float16; 240 bytes are free)",
         "computing image features (10, 6 are there)",
     ]
 
@@ -128,7 +127,7 @@ def test_size_is_told_after_the_first_batch(split: Split, cache: Path, capsys: p
     build(split, cache)
     first, second = capsys.readouterr().err.splitlines()
     assert first == "computing image features (10)"
-    assert second.startswith("computing image features (10 images take 600 B in float16; ")
+    assert second.startswith("computing image features (10 images take 600 bytes in float16; ")
     assert second.endswith(" are free)")
     build(split, cache / "quiet", progress=False)
     assert capsys.readouterr().err == ""

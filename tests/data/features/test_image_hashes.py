@@ -53,7 +53,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def hashes(files: list[Path], cache: Path | None) -> list[bytes]:
-    return list(image_hashes(files, cache=cache, num_threads=2, progress=False))
+    return list(image_hashes(files, cache=cache, progress=False))
 
 
 def expected(files: list[Path]) -> list[bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -26,22 +26,18 @@ DESCRIPTION = "computing image features"
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """``device`` is where the tower is; ``num_workers`` threads decode; ``store_dtype`` as torch calls it."""
+    """``device`` is where the tower is; ``store_dtype`` as torch calls it."""
 
     store_dtype: str
     batch_size: int
     device: str
     skip_corrupt: bool
     progress: bool
-    num_workers: int
 
     def say(self, what: str) -> None:
         """A line about the build, for whoever waits for it."""
         if self.progress:
             print(f"{DESCRIPTION} ({what})", file=sys.stderr)
-
-    def say_waiting(self, part: Path) -> None:
-        self.say(f"waiting for another process, which computes them in {part}; 'fedmpt features list' tells how far")
 
 
 def build_store(
@@ -56,23 +52,25 @@ def build_store(
         InputError: if an image is corrupt (and not to be skipped) or all are, the backbone breaks its protocol,
             features are not finite or do not fit the number format, or the disk is full or too small.
     """
-    plan = StoreFacts(key, backbone.name, len(files), 0, 0, options.store_dtype, (), made_for=made_for)
-    with quiet_pillow(), closing(StoreWriter(folder, plan, on_size=options.say)) as writer:
+    plan = StoreFacts(key, backbone.name, len(files), 0, 0, options.store_dtype, made_for=made_for)
+    with quiet_pillow(), closing(StoreWriter(folder, plan, say=options.say)) as writer:
         writer.resume(progress=options.progress)
-        if writer.skipped and not options.skip_corrupt:
-            raise corrupt_image(files, writer.skipped[0])
+        check_skipped(files, writer.skipped, options)
+        # One block is in the tower while the next is read.
+        left = islice(files, writer.num_done, None)
+        stream = map_ahead(partial(_prepare, backbone), left, ahead=2 * options.batch_size)
         with (
-            closing(_blocks(backbone, files, options, first=writer.num_done)) as blocks,
+            closing(stream),
             progress_bar(
                 DESCRIPTION, len(files), num_done=writer.num_done, enabled=options.progress, is_long=True
             ) as advance,
         ):
-            for start, block in blocks:
-                _build_block(writer, backbone, files, start, block, options)
+            while block := list(islice(stream, options.batch_size)):
+                _build_block(writer, backbone, files, block, options)
                 advance(len(block))
         if len(writer.skipped) == len(files):
-            first = writer.skipped[0]
-            raise InputError(f"none of the {len(files)} images could be read; the first, {files[0]}: {first.reason}")
+            reason = writer.skipped[0]["reason"]
+            raise InputError(f"none of the {len(files)} images could be read; the first, {files[0]}: {reason}")
         writer.finish()
 
 
@@ -80,42 +78,29 @@ def _build_block(
     writer: StoreWriter,
     backbone: Backbone,
     files: Sequence[Path],
-    start: int,
     block: Sequence[Tensor | InputError],
     options: BuildOptions,
 ) -> None:
-    """One block, which begins at row ``start``, from decoded images to the disk."""
-    read = {row: item for row, item in enumerate(block, start) if isinstance(item, Tensor)}
+    rows = range(writer.num_done, writer.num_done + len(block))
     skipped = [
-        SkippedRow(row, str(files[row]), str(item).removeprefix(f"{files[row]}: "))
-        for row, item in enumerate(block, start)
+        SkippedRow(row=row, file=str(files[row]), reason=str(item).removeprefix(f"{files[row]}: "))
+        for row, item in zip(rows, block, strict=True)
         if isinstance(item, InputError)
     ]
+    check_skipped(files, skipped, options)
+    names = [files[row] for row, item in zip(rows, block, strict=True) if isinstance(item, Tensor)]
+    features: list[Shaped[np.ndarray, "B ..."]] = []
+    if names:
+        pixels = _stack(backbone, [item for item in block if isinstance(item, Tensor)]).to(options.device)
+        features = [_stored(values, names, options.store_dtype) for values in _encode(backbone, pixels)]
+    writer.write(rows.stop, features, skipped)
+
+
+def check_skipped(files: Sequence[Path], skipped: Sequence[SkippedRow], options: BuildOptions) -> None:
+    """Raises InputError if an image cannot be read and nobody asked to leave such images out."""
     if skipped and not options.skip_corrupt:
-        raise corrupt_image(files, skipped[0])
-    if read:
-        names = [files[row] for row in read]
-        pixels = _stack(backbone, list(read.values())).to(options.device)
-        patches, pooled = (_stored(values, names, options.store_dtype) for values in _encode(backbone, pixels))
-        writer.write(list(read), patches, pooled)
-    writer.end_block(start + len(block), skipped)
-
-
-def corrupt_image(files: Sequence[Path], skipped: SkippedRow) -> InputError:
-    """The error for an image that cannot be read where nobody asked to leave such images out."""
-    return InputError(f"{files[skipped.row]}: {skipped.reason}; or leave such images out with --skip-corrupt")
-
-
-def _blocks(
-    backbone: Backbone, files: Sequence[Path], options: BuildOptions, *, first: int
-) -> Generator[tuple[int, list[Tensor | InputError]], None, None]:
-    """Blocks of the list with their first row, decoded ahead: one block is in the tower while the next is read."""
-    prepare = partial(_prepare, backbone)
-    ahead = 2 * options.batch_size
-    stream = map_ahead(prepare, islice(files, first, None), num_workers=options.num_workers, ahead=ahead)
-    with closing(stream):
-        for start in range(first, len(files), options.batch_size):
-            yield start, list(islice(stream, options.batch_size))
+        first = files[skipped[0]["row"]]
+        raise InputError(f"{first}: {skipped[0]['reason']}; or leave such images out with --skip-corrupt")
 
 
 def _prepare(backbone: Backbone, path: Path) -> Float[Tensor, "3 H W"] | InputError:
@@ -151,22 +136,19 @@ def _encode(
 ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B D"]]:
     with torch.no_grad():
         output = backbone.encode_image(pixels)
-    if not _is_protocol(output, num_images=len(pixels)):
-        given = ", ".join(map(_describe, output)) if isinstance(output, tuple) else _describe(output)
-        raise InputError(
-            f"backbone {backbone.name!r}: encode_image must return float tensors (patches [B, M, D], pooled [B, D]) "
-            f"for pixels [B, 3, H, W]; for B = {len(pixels)} it returned {given}"
-        )
-    patches, pooled = output
-    return patches.float().cpu(), pooled.float().cpu()
-
-
-def _is_protocol(output: object, *, num_images: int) -> bool:
-    if not (isinstance(output, tuple) and len(output) == 2 and all(isinstance(item, Tensor) for item in output)):
-        return False
-    patches, pooled = output
-    shapes_fit = patches.ndim == 3 and pooled.shape == (num_images, patches.shape[2]) and len(patches) == num_images
-    return shapes_fit and patches.is_floating_point() and pooled.is_floating_point()
+    match output:
+        case (Tensor(ndim=3) as patches, Tensor() as pooled) if (
+            pooled.shape == (len(pixels), patches.shape[2])
+            and len(patches) == len(pixels)
+            and patches.is_floating_point()
+            and pooled.is_floating_point()
+        ):
+            return patches.float().cpu(), pooled.float().cpu()
+    given = ", ".join(map(_describe, output)) if isinstance(output, tuple) else _describe(output)
+    raise InputError(
+        f"backbone {backbone.name!r}: encode_image must return float tensors (patches [B, M, D], pooled [B, D]) "
+        f"for pixels [B, 3, H, W]; for B = {len(pixels)} it returned {given}"
+    )
 
 
 def _describe(value: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,6 @@ from torch import Tensor, nn
 from fedmpt.data.features.image_hashes import image_hashes
 from fedmpt.types import Backbone
 
-# Neither square nor of a size that models take, so that cropping, squeezing and interpolation all show.
-_PROBE_HEIGHT, _PROBE_WIDTH = 193, 257
-
 
 def fingerprint(backbone: Backbone) -> str:
     """Hex SHA-256 of the image side: changes with the model's name, image size, preprocessing or any of its weights.
@@ -31,7 +28,7 @@ def fingerprint(backbone: Backbone) -> str:
     """
     digest = hashlib.sha256()
     probe = backbone.preprocess(_probe())
-    _add_tensor(digest, "preprocess", probe)
+    _add_value(digest, "preprocess", probe)
     own = getattr(backbone, "fingerprint", None)
     if isinstance(own, str):
         _add(digest, "own", own.encode())
@@ -44,9 +41,11 @@ def fingerprint(backbone: Backbone) -> str:
             if id(value) not in text:
                 _add_value(digest, f"{path}.{name}", value)
     if all(module is backbone.text_model for _, module in modules):
+        parameters = (parameter for _, module in modules for parameter in module.parameters())
+        device = next((parameter.device for parameter in parameters), torch.device("cpu"))
         with torch.no_grad():
-            for tensor in backbone.encode_image(probe[None].to(_device(modules))):
-                _add_tensor(digest, "encode_image", tensor)
+            for tensor in backbone.encode_image(probe[None].to(device)):
+                _add_value(digest, "encode_image", tensor)
     return digest.hexdigest()
 
 
@@ -62,13 +61,7 @@ def text_fingerprint(backbone: Backbone, class_names: Sequence[str]) -> str:
 
 
 def store_key(
-    backbone: Backbone,
-    files: Sequence[Path],
-    *,
-    store_dtype: str,
-    num_threads: int,
-    progress: bool,
-    cache: Path | None = None,
+    backbone: Backbone, files: Sequence[Path], *, store_dtype: str, progress: bool, cache: Path | None = None
 ) -> str:
     """Hex SHA-256 over model, number format and the bytes of all images in order; names and folders don't count.
 
@@ -81,7 +74,7 @@ def store_key(
     digest = hashlib.sha256()
     _add(digest, "store", json.dumps([fingerprint(backbone), store_dtype, len(files)]).encode())
     _add(digest, "source", _source(backbone))
-    with closing(image_hashes(files, cache=cache, num_threads=num_threads, progress=progress)) as hashes:
+    with closing(image_hashes(files, cache=cache, progress=progress)) as hashes:
         for image_hash in hashes:
             digest.update(image_hash)
     return digest.hexdigest()
@@ -104,50 +97,41 @@ def _modules(backbone: Backbone) -> list[tuple[str, nn.Module]]:
     """Modules among the attributes, without those that are part of another one."""
     if isinstance(backbone, nn.Module):
         return [("", backbone)]
-    found = {id(module): (name, module) for name, module in _modules_of(backbone)}
+    found = {id(module): (name, module) for name, module in _modules_in(_attributes(backbone))}
     parts = {id(part) for _, module in found.values() for part in module.modules() if part is not module}
     return [found[key] for key in found if key not in parts]
 
 
-def _modules_of(owner: object) -> Iterator[tuple[str, nn.Module]]:
-    for name, value in sorted(getattr(owner, "__dict__", {}).items()):
-        yield from _modules_in(name, value)
+def _modules_in(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, nn.Module):
+            yield name, value
+        elif isinstance(value, (list, tuple)):
+            yield from _modules_in(dict(enumerate(value)), f"{name}.")
+        elif isinstance(value, dict):
+            yield from _modules_in(value, f"{name}.")
+        elif hasattr(type(value), "encode_image"):  # A wrapper has the fingerprint of its content.
+            yield from _modules_in(_attributes(value))
 
 
-def _modules_in(name: str, value: Any) -> Iterator[tuple[str, nn.Module]]:
-    if isinstance(value, nn.Module):
-        yield name, value
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            yield from _modules_in(f"{name}.{index}", item)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _modules_in(f"{name}.{key}", item)
-    elif hasattr(type(value), "encode_image"):  # A wrapper, say to another device, has the fingerprint of its content.
-        yield from _modules_of(value)
-
-
-def _device(modules: Sequence[tuple[str, nn.Module]]) -> torch.device:
-    tensors = (tensor for _, module in modules for tensor in module.parameters())
-    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+def _attributes(owner: object) -> dict[str, Any]:
+    return dict(sorted(getattr(owner, "__dict__", {}).items()))
 
 
 def _probe() -> Image.Image:
-    rows, columns = np.mgrid[0:_PROBE_HEIGHT, 0:_PROBE_WIDTH]
+    # Neither square nor of a size that models take, so that cropping, squeezing and interpolation all show.
+    rows, columns = np.mgrid[0:193, 0:257]
     channels = (columns, 5 * rows, rows * columns)
     return Image.fromarray(np.stack([channel % 256 for channel in channels], axis=-1).astype(np.uint8))
 
 
 def _add_value(digest: Any, name: str, value: Any) -> None:
     if isinstance(value, Tensor):
-        _add_tensor(digest, name, value)
+        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        _add(digest, f"{name} {value.dtype} {tuple(value.shape)}", content)
     else:  # A module's `get_extra_state` may be anything.
         _add(digest, name, repr(value).encode())
-
-
-def _add_tensor(digest: Any, name: str, tensor: Tensor) -> None:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    _add(digest, f"{name} {tensor.dtype} {tuple(tensor.shape)}", flat.view(torch.uint8).numpy())
 
 
 def _add(digest: Any, name: str, content: Any) -> None:

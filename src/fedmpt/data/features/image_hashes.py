@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,7 @@ Entry = list[Any]
 """
 
 
-def image_hashes(
-    files: Sequence[Path], *, cache: Path | None, num_threads: int, progress: bool
-) -> Generator[bytes, None, None]:
+def image_hashes(files: Sequence[Path], *, cache: Path | None, progress: bool) -> Generator[bytes, None, None]:
     """SHA-256 of the bytes of each file, in order.
 
     With a ``cache``, hashes are kept there in ``image_hashes``, one file for each folder of images, and used for files
@@ -44,25 +42,34 @@ def image_hashes(
         InputError: if a file cannot be read.
     """
     root = common_folder(files)
-    path = cache / "image_hashes" / f"{_name(root)}.json" if cache and root else None
-    known = _load(path)
-    names = [os.path.abspath(file).removeprefix(root) for file in files]
-    chunks = [range(start, min(start + CHUNK, len(files))) for start in range(0, len(files), CHUNK)]
+    known: dict[str, Entry] = {}  # By paths without the root.
+    index = None
+    if cache and root:
+        index = cache / "image_hashes" / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json"
+        with contextlib.suppress(OSError, ValueError):
+            words = json.loads(index.read_bytes())
+            known = words["images"] if words["format"] == FORMAT else {}
 
-    def look(chunk: range) -> list[tuple[bytes, Entry | None]]:
-        return [_hash(files[index], known.get(names[index])) for index in chunk]
+    def look(chunk: Sequence[Path]) -> list[tuple[str, bytes, Entry | None]]:
+        names = [os.path.abspath(file).removeprefix(root) for file in chunk]
+        return [(name, *_hash(file, known.get(name))) for name, file in zip(names, chunk, strict=True)]
 
     fresh: dict[str, Entry] = {}
-    results = map_ahead(look, chunks, num_workers=num_threads, ahead=4 * num_threads)
+    chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
+    results = map_ahead(look, chunks, ahead=32)
     with progress_bar("looking for changed images", len(files), enabled=progress) as advance, closing(results):
-        for chunk, hashes in zip(chunks, results, strict=True):
-            for index, (digest, entry) in zip(chunk, hashes, strict=True):
+        for chunk in results:
+            for name, digest, entry in chunk:
                 if entry is not None:
-                    fresh[names[index]] = entry
+                    fresh[name] = entry
                 yield digest
             advance(len(chunk))
-    if path is not None and any(known.get(name) != entry for name, entry in fresh.items()):
-        _save(path, root, fresh)
+    if index is not None and any(known.get(name) != entry for name, entry in fresh.items()):
+        others = {name: entry for name, entry in known.items() if name not in fresh and os.path.exists(root + name)}
+        with contextlib.suppress(OSError):
+            index.parent.mkdir(parents=True, exist_ok=True)
+            words = {"format": FORMAT, "root": root, "images": {**others, **fresh}}
+            write_atomically(index, json.dumps(words).encode())
 
 
 def _hash(path: Path, known: Entry | None) -> tuple[bytes, Entry | None]:
@@ -88,27 +95,3 @@ def common_folder(files: Sequence[Path]) -> str:
         return os.path.commonpath(folders) if folders else ""
     except ValueError:  # On several drives.
         return ""
-
-
-def _name(root: str) -> str:
-    return hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
-
-
-def _load(path: Path | None) -> dict[str, Entry]:
-    """By paths without the root; empty if there is no such file, or it is of another version or damaged."""
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        words = json.loads(path.read_bytes()) if path else {}
-        if words["format"] == FORMAT:
-            return dict(words["images"])
-    return {}
-
-
-def _save(path: Path, root: str, fresh: Mapping[str, Entry]) -> None:
-    """Add what is new to the index, to which other processes may have added; images that are no more are dropped."""
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        others = {
-            name: entry for name, entry in _load(path).items() if name not in fresh and os.path.exists(root + name)
-        }
-        words = {"format": FORMAT, "root": root, "images": {**others, **fresh}}
-        write_atomically(path, json.dumps(words).encode())
