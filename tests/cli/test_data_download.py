@@ -48,7 +48,7 @@ def test_a_set_is_fetched_and_used(server: FaultyServer, run: Command, tmp_path:
 def test_options_reach_the_download(server: FaultyServer, run: Command, tmp_path: Path) -> None:
     words = ("data", "download", "voc2007", "--out", tmp_path / "a", "--mirror", server.url, "--keep-archives")
     assert run(*words, "--parts", "test").code == 0
-    assert sorted(os.listdir(tmp_path / "a")) == [".fedmpt-downloaded", "VOC2007", "VOCtest.tar"]
+    assert sorted(os.listdir(tmp_path / "a")) == [".fedmpt-downloaded", ".fedmpt.lock", "VOC2007", "VOCtest.tar"]
     assert run(*words, "--parts", "trainval", "test").code == 0
     assert len(server.asked) == 2
 
@@ -147,4 +147,4 @@ def test_a_stopped_download_goes_on(server: FaultyServer, run: Command, tmp_path
         assert said.splitlines()[-1] == f"fedmpt data: interrupted; what has come is kept, go on with: {expected}"
     assert run("data", *words).code == 0
     assert server.asked[1].start == 1000
-    assert sorted(os.listdir(tmp_path / "a b")) == [".fedmpt-downloaded", "VOC2007"]
+    assert sorted(os.listdir(tmp_path / "a b")) == [".fedmpt-downloaded", ".fedmpt.lock", "VOC2007"]

@@ -9,12 +9,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 from rich.console import Console
 from rich.filesize import decimal
-from rich.table import Table
+from rich.table import Column, Table
 
 from fedmpt.cli.cache import cache_folder
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class BuildOptions:
+class Build:
     """Compute and store the features of a data set, training and test images, so that training starts at once.
 
     What is there already is left alone; a build that was stopped goes on where it was.
@@ -50,9 +50,41 @@ class BuildOptions:
     cache: Path | None = None
     """Folder for computed features; $FEDMPT_CACHE or a folder of the user's cache unless given."""
 
+    def run(self) -> None:
+        from fedmpt.backbone.load import load_backbone
+        from fedmpt.data import load_data
+        from fedmpt.data.features.store import open_features
+        from fedmpt.runs.config import DTYPES
+
+        cache = cache_folder(self.cache)
+        data = load_data(self.data, cache=cache, progress=True)
+        backbone = load_backbone(self.backbone, device=self.device, dtype=DTYPES[self.dtype])
+        for split in (data.train, data.test):
+            if len(split) == 0:  # Images to test on alone, or to train on.
+                _say(f"{split.name}: no images")
+                continue
+            try:
+                stored = open_features(
+                    backbone,
+                    split,
+                    cache=cache,
+                    store_dtype=self.store_dtype,
+                    batch_size=self.batch_size,
+                    device=self.device,
+                    skip_corrupt=self.skip_corrupt,
+                    data=self.data,
+                )
+            except KeyboardInterrupt as stop:
+                raise KeyboardInterrupt("; what is done is stored, the same command goes on") from stop
+            for path in stored.skipped:
+                _say(f"left out, cannot be read: {path}")
+            facts = stored.store.facts
+            size = f"{facts.num_patches} x {facts.width}, {decimal(facts.rows * facts.row_bytes)} in {facts.dtype}"
+            _say(f"{split.name}: {len(stored):,} images, {size}, in {cache / 'features' / facts.key}")
+
 
 @dataclass(frozen=True)
-class ListOptions:
+class List:
     """List stored features, last used first.
 
     For example:
@@ -65,9 +97,21 @@ class ListOptions:
     cache: Path | None = None
     """Folder of the features; $FEDMPT_CACHE or a folder of the user's cache unless given."""
 
+    def run(self) -> None:
+        from fedmpt.data.features.listing import list_features
+
+        cache = cache_folder(self.cache)
+        found = list_features(cache)
+        if self.json:
+            print(json.dumps(list(map(_record, found)), indent=2))
+            return
+        if found:
+            _print_table(found, Console())
+        _say(f"{_stores(found)}, in {cache / 'features'}")
+
 
 @dataclass(frozen=True)
-class CleanOptions:
+class Clean:
     """Remove stored features, after showing which and asking. What another process uses or builds stays.
 
     Filters narrow down what is removed; --interrupted and --damaged together mean either.
@@ -94,122 +138,52 @@ class CleanOptions:
     cache: Path | None = None
     """Folder of the features; $FEDMPT_CACHE or a folder of the user's cache unless given."""
 
+    def run(self) -> None:
+        from fedmpt.data.features.listing import list_features, remove_features
 
-Options = (
-    Annotated[BuildOptions, tyro.conf.subcommand("build", prefix_name=False)]
-    | Annotated[ListOptions, tyro.conf.subcommand("list", prefix_name=False)]
-    | Annotated[CleanOptions, tyro.conf.subcommand("clean", prefix_name=False)]
-)
+        self._check()
+        states = [name for name in ("interrupted", "damaged") if getattr(self, name)]
+        latest = float("inf") if self.older_than is None else time.time() - 86400 * self.older_than
+        chosen = [
+            stored
+            for stored in list_features(cache_folder(self.cache))
+            if stored.key.startswith(self.key) and stored.last_used <= latest and (not states or stored.state in states)
+        ]
+        if not chosen:
+            _say("nothing to remove")
+            return
+        _print_table(chosen, Console(stderr=True))
+        if not self.yes and not _agreed(chosen):
+            _say("nothing was removed")
+            return
+        freed_bytes = 0
+        for stored in chosen:
+            kept = remove_features(stored)
+            if kept:
+                _say(f"left alone, {kept}: {stored.folder}")
+            else:
+                freed_bytes += stored.size_bytes
+        _say(f"{decimal(freed_bytes)} freed")
+
+    def _check(self) -> None:
+        from fedmpt.types import InputError
+
+        narrows = self.interrupted or self.damaged or self.key != "" or self.older_than is not None
+        if narrows == self.all:
+            problem = "--all goes alone" if narrows else "nothing is chosen"
+            filters = "--older-than DAYS, --interrupted, --damaged or --key PREFIX"
+            raise InputError(f"{problem}; give {filters}, or just --all")
+        if self.older_than is not None and not 0 <= self.older_than < float("inf"):
+            raise InputError(f"--older-than must be a number of days, not negative, got {self.older_than}")
 
 
 def features(words: list[str]) -> None:
-    options = tyro.cli(
-        Options,
+    tyro.extras.subcommand_cli_from_dict(
+        {"build": Build, "list": List, "clean": Clean},
         args=words,
         prog="fedmpt features",
         description="Features of the frozen model: computed ahead, listed, removed.",
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
-    if isinstance(options, BuildOptions):
-        _build(options)
-    elif isinstance(options, ListOptions):
-        _list(options)
-    else:
-        assert isinstance(options, CleanOptions)
-        _clean(options)
-
-
-def _build(options: BuildOptions) -> None:
-    from fedmpt.backbone.load import load_backbone
-    from fedmpt.data import load_data
-    from fedmpt.data.features.store import open_features
-    from fedmpt.runs.config import DTYPES
-
-    cache = cache_folder(options.cache)
-    data = load_data(options.data, cache=cache, progress=True)
-    backbone = load_backbone(options.backbone, device=options.device, dtype=DTYPES[options.dtype])
-    for split in (data.train, data.test):
-        if len(split) == 0:  # Images to test on alone, or to train on.
-            _say(f"{split.name}: no images")
-            continue
-        try:
-            stored = open_features(
-                backbone,
-                split,
-                cache=cache,
-                store_dtype=options.store_dtype,
-                batch_size=options.batch_size,
-                device=options.device,
-                skip_corrupt=options.skip_corrupt,
-                data=options.data,
-            )
-        except KeyboardInterrupt as stop:
-            raise KeyboardInterrupt("; what is done is stored, the same command goes on") from stop
-        for path in stored.skipped:
-            _say(f"left out, cannot be read: {path}")
-        facts = stored.store.facts
-        size = f"{facts.num_patches} x {facts.width}, {decimal(facts.rows * facts.row_bytes)} in {facts.dtype}"
-        _say(f"{split.name}: {len(stored):,} images, {size}, in {cache / 'features' / facts.key}")
-
-
-def _list(options: ListOptions) -> None:
-    from fedmpt.data.features.listing import list_features
-
-    cache = cache_folder(options.cache)
-    found = list_features(cache)
-    if options.json:
-        print(json.dumps(list(map(_record, found)), indent=2))
-        return
-    if found:
-        _print_table(found, Console())
-    _say(f"{_stores(found)}, in {cache / 'features'}")
-
-
-def _clean(options: CleanOptions) -> None:
-    from fedmpt.data.features.listing import remove_features
-
-    chosen = []
-    for stored in _selected(options):
-        if stored.state == "building":
-            _say(f"left alone, it is being built: {stored.folder}")
-        else:
-            chosen.append(stored)
-    if not chosen:
-        _say("nothing to remove")
-        return
-    _print_table(chosen, Console(stderr=True))
-    if not options.yes and not _agreed(chosen):
-        _say("nothing was removed")
-        return
-    freed_bytes = 0
-    for stored in chosen:
-        kept = remove_features(stored)
-        if kept:
-            _say(f"left alone, {kept}: {stored.folder}")
-        else:
-            freed_bytes += stored.size_bytes
-    _say(f"{decimal(freed_bytes)} freed")
-
-
-def _selected(options: CleanOptions) -> list[StoredFeatures]:
-    from fedmpt.data.features.listing import list_features
-    from fedmpt.types import InputError
-
-    states = [name for name in ("interrupted", "damaged") if getattr(options, name)]
-    narrows = bool(states or options.key or options.older_than is not None)
-    if narrows == options.all:
-        problem = "--all goes alone" if narrows else "nothing is chosen"
-        raise InputError(f"{problem}; give --older-than DAYS, --interrupted, --damaged or --key PREFIX, or just --all")
-    days = options.older_than or 0
-    if not 0 <= days < float("inf"):
-        raise InputError(f"--older-than must be a number of days, not negative, got {days}")
-    return [
-        stored
-        for stored in list_features(cache_folder(options.cache))
-        if (not states or stored.state in states)
-        and stored.key.startswith(options.key)
-        and (options.older_than is None or time.time() - stored.last_used > days * 86400)
-    ]
+    ).run()
 
 
 def _agreed(chosen: Sequence[StoredFeatures]) -> bool:
@@ -231,12 +205,9 @@ def _stores(found: Sequence[StoredFeatures]) -> str:
 
 
 def _print_table(found: Sequence[StoredFeatures], console: Console) -> None:
-    table = Table()
-    table.add_column("key", no_wrap=True)
-    for column in ("data", "model"):
-        table.add_column(column, overflow="fold")  # Nothing of a path is left out.
-    for column in ("images", "M x D", "numbers", "size", "last used", "state"):
-        table.add_column(column, justify="right" if column in ("images", "M x D", "size") else "left")
+    columns = ("data", "model", "images", "M x D", "numbers", "size", "last used", "state")
+    # Nothing of a path is left out.
+    table = Table(Column("key", no_wrap=True), *(Column(name, overflow="fold") for name in columns))
     for stored in found:
         facts, used = stored.facts, time.strftime("%Y-%m-%d %H:%M", time.localtime(stored.last_used))
         about = [""] * 5
