@@ -32,8 +32,6 @@ TRIES, TIMEOUT_S = 6, 30.0
 PASSING = (408, 425, 429, 500, 502, 503, 504)
 """Statuses that may be gone with the next request."""
 
-_STAGING = ".fedmpt-unpacking-"
-
 Say = Callable[[str], None]
 
 
@@ -59,7 +57,7 @@ def download(
     chosen = [archive for archive in source.archives if not parts or archive.part in parts]
     out.mkdir(parents=True, exist_ok=True)
     with exclusive(out):
-        for leftover in out.glob(f"{_STAGING}*"):  # Of a process that was killed while unpacking.
+        for leftover in out.glob(".fedmpt-unpacking-*"):  # Of a process that was killed while unpacking.
             shutil.rmtree(leftover)
         todo = []
         for archive in chosen:
@@ -83,9 +81,6 @@ def download(
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise InputError(f"the disk of {out} is full; make room, then the same command goes on") from error
-        for archive in chosen:
-            if not keep_archives and (out / archive.file_name).exists():  # Kept by an earlier call.
-                say(f"{out / archive.file_name} is unpacked and can be removed")
         lacking = " and no ".join(archive.part for archive in source.archives if _missing_files(out, archive) != [])
     use = f"--data {source.reader}:{out}"
     say(f"{out} has no {lacking} yet; {use} needs all parts" if lacking else f"{out} is complete; use it with {use}")
@@ -95,7 +90,7 @@ def _check_room(todo: Sequence[Archive], out: Path, *, keep_archives: bool) -> N
     """Asked first: hours of fetching should not end with a full disk."""
     needed = added = 0
     for archive in todo:
-        there = max(_size(out / archive.file_name), _size(_part(out, archive)))
+        there = max(_size(out / archive.file_name), _size(out / f"{archive.file_name}.part"))
         unpacked = round(archive.unpacked_ratio * archive.size_bytes)
         needed = max(needed, added + archive.size_bytes - there + unpacked)
         added += unpacked + (archive.size_bytes if keep_archives else 0) - there
@@ -107,17 +102,13 @@ def _check_room(todo: Sequence[Archive], out: Path, *, keep_archives: bool) -> N
         )
 
 
-def _part(out: Path, archive: Archive) -> Path:
-    return out / f"{archive.file_name}.part"
-
-
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
 def _fetch(archive: Archive, out: Path, mirror: str | None, say: Say) -> Path:
     """The archive in ``out``, with the right checksum. What has come of it stays, whatever stops this."""
-    target, part = out / archive.file_name, _part(out, archive)
+    target, part = out / archive.file_name, out / f"{archive.file_name}.part"
     is_new = not (target.exists() or part.exists())
     while True:
         if not target.exists():
@@ -199,7 +190,7 @@ def _unpack(path: Path, archive: Archive, root: str, out: Path) -> int:
     They are written to a folder within ``out`` first, and then moved; until they are recorded, `_missing_files` takes
     nothing of them for there. Lists and annotations are moved after the images: readers look for them first.
     """
-    staging, record = out / f"{_STAGING}{archive.part}", _record(out, archive)
+    staging, record = out / f".fedmpt-unpacking-{archive.part}", _record(out, archive)
     try:
         _extract(path, staging)
         made = staging / root

@@ -56,15 +56,11 @@ def build_store(
     with quiet_pillow(), closing(StoreWriter(folder, plan, say=options.say)) as writer:
         writer.resume(progress=options.progress)
         check_skipped(files, writer.skipped, options)
+        done, enabled = writer.num_done, options.progress
+        bar = progress_bar(DESCRIPTION, len(files), num_done=done, enabled=enabled, is_long=True)
         # One block is in the tower while the next is read.
-        left = islice(files, writer.num_done, None)
-        stream = map_ahead(partial(_prepare, backbone), left, ahead=2 * options.batch_size)
-        with (
-            closing(stream),
-            progress_bar(
-                DESCRIPTION, len(files), num_done=writer.num_done, enabled=options.progress, is_long=True
-            ) as advance,
-        ):
+        stream = map_ahead(partial(_prepare, backbone), islice(files, done, None), ahead=2 * options.batch_size)
+        with closing(stream), bar as advance:
             while block := list(islice(stream, options.batch_size)):
                 _build_block(writer, backbone, files, block, options)
                 advance(len(block))
@@ -81,19 +77,22 @@ def _build_block(
     block: Sequence[Tensor | InputError],
     options: BuildOptions,
 ) -> None:
-    rows = range(writer.num_done, writer.num_done + len(block))
-    skipped = [
-        SkippedRow(row=row, file=str(files[row]), reason=str(item).removeprefix(f"{files[row]}: "))
-        for row, item in zip(rows, block, strict=True)
-        if isinstance(item, InputError)
-    ]
+    """``block`` are the next of the files, as `_prepare` gives them."""
+    stop = writer.num_done + len(block)
+    read: list[tuple[Path, Tensor]] = []
+    skipped: list[SkippedRow] = []
+    for row, item in enumerate(block, writer.num_done):
+        if isinstance(item, Tensor):
+            read.append((files[row], item))
+        else:
+            reason = str(item).removeprefix(f"{files[row]}: ")
+            skipped.append(SkippedRow(row=row, file=str(files[row]), reason=reason))
     check_skipped(files, skipped, options)
-    names = [files[row] for row, item in zip(rows, block, strict=True) if isinstance(item, Tensor)]
     features: list[Shaped[np.ndarray, "B ..."]] = []
-    if names:
-        pixels = _stack(backbone, [item for item in block if isinstance(item, Tensor)]).to(options.device)
-        features = [_stored(values, names, options.store_dtype) for values in _encode(backbone, pixels)]
-    writer.write(rows.stop, features, skipped)
+    if read:
+        names, pixels = zip(*read, strict=True)
+        features = [_stored(values, names, options.store_dtype) for values in _encode(backbone, pixels, options.device)]
+    writer.write(stop, features, skipped)
 
 
 def check_skipped(files: Sequence[Path], skipped: Sequence[SkippedRow], options: BuildOptions) -> None:
@@ -121,19 +120,16 @@ def _prepare(backbone: Backbone, path: Path) -> Float[Tensor, "3 H W"] | InputEr
     return pixels
 
 
-def _stack(backbone: Backbone, pixels: Sequence[Tensor]) -> Float[Tensor, "B 3 H W"]:
-    shapes = {tuple(item.shape) for item in pixels}
+def _encode(
+    backbone: Backbone, images: Sequence[Float[Tensor, "3 ..."]], device: str
+) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B D"]]:
+    shapes = sorted({tuple(item.shape) for item in images})
     if len(shapes) > 1:
         raise InputError(
             f"backbone {backbone.name!r}: preprocess must return [3, H, W] of one size for all images; "
-            f"it returned {' and '.join(map(str, sorted(shapes)))}"
+            f"it returned {' and '.join(map(str, shapes))}"
         )
-    return torch.stack(list(pixels))
-
-
-def _encode(
-    backbone: Backbone, pixels: Float[Tensor, "B 3 H W"]
-) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B D"]]:
+    pixels = torch.stack(list(images)).to(device)
     with torch.no_grad():
         output = backbone.encode_image(pixels)
     match output:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +74,8 @@ def store_key(
     digest = hashlib.sha256()
     _add(digest, "store", json.dumps([fingerprint(backbone), store_dtype, len(files)]).encode())
     _add(digest, "source", _source(backbone))
-    with closing(image_hashes(files, cache=cache, progress=progress)) as hashes:
-        for image_hash in hashes:
-            digest.update(image_hash)
+    for image_hash in image_hashes(files, cache=cache, progress=progress):
+        digest.update(image_hash)
     return digest.hexdigest()
 
 
@@ -84,13 +83,10 @@ def _source(backbone: Backbone) -> bytes:
     """The file with the class of a plug-in; nothing for this package's own classes, and where there is no file."""
     plugin: Any = backbone
     while type(plugin).__module__.startswith("fedmpt."):  # Wrappers may lie in each other: a view of a moved plug-in.
-        if not hasattr(plugin, "plugin"):
-            return b""
-        plugin = plugin.plugin
-    try:
+        plugin = getattr(plugin, "plugin", None)
+    with contextlib.suppress(OSError, TypeError):
         return Path(inspect.getfile(type(plugin))).read_bytes()
-    except (OSError, TypeError):
-        return b""
+    return b""
 
 
 def _modules(backbone: Backbone) -> list[tuple[str, nn.Module]]:

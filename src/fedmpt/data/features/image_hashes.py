@@ -7,8 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Generator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ Entry = list[Any]
 """
 
 
-def image_hashes(files: Sequence[Path], *, cache: Path | None, progress: bool) -> Generator[bytes, None, None]:
+def image_hashes(files: Sequence[Path], *, cache: Path | None, progress: bool) -> list[bytes]:
     """SHA-256 of the bytes of each file, in order.
 
     With a ``cache``, hashes are kept there in ``image_hashes``, one file for each folder of images, and used for files
@@ -42,50 +41,46 @@ def image_hashes(files: Sequence[Path], *, cache: Path | None, progress: bool) -
         InputError: if a file cannot be read.
     """
     root = common_folder(files)
+    index = cache / "image_hashes" / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json" if cache else None
     known: dict[str, Entry] = {}  # By paths without the root.
-    index = None
-    if cache and root:
-        index = cache / "image_hashes" / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json"
+    if index:
         with contextlib.suppress(OSError, ValueError):
             words = json.loads(index.read_bytes())
             known = words["images"] if words["format"] == FORMAT else {}
+    names = [os.path.abspath(file).removeprefix(root) for file in files]
 
-    def look(chunk: Sequence[Path]) -> list[tuple[str, bytes, Entry | None]]:
-        names = [os.path.abspath(file).removeprefix(root) for file in chunk]
-        return [(name, *_hash(file, known.get(name))) for name, file in zip(names, chunk, strict=True)]
+    def look(chunk: slice) -> list[Entry]:
+        return [_hash(file, known.get(name)) for file, name in zip(files[chunk], names[chunk], strict=True)]
 
-    fresh: dict[str, Entry] = {}
-    chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
-    results = map_ahead(look, chunks, ahead=32)
-    with progress_bar("looking for changed images", len(files), enabled=progress) as advance, closing(results):
-        for chunk in results:
-            for name, digest, entry in chunk:
-                if entry is not None:
-                    fresh[name] = entry
-                yield digest
-            advance(len(chunk))
-    if index is not None and any(known.get(name) != entry for name, entry in fresh.items()):
+    entries: list[Entry] = []
+    with progress_bar("looking for changed images", len(files), enabled=progress) as advance:
+        for found in map_ahead(look, [slice(at, at + CHUNK) for at in range(0, len(files), CHUNK)], ahead=32):
+            entries += found
+            advance(len(found))
+    fresh = dict(zip(names, entries, strict=True))
+    if index and any(known.get(name) != entry for name, entry in fresh.items()):
         others = {name: entry for name, entry in known.items() if name not in fresh and os.path.exists(root + name)}
         with contextlib.suppress(OSError):
             index.parent.mkdir(parents=True, exist_ok=True)
             words = {"format": FORMAT, "root": root, "images": {**others, **fresh}}
             write_atomically(index, json.dumps(words).encode())
+    return [bytes.fromhex(entry[-1]) for entry in entries]
 
 
-def _hash(path: Path, known: Entry | None) -> tuple[bytes, Entry | None]:
-    """SHA-256 of a file, and what to remember of it if that may be trusted to tell of the next change."""
+def _hash(path: Path, known: Entry | None) -> Entry:
     try:
         status = path.stat()  # Before it is read: a change meanwhile makes it another.
         signature = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
         if known and known[:4] == signature:
-            return bytes.fromhex(known[4]), known
+            return known
         began = time.time_ns()
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").digest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path}: the image cannot be read: {error.strerror}; check the data set's folder") from error
-    is_settled = max(status.st_mtime_ns, status.st_ctime_ns) + GRANULARITY_NS < began
-    return digest, [*signature, digest.hex()] if is_settled else None
+    if max(status.st_mtime_ns, status.st_ctime_ns) + GRANULARITY_NS >= began:
+        signature[0] = -1  # Times may not tell of its next change, so it is read again the next time.
+    return [*signature, digest]
 
 
 def common_folder(files: Sequence[Path]) -> str:

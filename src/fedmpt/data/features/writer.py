@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import math
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
@@ -18,14 +17,7 @@ import numpy as np
 from jaxtyping import Shaped
 from rich.filesize import decimal
 
-from fedmpt.data.features.files import (
-    BUILD_LOG,
-    FORMAT,
-    NUMBER_FORMATS,
-    SkippedRow,
-    StoreFacts,
-    writing,
-)
+from fedmpt.data.features.files import BUILD_LOG, FORMAT, NUMBER_FORMATS, SkippedRow, StoreFacts, writing
 from fedmpt.data.progress import progress_bar
 from fedmpt.types import InputError
 
@@ -55,38 +47,29 @@ class RowFile:
     """An ``.npy`` file of which rows are written in order. Those never written read as zeros."""
 
     def __init__(self, file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        header = io.BytesIO()
-        np.lib.format.write_array_header_1_0(header, {"descr": dtype.str, "fortran_order": False, "shape": shape})
-        self.file = file
-        self._row_bytes, self._header_bytes = dtype.itemsize * math.prod(shape[1:]), header.tell()
-        file.write(header.getvalue())
+        np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": shape})
+        self.file, self._first, self._row_bytes = file, file.tell(), dtype.itemsize * math.prod(shape[1:])
 
-    def write(self, rows: Iterable[int], values: Shaped[np.ndarray, "B *rest"]) -> int:
-        """CRC-32 of what was written, which the system has now and keeps when the process is killed."""
-        checksum = 0
+    def write(self, rows: Sequence[int], values: Shaped[np.ndarray, "B *rest"]) -> int:
+        """Hand rows to the system, which keeps them when the process is killed; CRC-32 of their bytes."""
         for row, value in zip(rows, values, strict=True):
-            content = value.tobytes()
-            self.file.seek(self._start(row))
-            self.file.write(content)
-            checksum = zlib.crc32(content, checksum)
+            self.file.seek(self._first + row * self._row_bytes)
+            self.file.write(value.tobytes())
         self.file.flush()
-        return checksum
+        return zlib.crc32(values.tobytes())
 
-    def checksum(self, rows: Iterable[int]) -> int:
+    def checksum(self, rows: Sequence[int]) -> int:
         """CRC-32 of rows in the file, in this order."""
         checksum = 0
         for row in rows:
-            self.file.seek(self._start(row))
+            self.file.seek(self._first + row * self._row_bytes)
             checksum = zlib.crc32(self.file.read(self._row_bytes), checksum)
         return checksum
 
     def end(self, row: int) -> None:
         """Let the file end before ``row``: what follows is forgotten, what is missing reads as zeros."""
         self.file.flush()
-        self.file.truncate(self._start(row))
-
-    def _start(self, row: int) -> int:
-        return self._header_bytes + row * self._row_bytes
+        self.file.truncate(self._first + row * self._row_bytes)
 
 
 class StoreWriter:
@@ -114,7 +97,15 @@ class StoreWriter:
             num_whole = 0
             if facts and blocks and (facts.key, facts.format) == (self._facts.key, FORMAT):
                 self._open(facts.num_patches, facts.width)
-                num_whole = self._count_whole(blocks, progress=progress)
+                with progress_bar("checking features that are there", blocks[-1]["stop"], enabled=progress) as advance:
+                    for block in blocks:
+                        rows = self._rows(block["stop"], block["skipped"])
+                        if block["crc32"] != [array.checksum(rows) for array in self._arrays]:
+                            break
+                        advance(block["stop"] - self.num_done)
+                        self.num_done = block["stop"]
+                        self.skipped += block["skipped"]
+                        num_whole += 1
             if num_whole == 0:  # Start from nothing.
                 self.close()
                 self._arrays = []
@@ -152,7 +143,7 @@ class StoreWriter:
                 )
             checksums = [array.write(rows, values) for array, values in zip(self._arrays, features, strict=False)]
             is_first = not self._log.exists()
-            noted = self.skipped if is_first else list(skipped)
+            noted = self.skipped if is_first else skipped
             block = {"stop": stop, "crc32": checksums or [0, 0], "skipped": noted}
             lines = [asdict(self._facts), block] if is_first else [block]
             with self._log.open("ab") as log:
@@ -179,9 +170,8 @@ class StoreWriter:
     def _open(self, num_patches: int, width: int) -> None:
         self._facts = replace(self._facts, num_patches=num_patches, width=width)
         for name, shape in self._facts.shapes.items():
-            path = self._folder / name
-            path.touch()
-            file = self._files.enter_context(path.open("r+b"))
+            (self._folder / name).touch()
+            file = self._files.enter_context((self._folder / name).open("r+b"))
             self._arrays.append(RowFile(file, shape, NUMBER_FORMATS[self._facts.dtype]))
 
     def _rows(self, stop: int, skipped: Sequence[SkippedRow]) -> list[int]:
@@ -189,21 +179,8 @@ class StoreWriter:
         left_out = {entry["row"] for entry in skipped}
         return [row for row in range(self.num_done, stop) if row not in left_out]
 
-    def _count_whole(self, blocks: Sequence[Block], *, progress: bool) -> int:
-        """Take blocks as done up to the first whose rows are not what was written; how many."""
-        with progress_bar("checking features that are there", blocks[-1]["stop"], enabled=progress) as advance:
-            for number, block in enumerate(blocks):
-                rows = self._rows(block["stop"], block["skipped"])
-                if block["crc32"] != [array.checksum(rows) for array in self._arrays]:
-                    return number
-                advance(block["stop"] - self.num_done)
-                self.num_done = block["stop"]
-                self.skipped += block["skipped"]
-        return len(blocks)
-
     def _check_disk(self) -> None:
-        facts = self._facts
-        num_done = self.num_done if self._log.exists() else 0
+        facts, num_done = self._facts, self.num_done if self._log.exists() else 0
         needed_bytes, free_bytes = (facts.rows - num_done) * facts.row_bytes, shutil.disk_usage(self._folder).free
         needed, free = decimal(needed_bytes), decimal(free_bytes)
         if needed_bytes > free_bytes:
