@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 from rich.console import Console
@@ -19,7 +18,7 @@ from rich.table import Column, Table
 from fedmpt.cli.cache import cache_folder
 
 if TYPE_CHECKING:
-    from fedmpt.data.features.listing import StoredFeatures
+    from fedmpt.data.features.listing import Record
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class List:
         cache = cache_folder(self.cache)
         found = list_features(cache)
         if self.json:
-            print(json.dumps(list(map(_record, found)), indent=2))
+            print(json.dumps(found, indent=2))
             return
         if found:
             _print_table(found, Console())
@@ -139,15 +138,17 @@ class Clean:
     """Folder of the features; $FEDMPT_CACHE or a folder of the user's cache unless given."""
 
     def run(self) -> None:
-        from fedmpt.data.features.listing import list_features, remove_features
+        from fedmpt.data.features.listing import list_features, remove_features, time_text
 
         self._check()
         states = [name for name in ("interrupted", "damaged") if getattr(self, name)]
-        latest = float("inf") if self.older_than is None else time.time() - 86400 * self.older_than
+        latest = "9" if self.older_than is None else time_text(max(0.0, time.time() - 86400 * self.older_than))
         chosen = [
-            stored
-            for stored in list_features(cache_folder(self.cache))
-            if stored.key.startswith(self.key) and stored.last_used <= latest and (not states or stored.state in states)
+            record
+            for record in list_features(cache_folder(self.cache))
+            if record["key"].startswith(self.key)
+            and record["last_used"] <= latest
+            and (not states or record["state"] in states)
         ]
         if not chosen:
             _say("nothing to remove")
@@ -157,12 +158,12 @@ class Clean:
             _say("nothing was removed")
             return
         freed_bytes = 0
-        for stored in chosen:
-            kept = remove_features(stored)
+        for record in chosen:
+            kept = remove_features(record)
             if kept:
-                _say(f"left alone, {kept}: {stored.folder}")
+                _say(f"left alone, {kept}: {record['folder']}")
             else:
-                freed_bytes += stored.size_bytes
+                freed_bytes += record["size_bytes"]
         _say(f"{decimal(freed_bytes)} freed")
 
     def _check(self) -> None:
@@ -186,7 +187,7 @@ def features(words: list[str]) -> None:
     ).run()
 
 
-def _agreed(chosen: Sequence[StoredFeatures]) -> bool:
+def _agreed(chosen: Sequence[Record]) -> bool:
     from fedmpt.types import InputError
 
     if not sys.stdin.isatty():
@@ -199,36 +200,28 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _stores(found: Sequence[StoredFeatures]) -> str:
+def _stores(found: Sequence[Record]) -> str:
     number = "1 store" if len(found) == 1 else f"{len(found)} stores"
-    return f"{number}, {decimal(sum(stored.size_bytes for stored in found))}"
+    return f"{number}, {decimal(sum(record['size_bytes'] for record in found))}"
 
 
-def _print_table(found: Sequence[StoredFeatures], console: Console) -> None:
+def _print_table(found: Sequence[Record], console: Console) -> None:
     columns = ("data", "model", "images", "M x D", "numbers", "size", "last used", "state")
     # Nothing of a path is left out.
     table = Table(Column("key", no_wrap=True), *(Column(name, overflow="fold") for name in columns))
-    for stored in found:
-        facts, used = stored.facts, time.strftime("%Y-%m-%d %H:%M", time.localtime(stored.last_used))
+    for record in found:
         about = [""] * 5
-        if facts is not None:
-            origin = facts.made_for
-            data = f"{origin['data']} {origin['split']} ({origin['folder']})" if origin else ""
-            images = f"{facts.rows:,}" if stored.num_done == facts.rows else f"{stored.num_done:,} of {facts.rows:,}"
-            about = [data, facts.backbone, images, f"{facts.num_patches} x {facts.width}", facts.dtype]
-        table.add_row(stored.key[:12], *about, decimal(stored.size_bytes), used, stored.state)
+        if "rows" in record:
+            origin, rows, num_done = record["made_for"], record["rows"], record["images_done"]
+            about = [
+                f"{origin['data']} {origin['split']} ({origin['folder']})" if origin else "",
+                record["backbone"],
+                f"{rows:,}" if num_done == rows else f"{num_done:,} of {rows:,}",
+                f"{record['num_patches']} x {record['width']}",
+                record["dtype"],
+            ]
+        used = record["last_used"][:16].replace("T", " ")
+        table.add_row(record["key"][:12], *about, decimal(record["size_bytes"]), used, record["state"])
     if not console.is_terminal:  # There is nothing to fit into: a key and a path a line, whole.
         console.width = 10_000
     console.print(table, markup=False)
-
-
-def _record(stored: StoredFeatures) -> dict[str, Any]:
-    return {
-        **(dataclasses.asdict(stored.facts) if stored.facts else {}),
-        "key": stored.key,
-        "folder": str(stored.folder),
-        "state": stored.state,
-        "size_bytes": stored.size_bytes,
-        "last_used": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(stored.last_used)),
-        "images_done": stored.num_done,
-    }

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -15,91 +19,134 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from fedmpt.data.features.files import Origin, SkippedRow, StoreFacts
+from fedmpt.data.features.files import (
+    BUILD_LOG,
+    DamagedStoreError,
+    Origin,
+    SkippedRow,
+    Store,
+    StoreFacts,
+    read_store,
+    writing,
+)
+from fedmpt.data.features.fingerprint import store_key
+from fedmpt.data.features.image_hashes import common_folder
 from fedmpt.data.features.writer import StoreWriter
 from fedmpt.data.images import quiet_pillow, read_image
 from fedmpt.data.progress import map_ahead, progress_bar
-from fedmpt.types import Backbone, InputError
+from fedmpt.files import building, publish
+from fedmpt.types import Backbone, InputError, Split
 
 DESCRIPTION = "computing image features"
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
-class BuildOptions:
-    """``device`` is where the tower is; ``store_dtype`` as torch calls it."""
+class Build:
+    """The features of ``split``, to be found in ``cache`` or made; see `fedmpt.data.features.store.open_features`."""
 
+    backbone: Backbone
+    split: Split
+    cache: Path
     store_dtype: str
     batch_size: int
     device: str
     skip_corrupt: bool
     progress: bool
+    data: str
 
-    def say(self, what: str) -> None:
-        """A line about the build, for whoever waits for it."""
+    def open(self) -> Store:
+        """The store, computed where there is none."""
+        files, dtype = self.split.files, self.store_dtype
+        key = store_key(self.backbone, files, store_dtype=dtype, progress=self.progress, cache=self.cache)
+        folder, store = self.cache / "features" / key, None
+        with contextlib.suppress(DamagedStoreError):
+            store = read_store(folder)
+        store = store or self._make(folder)
+        with contextlib.suppress(OSError):  # When it was last used; a cache may be read-only.
+            os.utime(folder / "store.json")
+        self._check_skipped(store.facts.skipped)  # It may come from a run that did skip.
+        return store
+
+    def _make(self, folder: Path) -> Store:
+        with contextlib.ExitStack() as stack:
+            with writing(folder.parent):
+                part = stack.enter_context(building(folder, on_wait=self._say_waiting))
+            store = None
+            try:
+                store = read_store(folder)  # Of somebody who was waited for.
+            except DamagedStoreError as damage:
+                _log.warning("%s is damaged (%s); its features are computed again", folder, damage)
+            try:
+                if store is None:
+                    self._compute(part, folder.name)
+                    with writing(folder):
+                        publish(part, folder)
+                        (folder / BUILD_LOG).unlink()
+                    store = read_store(folder)
+            finally:
+                if not (part / BUILD_LOG).exists():
+                    shutil.rmtree(part, ignore_errors=True)
+        assert store is not None
+        return store
+
+    def _compute(self, part: Path, key: str) -> None:
+        """Make a finished store of the folder ``part``, from what is there of it already.
+
+        Batches are blocks of the list in its order, so the same images and model give the same bytes again, in one go
+        or in several.
+        """
+        files = self.split.files
+        origin = Origin(data=self.data, split=self.split.name, folder=common_folder(files))
+        plan = StoreFacts(key, self.backbone.name, len(files), 0, 0, self.store_dtype, made_for=origin)
+        with quiet_pillow(), closing(StoreWriter(part, plan, say=self._say)) as writer:
+            writer.resume(progress=self.progress)
+            self._check_skipped(writer.skipped)
+            done = writer.num_done
+            bar = progress_bar(DESCRIPTION, len(files), num_done=done, enabled=self.progress, is_long=True)
+            # One block is in the tower while the next is read.
+            ahead = 2 * self.batch_size
+            stream = map_ahead(partial(_prepare, self.backbone), islice(files, done, None), ahead=ahead)
+            with closing(stream), bar as advance:
+                while block := list(islice(stream, self.batch_size)):
+                    self._compute_block(writer, block)
+                    advance(len(block))
+            if len(writer.skipped) == len(files):
+                reason = writer.skipped[0]["reason"]
+                raise InputError(f"none of the {len(files)} images could be read; the first, {files[0]}: {reason}")
+            writer.finish()
+
+    def _compute_block(self, writer: StoreWriter, block: Sequence[Tensor | InputError]) -> None:
+        """``block`` are the next of the images, as `_prepare` gives them."""
+        stop = writer.num_done + len(block)
+        read: list[tuple[Path, Tensor]] = []
+        skipped: list[SkippedRow] = []
+        for row, item in enumerate(block, writer.num_done):
+            file = self.split.files[row]
+            if isinstance(item, Tensor):
+                read.append((file, item))
+            else:
+                skipped.append(SkippedRow(row=row, file=str(file), reason=str(item).removeprefix(f"{file}: ")))
+        self._check_skipped(skipped)
+        features: list[Shaped[np.ndarray, "B ..."]] = []
+        if read:
+            files, pixels = zip(*read, strict=True)
+            encoded = _encode(self.backbone, pixels, self.device)
+            features = [_stored(values, files, self.store_dtype) for values in encoded]
+        writer.write(stop, features, skipped)
+
+    def _check_skipped(self, skipped: Sequence[SkippedRow]) -> None:
+        if skipped and not self.skip_corrupt:
+            file, reason = self.split.files[skipped[0]["row"]], skipped[0]["reason"]
+            raise InputError(f"{file}: {reason}; or leave such images out with --skip-corrupt")
+
+    def _say(self, what: str) -> None:
         if self.progress:
             print(f"{DESCRIPTION} ({what})", file=sys.stderr)
 
-
-def build_store(
-    folder: Path, backbone: Backbone, files: Sequence[Path], *, key: str, made_for: Origin, options: BuildOptions
-) -> None:
-    """Compute the features of ``files`` and write a finished store into ``folder``, from what is there of it already.
-
-    Batches are blocks of the list in its order, so the same images and model give the same bytes again, in one go or
-    in several.
-
-    Raises:
-        InputError: if an image is corrupt (and not to be skipped) or all are, the backbone breaks its protocol,
-            features are not finite or do not fit the number format, or the disk is full or too small.
-    """
-    plan = StoreFacts(key, backbone.name, len(files), 0, 0, options.store_dtype, made_for=made_for)
-    with quiet_pillow(), closing(StoreWriter(folder, plan, say=options.say)) as writer:
-        writer.resume(progress=options.progress)
-        check_skipped(files, writer.skipped, options)
-        done, enabled = writer.num_done, options.progress
-        bar = progress_bar(DESCRIPTION, len(files), num_done=done, enabled=enabled, is_long=True)
-        # One block is in the tower while the next is read.
-        stream = map_ahead(partial(_prepare, backbone), islice(files, done, None), ahead=2 * options.batch_size)
-        with closing(stream), bar as advance:
-            while block := list(islice(stream, options.batch_size)):
-                _build_block(writer, backbone, files, block, options)
-                advance(len(block))
-        if len(writer.skipped) == len(files):
-            reason = writer.skipped[0]["reason"]
-            raise InputError(f"none of the {len(files)} images could be read; the first, {files[0]}: {reason}")
-        writer.finish()
-
-
-def _build_block(
-    writer: StoreWriter,
-    backbone: Backbone,
-    files: Sequence[Path],
-    block: Sequence[Tensor | InputError],
-    options: BuildOptions,
-) -> None:
-    """``block`` are the next of the files, as `_prepare` gives them."""
-    stop = writer.num_done + len(block)
-    read: list[tuple[Path, Tensor]] = []
-    skipped: list[SkippedRow] = []
-    for row, item in enumerate(block, writer.num_done):
-        if isinstance(item, Tensor):
-            read.append((files[row], item))
-        else:
-            reason = str(item).removeprefix(f"{files[row]}: ")
-            skipped.append(SkippedRow(row=row, file=str(files[row]), reason=reason))
-    check_skipped(files, skipped, options)
-    features: list[Shaped[np.ndarray, "B ..."]] = []
-    if read:
-        names, pixels = zip(*read, strict=True)
-        features = [_stored(values, names, options.store_dtype) for values in _encode(backbone, pixels, options.device)]
-    writer.write(stop, features, skipped)
-
-
-def check_skipped(files: Sequence[Path], skipped: Sequence[SkippedRow], options: BuildOptions) -> None:
-    """Raises InputError if an image cannot be read and nobody asked to leave such images out."""
-    if skipped and not options.skip_corrupt:
-        first = files[skipped[0]["row"]]
-        raise InputError(f"{first}: {skipped[0]['reason']}; or leave such images out with --skip-corrupt")
+    def _say_waiting(self, part: Path) -> None:
+        self._say(f"waiting for another process, which computes them in {part}; 'fedmpt features list' tells how far")
 
 
 def _prepare(backbone: Backbone, path: Path) -> Float[Tensor, "3 H W"] | InputError:

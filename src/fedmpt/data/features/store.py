@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,11 +12,9 @@ from jaxtyping import Float, Int8, Int64
 from torch import Tensor
 
 from fedmpt.backbone.views import ImageView, tokens_of
-from fedmpt.data.features.build import BuildOptions, build_store, check_skipped
-from fedmpt.data.features.files import BUILD_LOG, DamagedStoreError, Origin, Store, read_store, writing
-from fedmpt.data.features.fingerprint import fingerprint, store_key
-from fedmpt.data.features.image_hashes import common_folder
-from fedmpt.files import building, publish
+from fedmpt.data.features.build import Build
+from fedmpt.data.features.files import Store
+from fedmpt.data.features.fingerprint import fingerprint
 from fedmpt.types import Backbone, Batch, InputError, Split
 
 __all__ = ["FeatureSet", "fingerprint", "open_features"]
@@ -30,8 +24,6 @@ StoreDtype = Literal["float16", "bfloat16", "float32"]
 
 # On a CPU activations of larger batches are mapped and cleared anew for every layer, which costs more than they save.
 CPU_BATCH_SIZE, GPU_BATCH_SIZE = 4, 32
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,54 +120,13 @@ def open_features(
         raise InputError(f"batch_size is {batch_size}; it must be at least 1")
     if len(split) == 0:
         raise InputError(f"split {split.name!r} has no images")
-    options = BuildOptions(store_dtype, batch_size, device, skip_corrupt, progress)
-    store = _open(backbone, split, cache, options, data)
+    build = Build(backbone, split, cache, store_dtype, batch_size, device, skip_corrupt, progress, data)
+    store = build.open()
     stored_views = {
-        name: StoredView(_open(view.of(backbone), split, cache, options, data), view.num_streams)
+        name: StoredView(replace(build, backbone=view.of(backbone)).open(), view.num_streams)
         for name, view in (views or {}).items()
     }
     kept = torch.ones(len(split), dtype=torch.bool)
     kept[[entry["row"] for entry in store.facts.skipped]] = False
     rows = kept.nonzero().flatten()
     return FeatureSet(store, split, rows, split.labels[rows], stored_views)
-
-
-def _open(backbone: Backbone, split: Split, cache: Path, options: BuildOptions, data: str) -> Store:
-    progress, dtype = options.progress, options.store_dtype
-    key = store_key(backbone, split.files, store_dtype=dtype, progress=progress, cache=cache)
-    folder = cache / "features" / key
-    store = None
-    with contextlib.suppress(DamagedStoreError):
-        store = read_store(folder)
-    store = store or _build(backbone, split, folder, options, data)
-    with contextlib.suppress(OSError):  # When it was last used; a cache may be read-only.
-        os.utime(folder / "store.json")
-    check_skipped(split.files, store.facts.skipped, options)  # It may come from a run that did skip.
-    return store
-
-
-def _build(backbone: Backbone, split: Split, folder: Path, options: BuildOptions, data: str) -> Store:
-    def say_waiting(part: Path) -> None:
-        options.say(f"waiting for another process, which computes them in {part}; 'fedmpt features list' tells how far")
-
-    made_for = Origin(data=data, split=split.name, folder=common_folder(split.files))
-    with contextlib.ExitStack() as stack:
-        with writing(folder.parent):
-            part = stack.enter_context(building(folder, on_wait=say_waiting))
-        store = None
-        try:
-            store = read_store(folder)  # Of somebody who was waited for.
-        except DamagedStoreError as damage:
-            _log.warning("%s is damaged (%s); its features are computed again", folder, damage)
-        try:
-            if store is None:
-                build_store(part, backbone, split.files, key=folder.name, made_for=made_for, options=options)
-                with writing(folder):
-                    publish(part, folder)
-                    (folder / BUILD_LOG).unlink()
-                store = read_store(folder)
-        finally:
-            if not (part / BUILD_LOG).exists():
-                shutil.rmtree(part, ignore_errors=True)
-    assert store is not None
-    return store
