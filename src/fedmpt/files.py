@@ -39,11 +39,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Parsed JSON.
-
-    Raises:
-        InputError: if the file cannot be read or is no JSON, naming the line.
-    """
+    """Parsed JSON. Raises InputError if the file cannot be read or is no JSON, naming the line."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -55,11 +51,7 @@ def read_json(path: Path) -> Any:
 
 
 def check_safetensors(path: Path) -> None:
-    """Header and length only: a torn download is found before anything is read.
-
-    Raises:
-        InputError: if the file is broken or cut off.
-    """
+    """Raises InputError if header and length show that a file is broken or cut off, before anything is read."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -110,11 +102,7 @@ def is_held(path: Path) -> bool:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process; the hold ends with the process, however that ends.
-
-    Raises:
-        InputError: if another process holds it.
-    """
+    """Hold a folder for this process, as `hold` does. Raises InputError if another process holds it."""
     with ExitStack() as stack:
         try:
             stack.enter_context(hold(folder / ".fedmpt.lock"))
@@ -131,11 +119,8 @@ def building(folder: Path, *, on_wait: Callable[[Path], None]) -> Iterator[Path]
     """A folder to build ``folder`` in, for this process and thread alone, with what is there from before.
 
     Others that want the same wait, and tell ``on_wait`` once where it is built. `publish` ends a build.
-
-    Raises:
-        OSError: if the file system refuses.
     """
-    part = part_of(folder)
+    part = folder.with_name(f"{folder.name}.part")
     with hold(lock_of(folder), on_wait=lambda: on_wait(part)):
         part.mkdir(parents=True, exist_ok=True)
         yield part
@@ -146,11 +131,6 @@ def publish(part: Path, folder: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder)
     part.rename(folder)
-
-
-def part_of(folder: Path) -> Path:
-    """Where ``folder`` is built."""
-    return folder.with_name(f"{folder.name}.part")
 
 
 def lock_of(folder: Path) -> Path:

@@ -100,8 +100,8 @@ def test_without_a_terminal_there_is_a_line_now_and_then(
             draw(drawn)
     assert capsys.readouterr().err.splitlines() == [
         "drawing (5000)",
-        "a.tar: 550.0 kB of 1.0 MB, 5.0 kB/s, 0:01:30 left",
+        "a.tar: 550.0 kB of 1.0 MB, 0:01:30 left",
         "drawing: 0 of 5,000, nothing new so far",
-        "a.tar: 700.0 kB of 1.0 MB, 5.0 kB/s, 0:01:00 left",
+        "a.tar: 700.0 kB of 1.0 MB, 0:01:00 left",
         "drawing: 1,000 of 5,000, 0:04:00 left",
     ]

@@ -85,7 +85,6 @@ def _lines(what: str, total: int, num_done: int, *, in_bytes: bool) -> Advance:
         said = moment
         rate = (now - num_done) / (moment - began)
         left = f"{timedelta(seconds=round((total - now) / rate))} left" if rate > 0 else "nothing new so far"
-        speed = f", {decimal(int(rate))}/s" if in_bytes and rate > 0 else ""
-        print(f"{what}: {show(now)} of {show(total)}{speed}, {left}", file=sys.stderr)
+        print(f"{what}: {show(now)} of {show(total)}, {left}", file=sys.stderr)
 
     return advance

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from feature_builds import BATCH, build, part_of, spoil, stopped, store_of
 
-from fedmpt.data.features.files import BUILD_LOG, SkippedRow, StoreFacts
+from fedmpt.data.features.files import BUILD_LOG, StoreFacts
 from fedmpt.data.features.writer import StoreWriter, read_log
 from fedmpt.types import Split
 
@@ -74,7 +74,7 @@ def test_half_written_rows_do_not_shine_through(split: Split, cache: Path, tmp_p
 
 def test_rows_through_the_writer(tmp_path: Path) -> None:
     patches = np.arange(5 * 2 * 3, dtype=np.float32).reshape(5, 2, 3)
-    skipped = [SkippedRow(row=row, file=f"{row}.jpg", reason="no picture") for row in (0, 3)]
+    skipped = [{"row": row, "file": f"{row}.jpg", "reason": "no picture"} for row in (0, 3)]
     patches[[0, 3]] = 0
     said: list[str] = []
     plan = StoreFacts("k", "fake", 5, 0, 0, "float32", ())

@@ -22,8 +22,7 @@ from torch import Tensor
 from fedmpt.data.features.files import (
     BUILD_LOG,
     DamagedStoreError,
-    Origin,
-    SkippedRow,
+    Skipped,
     Store,
     StoreFacts,
     read_store,
@@ -98,7 +97,7 @@ class Build:
         or in several.
         """
         files = self.split.files
-        origin = Origin(data=self.data, split=self.split.name, folder=common_folder(files))
+        origin = {"data": self.data, "split": self.split.name, "folder": common_folder(files)}
         plan = StoreFacts(key, self.backbone.name, len(files), 0, 0, self.store_dtype, made_for=origin)
         with quiet_pillow(), closing(StoreWriter(part, plan, say=self._say)) as writer:
             writer.resume(progress=self.progress)
@@ -121,13 +120,13 @@ class Build:
         """``block`` are the next of the images, as `_prepare` gives them."""
         stop = writer.num_done + len(block)
         read: list[tuple[Path, Tensor]] = []
-        skipped: list[SkippedRow] = []
+        skipped: list[Skipped] = []
         for row, item in enumerate(block, writer.num_done):
             file = self.split.files[row]
             if isinstance(item, Tensor):
                 read.append((file, item))
             else:
-                skipped.append(SkippedRow(row=row, file=str(file), reason=str(item).removeprefix(f"{file}: ")))
+                skipped.append({"row": row, "file": str(file), "reason": str(item).removeprefix(f"{file}: ")})
         self._check_skipped(skipped)
         features: list[Shaped[np.ndarray, "B ..."]] = []
         if read:
@@ -136,7 +135,7 @@ class Build:
             features = [_stored(values, files, self.store_dtype) for values in encoded]
         writer.write(stop, features, skipped)
 
-    def _check_skipped(self, skipped: Sequence[SkippedRow]) -> None:
+    def _check_skipped(self, skipped: Sequence[Skipped]) -> None:
         if skipped and not self.skip_corrupt:
             file, reason = self.split.files[skipped[0]["row"]], skipped[0]["reason"]
             raise InputError(f"{file}: {reason}; or leave such images out with --skip-corrupt")

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,28 +36,17 @@ class DamagedStoreError(Exception):
     """A finished store whose files are not what its store.json says."""
 
 
-class SkippedRow(TypedDict):
-    """An image without features: its row of zeros in the store, and why."""
-
-    row: int
-    file: str
-    reason: str
-
-
-class Origin(TypedDict):
-    """What a store was made for: the data set as the user named it (or ""), the split, the folder of its images.
-
-    For people: images and model alone make the key, so a store may serve others too.
-    """
-
-    data: str
-    split: str
-    folder: str
+Skipped = dict[str, Any]
+"""An image without features: its ``row`` of zeros in the store, its ``file``, and the ``reason``."""
 
 
 @dataclass(frozen=True)
 class StoreFacts:
-    """store.json. ``rows`` counts all images of the split, the skipped ones too."""
+    """store.json. ``rows`` counts all images of the split, the skipped ones too.
+
+    ``made_for`` is for people, since images and model alone make the key: ``data`` as the user named it (or ""), the
+    ``split``, and the ``folder`` of its images.
+    """
 
     key: str
     backbone: str
@@ -65,9 +54,9 @@ class StoreFacts:
     num_patches: int
     width: int
     dtype: str
-    skipped: Sequence[SkippedRow] = ()
+    skipped: Sequence[Skipped] = ()
     format: int = FORMAT
-    made_for: Origin | None = None
+    made_for: dict[str, str] | None = None
 
     @property
     def row_bytes(self) -> int:
@@ -113,39 +102,33 @@ def read_store(folder: Path) -> Store | None:
     """
     if not folder.is_dir():
         return None
-    with contextlib.ExitStack() as handles:
+    with contextlib.ExitStack() as files:
         try:
-            description = _open(folder / "store.json", handles)
+            description = files.enter_context((folder / "store.json").open("rb"))
             with contextlib.suppress(OSError):  # Some network disks have no locks.
-                if not lock(description, shared=True):
+                if not lock(description.fileno(), shared=True):
                     return None
-            facts = StoreFacts(**json.loads((folder / "store.json").read_bytes()))
+            facts = StoreFacts(**json.load(description))
             if (facts.key, facts.format) != (folder.name, FORMAT):
                 raise DamagedStoreError("store.json describes another store")
-            arrays = [_map(folder / name, shape, NUMBER_FORMATS[facts.dtype]) for name, shape in facts.shapes.items()]
-            patches, pooled = (_open(folder / name, handles) for name in facts.shapes)
+            arrays, handles = [], []
+            for name, shape in facts.shapes.items():
+                file = files.enter_context((folder / name).open("rb"))
+                array: np.memmap[Any, Any] = np.lib.format.open_memmap(folder / name, mode="r")
+                size, dtype = os.fstat(file.fileno()).st_size, NUMBER_FORMATS[facts.dtype]
+                if (array.shape, array.dtype, array.offset + array.nbytes) != (shape, dtype, size):
+                    raise DamagedStoreError(f"{name} is not of {dtype} {shape}")
+                arrays.append(array)
+                handles.append(file.fileno())
             if hasattr(os, "posix_fadvise"):  # Who reads neighbours reads many; who does not says what is wanted.
-                os.posix_fadvise(patches, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+                os.posix_fadvise(handles[0], 0, 0, os.POSIX_FADV_SEQUENTIAL)
         except (OSError, ValueError, TypeError, KeyError) as error:
             if not folder.is_dir():
                 return None
             raise DamagedStoreError(f"{type(error).__name__}: {error}") from error
-        store = Store(facts, arrays[0], arrays[1], (patches, pooled))
-        weakref.finalize(store, handles.pop_all().close)
+        store = Store(facts, arrays[0], arrays[1], (handles[0], handles[1]))
+        weakref.finalize(store, files.pop_all().close)
     return store
-
-
-def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.memmap[Any, Any]:
-    array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="r")
-    if (array.shape, array.dtype) != (shape, dtype) or array.offset + array.nbytes != path.stat().st_size:
-        raise ValueError(f"{path.name} is not of {dtype} {shape}")
-    return array
-
-
-def _open(path: Path, handles: contextlib.ExitStack) -> int:
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    handles.callback(os.close, handle)
-    return handle
 
 
 def lock(handle: int, *, shared: bool) -> bool:

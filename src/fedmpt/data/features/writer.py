@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Shaped
 from rich.filesize import decimal
 
-from fedmpt.data.features.files import BUILD_LOG, FORMAT, NUMBER_FORMATS, SkippedRow, StoreFacts, writing
+from fedmpt.data.features.files import BUILD_LOG, FORMAT, NUMBER_FORMATS, Skipped, StoreFacts, writing
 from fedmpt.data.progress import progress_bar
 from fedmpt.types import InputError
 
@@ -85,7 +85,7 @@ class StoreWriter:
 
     def __init__(self, folder: Path, plan: StoreFacts, *, say: Callable[[str], None]) -> None:
         self.num_done = 0
-        self.skipped: list[SkippedRow] = []
+        self.skipped: list[Skipped] = []
         self._folder, self._log, self._facts, self._say = folder, folder / BUILD_LOG, plan, say
         self._files = contextlib.ExitStack()
         self._arrays: list[RowFile] = []
@@ -119,7 +119,7 @@ class StoreWriter:
             self._check_disk()
 
     def write(
-        self, stop: int, features: Sequence[Shaped[np.ndarray, "B ..."]] = (), skipped: Sequence[SkippedRow] = ()
+        self, stop: int, features: Sequence[Shaped[np.ndarray, "B ..."]] = (), skipped: Sequence[Skipped] = ()
     ) -> None:
         """A block: the images from the block before to row ``stop``, some of them ``skipped``.
 
@@ -174,7 +174,7 @@ class StoreWriter:
             file = self._files.enter_context((self._folder / name).open("r+b"))
             self._arrays.append(RowFile(file, shape, NUMBER_FORMATS[self._facts.dtype]))
 
-    def _rows(self, stop: int, skipped: Sequence[SkippedRow]) -> list[int]:
+    def _rows(self, stop: int, skipped: Sequence[Skipped]) -> list[int]:
         """Rows of the images of the next block that have features."""
         left_out = {entry["row"] for entry in skipped}
         return [row for row in range(self.num_done, stop) if row not in left_out]
