@@ -58,21 +58,15 @@ class Build:
         cache = cache_folder(self.cache)
         data = load_data(self.data, cache=cache, progress=True)
         backbone = load_backbone(self.backbone, device=self.device, dtype=DTYPES[self.dtype])
+        options = {
+            name: getattr(self, name) for name in ("store_dtype", "batch_size", "device", "skip_corrupt", "data")
+        }
         for split in (data.train, data.test):
             if len(split) == 0:  # Images to test on alone, or to train on.
                 _say(f"{split.name}: no images")
                 continue
             try:
-                stored = open_features(
-                    backbone,
-                    split,
-                    cache=cache,
-                    store_dtype=self.store_dtype,
-                    batch_size=self.batch_size,
-                    device=self.device,
-                    skip_corrupt=self.skip_corrupt,
-                    data=self.data,
-                )
+                stored = open_features(backbone, split, cache=cache, **options)
             except KeyboardInterrupt as stop:
                 raise KeyboardInterrupt("; what is done is stored, the same command goes on") from stop
             for path in stored.skipped:

@@ -59,14 +59,11 @@ def download(
     with exclusive(out):
         for leftover in out.glob(".fedmpt-unpacking-*"):  # Of a process that was killed while unpacking.
             shutil.rmtree(leftover)
-        todo = []
+        todo = [archive for archive in chosen if _missing_files(out, archive) != []]
         for archive in chosen:
-            missing = _missing_files(out, archive)
-            if missing == []:
+            if archive not in todo:
                 say(f"{archive.part}: complete in {out}, left as it is")
-                continue
-            todo.append(archive)
-            if missing:
+            elif missing := _missing_files(out, archive):
                 say(f"{archive.part}: {len(missing)} files are missing or changed, first {missing[0]}; restoring them")
         if todo:
             say(source.licence)
@@ -195,8 +192,8 @@ def _unpack(path: Path, archive: Archive, root: str, out: Path) -> int:
         _extract(path, staging)
         made = staging / root
         files = {file.relative_to(made).as_posix(): _size(file) for file in made.rglob("*") if file.is_file()}
-        for name in files.keys() - _recorded(out, archive).keys():
-            if (out / name).exists() and _size(out / name) != files[name]:
+        for name, size in files.items():
+            if not record.exists() and (out / name).exists() and _size(out / name) != size:
                 raise InputError(f"{out / name} is in the way: it is not the archive's; remove it or change --out")
         for name in sorted(files, key=lambda name: (not name.endswith(".jpg"), name)):
             (out / name).parent.mkdir(parents=True, exist_ok=True)
@@ -225,16 +222,13 @@ def _extract(path: Path, staging: Path) -> None:
 
 
 def _record(out: Path, archive: Archive) -> Path:
+    """What an earlier call has unpacked: the length in bytes of each file by its path."""
     return out / ".fedmpt-downloaded" / f"{archive.file_name}.json"
-
-
-def _recorded(out: Path, archive: Archive) -> dict[str, int]:
-    """Length in bytes of each file that an earlier call unpacked, by its path."""
-    record = _record(out, archive)
-    return dict(read_json(record)["files"]) if record.exists() else {}
 
 
 def _missing_files(out: Path, archive: Archive) -> list[str] | None:
     """Files of an unpacked archive that are missing in ``out`` or have another length; None if it is not unpacked."""
-    recorded = _recorded(out, archive)
-    return sorted(name for name, size in recorded.items() if _size(out / name) != size) if recorded else None
+    if not _record(out, archive).exists():
+        return None
+    recorded = read_json(_record(out, archive))["files"]
+    return sorted(name for name, size in recorded.items() if _size(out / name) != size)

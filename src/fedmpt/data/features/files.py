@@ -82,11 +82,7 @@ class Store:
     handles: tuple[int | None, int | None] = field(default=(None, None), repr=False)
 
     def read(self, rows: Int64[np.ndarray, "B"]) -> tuple[Shaped[Tensor, "B M D"], Shaped[Tensor, "B D"]]:
-        """Patch and pooled features of some rows, in the store's number format, in memory of their own.
-
-        Raises:
-            InputError: if the files have been cut short since they were opened.
-        """
+        """Patch and pooled features of some rows, in the store's number format, in memory of their own."""
         arrays = zip((self.patches, self.pooled), self.handles, strict=True)
         patches, pooled = (torch.from_numpy(_read_rows(array, handle, rows)) for array, handle in arrays)
         if self.facts.dtype == "bfloat16":
@@ -97,8 +93,7 @@ class Store:
 def read_store(folder: Path) -> Store | None:
     """The store in ``folder``, which its key names, or None if there is none (or it is about to be removed).
 
-    Raises:
-        DamagedStoreError: if files are missing, cut short, of another shape, or not ours.
+    Raises DamagedStoreError if files are missing, cut short, of another shape, or not ours.
     """
     if not folder.is_dir():
         return None
@@ -154,9 +149,6 @@ def _read_rows(
 
     Not through the map: pages that were looked at through a map count as memory of the process, and each costs a page
     fault. Shuffled reading in 2 GB of memory is 25 times as fast (benchmarks/speed/feature_store.py).
-
-    Raises:
-        InputError: if the file has been cut short since it was mapped, where a map would end the process.
     """
     if handle is None or not isinstance(array, np.memmap) or not hasattr(os, "preadv"):  # In memory; Windows.
         return np.asarray(array[rows])
@@ -167,6 +159,7 @@ def _read_rows(
             os.posix_fadvise(handle, offset, array.strides[0], os.POSIX_FADV_WILLNEED)
     for value, offset in zip(values, offsets, strict=True):
         if os.preadv(handle, [value], offset) < value.nbytes:
+            # A map would end the process here.
             raise InputError(f"{array.filename} was cut short by another program; start again to compute it anew")
     return values
 

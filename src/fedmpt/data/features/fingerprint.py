@@ -65,11 +65,8 @@ def store_key(
 ) -> str:
     """Hex SHA-256 over model, number format and the bytes of all images in order; names and folders don't count.
 
-    The source file of a backbone that a user wrote counts too: its code may change what features are. ``cache`` is
-    where the hashes of unchanged images are found (`fedmpt.data.features.image_hashes`).
-
-    Raises:
-        InputError: if an image file cannot be read.
+    The source file of a backbone that a user wrote counts too: its code may change what features are. ``cache`` keeps
+    the hashes of images. Raises InputError if one cannot be read.
     """
     digest = hashlib.sha256()
     _add(digest, "store", json.dumps([fingerprint(backbone), store_dtype, len(files)]).encode())

@@ -40,10 +40,9 @@ class StoredView:
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
-    """Features and labels of images. `subset` makes views that share the store, so a client costs nothing.
+    """Features and labels of images, without those left out as corrupt. A `subset` shares the store and costs nothing.
 
-    ``labels`` is without the images left out as corrupt, which ``skipped`` lists. ``rows`` are the rows of the
-    images in ``store``. ``views`` are what a method reads beside features, by its own names.
+    ``rows`` are the rows of the images in ``store``. ``views`` are what a method reads beside features, by its names.
     """
 
     store: Store
@@ -66,11 +65,7 @@ class FeatureSet:
         return tuple(self.split.files[skipped["row"]] for skipped in self.store.facts.skipped)
 
     def batch(self, rows: Int64[Tensor, "B"], *, device: str | torch.device = "cpu") -> Batch:
-        """The images ``rows`` of this set (0 .. len - 1, in any order, repeats allowed), features in fp32.
-
-        Raises:
-            InputError: if another program cut the store's files short.
-        """
+        """The images ``rows`` of this set (0 .. len - 1, in any order, repeats allowed), features in fp32."""
         patches, pooled = self.store.read(self.rows[rows].numpy())
         return Batch(
             patches=patches.to(device).float(),
