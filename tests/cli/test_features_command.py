@@ -131,6 +131,10 @@ def test_a_build_that_is_interrupted(
     (stored,) = listed(run, cache)
     assert (stored["state"], stored["images_done"], stored["rows"]) == ("interrupted", 8, 24)
     assert "8 of 24" in run("features", "list", "--cache", cache).out
+    copy = Path(shutil.copytree(cache, tmp_path / "copy"))
+    assert clean(run, copy, "--damaged", "--yes").err == "nothing to remove\n"
+    assert clean(run, copy, "--interrupted", "--yes").code == 0
+    assert stores(copy) == []
     outcome = run(*build_words(place, cache))
     assert outcome.code == 0
     assert "computing image features (8 of 24 are there, the others take 21.8 kB in float16; " in outcome.err

@@ -12,8 +12,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from typing import TypeVar
 
-from rich.filesize import decimal
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Advance = Callable[[int], None]
@@ -72,6 +70,8 @@ def progress_bar(
 
 
 def _lines(what: str, total: int, num_done: int, *, in_bytes: bool) -> Advance:
+    from rich.filesize import decimal  # Imported here: reading lists needs none of it.
+
     began = said = time.monotonic()
     now = num_done
     show = decimal if in_bytes else "{:,}".format

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int8, Int64
@@ -111,6 +111,8 @@ def open_features(
     assert split.labels.shape[0] == len(split)
     if batch_size is None:
         batch_size = CPU_BATCH_SIZE if torch.device(device).type == "cpu" else GPU_BATCH_SIZE
+    if store_dtype not in get_args(StoreDtype):
+        raise InputError(f"store_dtype is {store_dtype!r}; it may be: {', '.join(get_args(StoreDtype))}")
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1")
     if len(split) == 0:
