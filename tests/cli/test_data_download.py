@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Command
-from faulty_server import FaultyServer, hang, other, page
+from faulty_server import FaultyServer, hang
 from tiny_archives import VOC_PATH, tiny_voc_source
 
 from fedmpt.data import archives, load_data
@@ -80,16 +80,6 @@ def test_an_out_that_is_a_file(run: Command, tmp_path: Path) -> None:
     assert_refused(run, "is a file; give a folder", "download", "voc2007", "--out", tmp_path / "a")
 
 
-def test_faults_of_the_server_are_one_line(server: FaultyServer, run: Command, tmp_path: Path) -> None:
-    words = ("download", "voc2007", "--out", tmp_path / "a", "--mirror", server.url)
-    server.script.append(page)
-    assert_refused(run, "sends a web page, not the archive", *words)
-    server.script.append(other(server.files[f"{VOC_PATH}VOCtrainval.tar"][:-1] + b"x"))
-    assert_refused(run, "is not the official archive: its SHA-256 is", *words)
-    server.files.clear()
-    assert_refused(run, "/VOCtrainval.tar: the server answers 404", *words)
-
-
 def test_the_command_alone_lists_what_there_is(run: Command) -> None:
     for words in ((), ("--help",), ("-h",)):
         listed = run("data", *words)
@@ -104,11 +94,6 @@ def test_help_names_every_set_and_part(run: Command) -> None:
     for name, source in archives.SOURCES.items():
         assert name in shown.out
         assert all(archive.part in shown.out for archive in source.archives)
-
-
-@pytest.mark.parametrize("words", [("voc2012", "--out", "x"), ("voc2007",), ()])
-def test_words_the_parser_refuses(run: Command, words: tuple[str, ...]) -> None:
-    assert run("data", "download", *words).code == 2
 
 
 DRIVER = """

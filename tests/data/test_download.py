@@ -154,19 +154,18 @@ def test_a_part_of_an_earlier_call_is_gone_on_with(voc: FaultyServer, out: Path)
     assert_test_is_there(out)
 
 
+def test_a_server_without_ranges_sends_all(voc: FaultyServer, out: Path) -> None:
+    part_of(out, voc.files[TEST][:1000])
+    voc.script[:] = [without_ranges]
+    fetch(voc, out, "test")
+    assert voc.sent_bytes == len(voc.files[TEST])
+
+
 def test_a_part_of_another_file_is_begun_anew(voc: FaultyServer, out: Path) -> None:
     part_of(out, b"x" * 1000)
     said = fetch(voc, out, "test")
     assert [asked.start for asked in voc.asked] == [1000, 0]
     assert "; fetching it anew" in said
-    assert_test_is_there(out)
-
-
-def test_a_server_without_ranges(voc: FaultyServer, out: Path) -> None:
-    part_of(out, voc.files[TEST][:1000])
-    voc.script[:] = [without_ranges]
-    fetch(voc, out, "test")
-    assert voc.sent_bytes == len(voc.files[TEST])
     assert_test_is_there(out)
 
 

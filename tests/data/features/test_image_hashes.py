@@ -74,12 +74,6 @@ def test_the_second_time_nothing_is_read(files: list[Path], cache: Path, read: l
     assert read == []
 
 
-def test_without_a_cache_everything_is_read(files: list[Path], tmp_path: Path, read: list[str]) -> None:
-    for _ in range(2):
-        assert hashes(files, None) == expected(files)
-    assert len(read) == 140
-
-
 def replace_keeping_times(file: Path) -> None:
     status = file.stat()
     file.write_bytes(file.read_bytes()[::-1])
@@ -150,7 +144,6 @@ def edit(index: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "empty": lambda index: index.write_bytes(b""),
-    "cut": lambda index: os.truncate(index, index.stat().st_size // 2),
     "another version": lambda index: edit(index, lambda words: words.update(format=2)),
 }
 
