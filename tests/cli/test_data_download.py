@@ -15,7 +15,7 @@ from command_line import Command
 from faulty_server import FaultyServer, hang
 from tiny_archives import VOC_PATH, tiny_voc_source
 
-from fedmpt.data import archives, load_data
+from fedmpt.data import download, load_data
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def wired(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
     source, files = tiny_voc_source(tmp_path / "made")
-    monkeypatch.setitem(archives.SOURCES, "voc2007", source)
+    monkeypatch.setitem(download.SOURCES, "voc2007", source)
     with FaultyServer(files) as running:
         yield running
 
@@ -91,7 +91,7 @@ def test_the_command_alone_lists_what_there_is(run: Command) -> None:
 def test_help_names_every_set_and_part(run: Command) -> None:
     shown = run("data", "download", "--help")
     assert shown.code == 0
-    for name, source in archives.SOURCES.items():
+    for name, source in download.SOURCES.items():
         assert name in shown.out
         assert all(archive.part in shown.out for archive in source.archives)
 
@@ -105,8 +105,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, sys.argv[1])
 from tiny_archives import tiny_voc_source
 from fedmpt.cli import main as cli
-from fedmpt.data import archives
-archives.SOURCES["voc2007"] = tiny_voc_source(Path(sys.argv[2]))[0]
+from fedmpt.data import download
+download.SOURCES["voc2007"] = tiny_voc_source(Path(sys.argv[2]))[0]
 cli.main(sys.argv[3:])
 """
 

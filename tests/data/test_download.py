@@ -15,10 +15,9 @@ from rich.filesize import decimal
 from tiny_archives import VOC_PATH, tiny_coco_source, tiny_voc_source
 
 from fedmpt.data import download as module
-from fedmpt.data.archives import SOURCES
 from fedmpt.data.datasets.coco import load_coco
 from fedmpt.data.datasets.voc import load_voc
-from fedmpt.data.download import download
+from fedmpt.data.download import SOURCES, download
 from fedmpt.files import exclusive
 from fedmpt.types import InputError
 
