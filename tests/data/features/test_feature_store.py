@@ -14,7 +14,7 @@ import torch
 from fake_backbone import FakeBackbone, all_rows, direct_features, stores
 from PIL import Image
 
-from fedmpt.data.features import image_hashes
+from fedmpt.data.features import fingerprint
 from fedmpt.data.features.store import open_features
 from fedmpt.types import InputError, Split
 
@@ -98,7 +98,7 @@ def test_a_stale_store_is_never_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if hashes_are_remembered:  # Else these files are too new for that.
-        monkeypatch.setattr(image_hashes, "GRANULARITY_NS", -(10**18))
+        monkeypatch.setattr(fingerprint, "GRANULARITY_NS", -(10**18))
     open_features(FakeBackbone(), split, cache=cache)
     backbone = FakeBackbone()
     changed = change(backbone, split)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from fedmpt.data.features import image_hashes as module
-from fedmpt.data.features.image_hashes import common_folder, image_hashes
+from fedmpt.data.features import fingerprint as module
+from fedmpt.data.features.fingerprint import common_folder, image_hashes
 from fedmpt.types import InputError
 
 DAY_NS = 86_400_000_000_000

@@ -28,8 +28,7 @@ from fedmpt.data.features.files import (
     read_store,
     writing,
 )
-from fedmpt.data.features.fingerprint import store_key
-from fedmpt.data.features.image_hashes import common_folder
+from fedmpt.data.features.fingerprint import common_folder, store_key
 from fedmpt.data.features.writer import StoreWriter
 from fedmpt.data.images import quiet_pillow, read_image
 from fedmpt.data.progress import map_ahead, progress_bar
