@@ -19,15 +19,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from fedmpt.data.features.files import (
-    BUILD_LOG,
-    DamagedStoreError,
-    Skipped,
-    Store,
-    StoreFacts,
-    read_store,
-    writing,
-)
+from fedmpt.data.features.files import BUILD_LOG, DamagedStoreError, Skipped, Store, StoreFacts, read_store, writing
 from fedmpt.data.features.fingerprint import common_folder, store_key
 from fedmpt.data.features.writer import StoreWriter
 from fedmpt.data.images import quiet_pillow, read_image

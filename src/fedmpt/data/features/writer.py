@@ -29,10 +29,7 @@ Block = dict[str, Any]
 
 
 def read_log(folder: Path) -> tuple[StoreFacts | None, list[Block]]:
-    """What the unfinished store in ``folder`` is of, and its blocks, up to the first line that is not whole.
-
-    Whether the rows are as the log says is another question.
-    """
+    """What the unfinished store in ``folder`` is of, and its blocks, up to the first line that is not whole."""
     lines = []
     with contextlib.suppress(FileNotFoundError, ValueError):
         for line in (folder / BUILD_LOG).read_bytes().split(b"\n")[:-1]:
@@ -163,7 +160,6 @@ class StoreWriter:
         self.close()
 
     def close(self) -> None:
-        """Close the files, finished or not."""
         with contextlib.suppress(OSError):  # On a full disk the last, unfinished block.
             self._files.close()
 
