@@ -35,13 +35,13 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 from torch import Tensor
 
 from fedmpt.data.features.files import StoreFacts, read_store
 from fedmpt.data.features.store import FeatureSet
 from fedmpt.data.features.writer import StoreWriter
-from fedmpt.data.progress import size_text
 from fedmpt.files import publish
 from fedmpt.types import Split
 
@@ -69,15 +69,14 @@ def write(folder: Path, rows: int) -> list[Measurement]:
     part = folder / "part"
     part.mkdir()
     watch = Watch("writing", rows)
-    writer = StoreWriter(part, plan, on_size=lambda text: print(text, file=sys.stderr))
+    writer = StoreWriter(part, plan, say=lambda text: print(text, file=sys.stderr))
     writer.resume(progress=False)
     noise = np.random.default_rng(0).standard_normal((32, NUM_PATCHES, WIDTH)).astype(np.float16)
     for start in range(0, rows, 32):
         some = range(start, min(start + 32, rows))
         patches = noise[: len(some)]
         patches[:, 0, 0], patches[:, 0, 1] = np.divmod(np.array(some), 1024)
-        writer.write(some, patches, patches[:, 0])
-        writer.end_block(some.stop, [])
+        writer.write(some.stop, [patches, patches[:, 0]])
         watch.look()
     for name in ("patches.npy", "pooled.npy"):  # Part of writing, and the disk cache cannot be emptied before.
         _with_file(part / name, os.fsync)
@@ -85,7 +84,7 @@ def write(folder: Path, rows: int) -> list[Measurement]:
     writer.close()
     forget(part)
     watch = Watch("checking", rows)
-    writer = StoreWriter(part, plan, on_size=lambda text: None)
+    writer = StoreWriter(part, plan, say=lambda text: None)
     writer.resume(progress=False)
     checked = watch.stop()
     assert writer.num_done == rows
@@ -96,7 +95,7 @@ def write(folder: Path, rows: int) -> list[Measurement]:
 
 def read(folder: Path, rows: int, way: str, pattern: str) -> Measurement:
     """All rows once, as batches in fp32; the features of each image begin with its number."""
-    store = read_store(folder / KEY, key=KEY, rows=rows)
+    store = read_store(folder / KEY)
     assert store is not None
     forget(folder / KEY)
     labels = torch.zeros(rows, NUM_CLASSES, dtype=torch.int8)
@@ -197,7 +196,7 @@ def main() -> None:
     needed_bytes = options.rows * (NUM_PATCHES + 1) * WIDTH * 2 + SPARE_BYTES
     free_bytes = shutil.disk_usage(options.folder).free
     if needed_bytes > free_bytes:
-        parser.error(f"{size_text(needed_bytes)} are needed and {size_text(free_bytes)} are free; give fewer --rows")
+        parser.error(f"{decimal(needed_bytes)} are needed and {decimal(free_bytes)} are free; give fewer --rows")
     memory_bytes = int(options.memory_gb * 1e9)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Parsed JSON.
-
-    Raises:
-        InputError: if the file cannot be read or is no JSON, naming the line.
-    """
+    """Parsed JSON. Raises InputError if the file cannot be read or is no JSON, naming the line."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -52,16 +48,10 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start})") from error
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from error
-    except (ValueError, RecursionError) as error:  # Numbers of thousands of digits, brackets nested as deep.
-        raise InputError(f"{path}: JSON that cannot be read ({error})") from error
 
 
 def check_safetensors(path: Path) -> None:
-    """Header and length only: a torn download is found before anything is read.
-
-    Raises:
-        InputError: if the file is broken or cut off.
-    """
+    """Raises InputError if header and length show that a file is broken or cut off, before anything is read."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -74,9 +64,10 @@ def check_safetensors(path: Path) -> None:
 
 @contextmanager
 def hold(path: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold the lock file ``path``, which exists no longer than that; the hold ends with the process, however that ends.
+    """Hold the lock file ``path`` for this thread of this process; the hold ends with the process, however that ends.
 
-    ``on_wait`` is called once if another process or thread has held it for a while.
+    The empty file stays: were it removed, one process could lock the old file and another a new one of the same name.
+    ``on_wait`` is called once if another has held it for a while.
 
     Raises:
         TimeoutError: if another holds it, and there is no ``on_wait``.
@@ -95,31 +86,23 @@ def hold(path: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[N
     try:
         yield
     finally:
-        with suppress(OSError):  # Before it is let go: who waits for this file sees that it went, and makes a new one.
-            path.unlink()
         lock.release()
 
 
 def is_held(path: Path) -> bool:
     """Whether another process or thread holds the lock file ``path`` now."""
     try:
-        if path.exists():
-            with hold(path):
-                pass
+        with hold(path):
+            return False
     except TimeoutError:
         return True
-    except OSError:  # Of a cache that others may only read.
-        pass
-    return False
+    except OSError:  # In a cache that is only read nobody writes.
+        return False
 
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process; the hold ends with the process, however that ends.
-
-    Raises:
-        InputError: if another process holds it.
-    """
+    """Hold a folder for this process, as `hold` does. Raises InputError if another process holds it."""
     with ExitStack() as stack:
         try:
             stack.enter_context(hold(folder / ".fedmpt.lock"))
@@ -136,14 +119,10 @@ def building(folder: Path, *, on_wait: Callable[[Path], None]) -> Iterator[Path]
     """A folder to build ``folder`` in, for this process and thread alone, with what is there from before.
 
     Others that want the same wait, and tell ``on_wait`` once where it is built. `publish` ends a build.
-
-    Raises:
-        OSError: if the file system refuses.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = part_of(folder)
+    part = folder.with_name(f"{folder.name}.part")
     with hold(lock_of(folder), on_wait=lambda: on_wait(part)):
-        part.mkdir(exist_ok=True)
+        part.mkdir(parents=True, exist_ok=True)
         yield part
 
 
@@ -154,11 +133,6 @@ def publish(part: Path, folder: Path) -> None:
     part.rename(folder)
 
 
-def part_of(folder: Path) -> Path:
-    """Where ``folder`` is built."""
-    return folder.with_name(f"{folder.name}.part")
-
-
 def lock_of(folder: Path) -> Path:
-    """The lock file of whoever builds or removes ``folder``."""
-    return folder.with_name(f"{folder.name}.lock")
+    """The lock file of whoever builds or removes ``folder``, which is two levels below the cache."""
+    return folder.parents[1] / "locks" / f"{folder.name}.lock"

@@ -36,6 +36,7 @@ def row_of(table: str, start: str) -> list[str]:
 
 def test_the_folder_of_a_run(finished: Path, place: Place) -> None:
     assert sorted(path.name for path in finished.iterdir()) == [
+        ".fedmpt.lock",
         "checkpoint",
         "config.json",
         "results.json",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,15 +10,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from faulty_server import Behaviour, FaultyServer, cut, etag, good, hang, other, page, status, without_ranges
+from faulty_server import Behaviour, FaultyServer, cut, good, hang, other, page, status, without_ranges
+from rich.filesize import decimal
 from tiny_archives import VOC_PATH, tiny_coco_source, tiny_voc_source
 
 from fedmpt.data import download as module
-from fedmpt.data.archives import SOURCES
 from fedmpt.data.datasets.coco import load_coco
 from fedmpt.data.datasets.voc import load_voc
-from fedmpt.data.download import download
-from fedmpt.data.progress import size_text
+from fedmpt.data.download import SOURCES, download
 from fedmpt.files import exclusive
 from fedmpt.types import InputError
 
@@ -61,17 +58,19 @@ def fetch(server: FaultyServer, out: Path, *parts: str, name: str = "voc2007", k
     return "\n".join(said)
 
 
-def part_of(out: Path, content: bytes, note: dict[str, str] | None = None) -> Path:
+def part_of(out: Path, content: bytes) -> Path:
     """An earlier call has left this of the archive of the part test."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "VOCtest.tar.part").write_bytes(content)
-    if note:
-        (out / "VOCtest.tar.part.json").write_text(json.dumps(note))
     return out / "VOCtest.tar.part"
 
 
+def listed(out: Path) -> list[str]:
+    return sorted(path.name for path in out.iterdir() if path.name != ".fedmpt.lock")
+
+
 def assert_test_is_there(out: Path) -> None:
-    assert sorted(os.listdir(out)) == [".fedmpt-downloaded", "VOC2007"]
+    assert listed(out) == [".fedmpt-downloaded", "VOC2007"]
     assert (out / "VOC2007/ImageSets/Main/test.txt").is_file()
 
 
@@ -97,7 +96,7 @@ def test_coco_is_read_from_where_it_was_put(out: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(SOURCES, "coco2014", source)
     with FaultyServer(files) as server:
         said = fetch(server, out, name="coco2014")
-    assert sorted(os.listdir(out)) == [".fedmpt-downloaded", "annotations", "train2014", "val2014"]
+    assert listed(out) == [".fedmpt-downloaded", "annotations", "train2014", "val2014"]
     data = load_coco(out)
     assert data.class_names == ("person", "dog")
     assert len(data.train) == len(data.test) == 3
@@ -124,7 +123,6 @@ def test_kept_archives_restore_what_is_missing(voc: FaultyServer, out: Path) -> 
     assert "trainval: 1 files are missing or changed, first VOC2007/ImageSets/Main/trainval.txt; restoring them" in said
     assert len(voc.asked) == 2
     assert len(load_voc(out).train) == 24
-    assert f"{out}/VOCtest.tar is unpacked and can be removed" in fetch(voc, out)
 
 
 def test_an_archive_that_the_user_has_put_there(voc: FaultyServer, out: Path) -> None:
@@ -142,46 +140,31 @@ def test_a_dropped_connection_is_gone_on_with(voc: FaultyServer, out: Path, wait
     voc.script[:] = [cut(1000)]
     fetch(voc, out, "test")
     assert [asked.start for asked in voc.asked] == [0, 1000]
-    assert voc.asked[1].headers["If-Range"] == etag(voc.files[TEST])
     assert voc.sent_bytes == len(voc.files[TEST])
     assert waits == [1]
     assert_test_is_there(out)
 
 
-@pytest.mark.parametrize("is_known", [True, False])
-def test_a_part_of_an_earlier_call_is_gone_on_with(voc: FaultyServer, out: Path, is_known: bool) -> None:
-    mark = etag(voc.files[TEST])
-    note = {"url": voc.url + TEST, "etag": mark, "last_modified": ""}
-    part_of(out, voc.files[TEST][:1000], note if is_known else None)
+def test_a_part_of_an_earlier_call_is_gone_on_with(voc: FaultyServer, out: Path) -> None:
+    part_of(out, voc.files[TEST][:1000])
     said = fetch(voc, out, "test")
     assert [asked.start for asked in voc.asked] == [1000]
-    assert voc.asked[0].headers.get("If-Range") == (mark if is_known else None)
     assert ", 1.0 kB are there" in said
     assert_test_is_there(out)
 
 
-@pytest.mark.parametrize("is_known", [True, False])
-def test_a_part_of_another_file_is_begun_anew(voc: FaultyServer, out: Path, is_known: bool) -> None:
-    """With a mark the server says so, without one the checksum does."""
-    note = {"url": voc.url + TEST, "etag": '"old"', "last_modified": ""}
-    part_of(out, b"x" * 1000, note if is_known else None)
-    said = fetch(voc, out, "test")
-    assert [asked.start for asked in voc.asked] == ([1000] if is_known else [1000, 0])
-    assert ("; fetching it anew" in said) != is_known
-    assert_test_is_there(out)
-
-
-def test_weak_marks_are_not_for_ranges(voc: FaultyServer, out: Path) -> None:
-    part_of(out, voc.files[TEST][:1000], {"url": voc.url + TEST, "etag": 'W/"a"', "last_modified": "yesterday"})
-    fetch(voc, out, "test")
-    assert voc.asked[0].headers["If-Range"] == "yesterday"
-
-
-def test_a_server_without_ranges(voc: FaultyServer, out: Path) -> None:
+def test_a_server_without_ranges_sends_all(voc: FaultyServer, out: Path) -> None:
     part_of(out, voc.files[TEST][:1000])
     voc.script[:] = [without_ranges]
     fetch(voc, out, "test")
     assert voc.sent_bytes == len(voc.files[TEST])
+
+
+def test_a_part_of_another_file_is_begun_anew(voc: FaultyServer, out: Path) -> None:
+    part_of(out, b"x" * 1000)
+    said = fetch(voc, out, "test")
+    assert [asked.start for asked in voc.asked] == [1000, 0]
+    assert "; fetching it anew" in said
     assert_test_is_there(out)
 
 
@@ -243,12 +226,12 @@ def test_a_wrong_archive_is_not_unpacked(voc: FaultyServer, out: Path) -> None:
     voc.script[:] = [other(voc.files[TEST][:-1] + b"x")]
     with pytest.raises(InputError, match=r"VOCtest\.tar is not the official archive: its SHA-256 is not"):
         fetch(voc, out, "test")
-    assert os.listdir(out) == []
+    assert listed(out) == []
     part_of(out, b"x")
     voc.script[:] = [good, other(voc.files[TEST][:-1] + b"x")]
     with pytest.raises(InputError, match=r"VOCtest\.tar is not the official archive: .*--mirror"):
         fetch(voc, out, "test")
-    assert os.listdir(out) == []
+    assert listed(out) == []
 
 
 def test_a_missing_file_is_looked_for_by_its_bare_name(voc: FaultyServer, out: Path, waits: list[float]) -> None:
@@ -271,7 +254,7 @@ def test_room_is_looked_for_first(
     first, second = (archive.size_bytes for archive in SOURCES["voc2007"].archives)  # Tars: as large unpacked.
     needed = 2 * first + 2 * second - have if keep else max(2 * first, first + 2 * second - have)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - 1))
-    with pytest.raises(InputError, match=rf"free, and {size_text(needed)} are needed for archives and files; make ro"):
+    with pytest.raises(InputError, match=rf"free, and {decimal(needed)} are needed for archives and files; make ro"):
         fetch(voc, out, keep=keep)
     assert voc.asked == []
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed))
@@ -291,11 +274,11 @@ def test_a_full_disk(voc: FaultyServer, out: Path, monkeypatch: pytest.MonkeyPat
     assert_test_is_there(out)
 
 
-@pytest.mark.parametrize("step", range(1, 20, 3))
+@pytest.mark.parametrize("step", range(0, 19, 3))
 def test_a_stop_at_any_step_leaves_nothing_taken_for_whole(
     voc: FaultyServer, out: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    """A step is a file that gets its name, of 20. Nothing is tidied up, as after a kill."""
+    """A step is a file that gets its name, of 19. Nothing is tidied up, as after a kill."""
     fetch(voc, out, "trainval")  # So that files are moved one by one.
     left = step
 
@@ -334,13 +317,6 @@ def test_a_foreign_file_is_not_overwritten(voc: FaultyServer, out: Path) -> None
     own.unlink()
     fetch(voc, out, "test")
     assert len(voc.asked) == 1
-
-
-@pytest.mark.parametrize("damage", ["", "[]", "{}", '{"sha256": 3}'])
-def test_a_damaged_record_counts_as_none(voc: FaultyServer, out: Path, damage: str) -> None:
-    fetch(voc, out, "test")
-    (out / ".fedmpt-downloaded" / "VOCtest.tar.json").write_text(damage)
-    assert "test: 17 files unpacked" in fetch(voc, out, "test")
 
 
 def test_one_process_at_a_time(voc: FaultyServer, out: Path) -> None:

@@ -225,10 +225,11 @@ def test_threads_leave_the_warning_filters_as_they_were(path: Path, monkeypatch:
             refused.append(1)
 
     threads = [threading.Thread(target=read) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with quiet_pillow():
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     assert (len(refused), list(warnings.filters)) == (80, before)
 
 

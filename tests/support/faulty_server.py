@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -67,17 +66,10 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def etag(content: bytes) -> str:
-    return f'"{hashlib.sha256(content).hexdigest()[:8]}"'
-
-
 def answer(handler: Handler, content: bytes, *, body_bytes: int | None = None, ranges: bool = True) -> None:
     """Send the head of a right answer, and the first ``body_bytes`` of its body."""
-    asked, mark = handler.faulty.asked[-1], etag(content)
-    is_same = asked.headers.get("If-Range", mark) == mark
-    start = asked.start if ranges and is_same else 0
+    start = handler.faulty.asked[-1].start if ranges else 0
     headers: dict[str, object] = {"Content-Type": "application/x-tar", "Content-Length": len(content) - start}
-    headers["ETag"] = mark
     if start:
         headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
     handler.begin(206 if start else 200, headers)

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 from rich.console import Console
-from rich.table import Table
+from rich.filesize import decimal
+from rich.table import Column, Table
 
 from fedmpt.cli.cache import cache_folder
 
 if TYPE_CHECKING:
-    from fedmpt.data.features.listing import State, StoredFeatures
+    from fedmpt.data.features.listing import Record
 
 
 @dataclass(frozen=True)
-class BuildOptions:
+class Build:
     """Compute and store the features of a data set, training and test images, so that training starts at once.
 
     What is there already is left alone; a build that was stopped goes on where it was.
@@ -49,9 +49,35 @@ class BuildOptions:
     cache: Path | None = None
     """Folder for computed features; $FEDMPT_CACHE or a folder of the user's cache unless given."""
 
+    def run(self) -> None:
+        from fedmpt.backbone.load import load_backbone
+        from fedmpt.data import load_data
+        from fedmpt.data.features.store import open_features
+        from fedmpt.runs.config import DTYPES
+
+        cache = cache_folder(self.cache)
+        data = load_data(self.data, cache=cache, progress=True)
+        backbone = load_backbone(self.backbone, device=self.device, dtype=DTYPES[self.dtype])
+        options = {
+            name: getattr(self, name) for name in ("store_dtype", "batch_size", "device", "skip_corrupt", "data")
+        }
+        for split in (data.train, data.test):
+            if len(split) == 0:  # Images to test on alone, or to train on.
+                _say(f"{split.name}: no images")
+                continue
+            try:
+                stored = open_features(backbone, split, cache=cache, **options)
+            except KeyboardInterrupt as stop:
+                raise KeyboardInterrupt("; what is done is stored, the same command goes on") from stop
+            for path in stored.skipped:
+                _say(f"left out, cannot be read: {path}")
+            facts = stored.store.facts
+            size = f"{facts.num_patches} x {facts.width}, {decimal(facts.rows * facts.row_bytes)} in {facts.dtype}"
+            _say(f"{split.name}: {len(stored):,} images, {size}, in {cache / 'features' / facts.key}")
+
 
 @dataclass(frozen=True)
-class ListOptions:
+class List:
     """List stored features, last used first.
 
     For example:
@@ -64,9 +90,21 @@ class ListOptions:
     cache: Path | None = None
     """Folder of the features; $FEDMPT_CACHE or a folder of the user's cache unless given."""
 
+    def run(self) -> None:
+        from fedmpt.data.features.listing import list_features
+
+        cache = cache_folder(self.cache)
+        found = list_features(cache)
+        if self.json:
+            print(json.dumps(found, indent=2))
+            return
+        if found:
+            _print_table(found, Console())
+        _say(f"{_stores(found)}, in {cache / 'features'}")
+
 
 @dataclass(frozen=True)
-class CleanOptions:
+class Clean:
     """Remove stored features, after showing which and asking. What another process uses or builds stays.
 
     Filters narrow down what is removed; --interrupted and --damaged together mean either.
@@ -93,121 +131,57 @@ class CleanOptions:
     cache: Path | None = None
     """Folder of the features; $FEDMPT_CACHE or a folder of the user's cache unless given."""
 
+    def run(self) -> None:
+        from fedmpt.data.features.listing import list_features, remove_features, time_text
 
-Options = (
-    Annotated[BuildOptions, tyro.conf.subcommand("build", prefix_name=False)]
-    | Annotated[ListOptions, tyro.conf.subcommand("list", prefix_name=False)]
-    | Annotated[CleanOptions, tyro.conf.subcommand("clean", prefix_name=False)]
-)
+        self._check()
+        states = [name for name in ("interrupted", "damaged") if getattr(self, name)]
+        latest = "9" if self.older_than is None else time_text(max(0.0, time.time() - 86400 * self.older_than))
+        chosen = [
+            record
+            for record in list_features(cache_folder(self.cache))
+            if record["key"].startswith(self.key)
+            and record["last_used"] <= latest
+            and (not states or record["state"] in states)
+        ]
+        if not chosen:
+            _say("nothing to remove")
+            return
+        _print_table(chosen, Console(stderr=True))
+        if not self.yes and not _agreed(chosen):
+            _say("nothing was removed")
+            return
+        freed_bytes = 0
+        for record in chosen:
+            kept = remove_features(record)
+            if kept:
+                _say(f"left alone, {kept}: {record['folder']}")
+            else:
+                freed_bytes += record["size_bytes"]
+        _say(f"{decimal(freed_bytes)} freed")
+
+    def _check(self) -> None:
+        from fedmpt.types import InputError
+
+        narrows = self.interrupted or self.damaged or self.key != "" or self.older_than is not None
+        if narrows == self.all:
+            problem = "--all goes alone" if narrows else "nothing is chosen"
+            filters = "--older-than DAYS, --interrupted, --damaged or --key PREFIX"
+            raise InputError(f"{problem}; give {filters}, or just --all")
+        if self.older_than is not None and not 0 <= self.older_than < float("inf"):
+            raise InputError(f"--older-than must be a number of days, not negative, got {self.older_than}")
 
 
 def features(words: list[str]) -> None:
-    options = tyro.cli(
-        Options,
+    tyro.extras.subcommand_cli_from_dict(
+        {"build": Build, "list": List, "clean": Clean},
         args=words,
         prog="fedmpt features",
         description="Features of the frozen model: computed ahead, listed, removed.",
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
-    if isinstance(options, BuildOptions):
-        _build(options)
-    elif isinstance(options, ListOptions):
-        _list(options)
-    else:
-        assert isinstance(options, CleanOptions)
-        _clean(options)
+    ).run()
 
 
-def _build(options: BuildOptions) -> None:
-    from fedmpt.backbone.load import load_backbone
-    from fedmpt.data import load_data
-    from fedmpt.data.features.store import open_features
-    from fedmpt.data.progress import size_text
-    from fedmpt.runs.config import DTYPES
-
-    cache = cache_folder(options.cache)
-    data = load_data(options.data, cache=cache, progress=True)
-    backbone = load_backbone(options.backbone, device=options.device, dtype=DTYPES[options.dtype])
-    for split in (data.train, data.test):
-        if len(split) == 0:  # Images to test on alone, or to train on.
-            _say(f"{split.name}: no images")
-            continue
-        try:
-            stored = open_features(
-                backbone,
-                split,
-                cache=cache,
-                store_dtype=options.store_dtype,
-                batch_size=options.batch_size,
-                device=options.device,
-                skip_corrupt=options.skip_corrupt,
-                data=options.data,
-            )
-        except KeyboardInterrupt as stop:
-            raise KeyboardInterrupt("; what is done is stored, the same command goes on") from stop
-        for path in stored.skipped:
-            _say(f"left out, cannot be read: {path}")
-        facts = stored.store.facts
-        size = f"{stored.num_patches} x {stored.width}, {size_text(facts.rows * facts.row_bytes)} in {facts.dtype}"
-        _say(f"{split.name}: {len(stored):,} images, {size}, in {cache / 'features' / facts.key}")
-
-
-def _list(options: ListOptions) -> None:
-    from fedmpt.data.features.listing import list_features
-
-    cache = cache_folder(options.cache)
-    found = list_features(cache)
-    if options.json:
-        print(json.dumps(list(map(_record, found)), indent=2))
-        return
-    if found:
-        _print_table(found, Console())
-    _say(f"{_stores(found)}, in {cache / 'features'}")
-
-
-def _clean(options: CleanOptions) -> None:
-    from fedmpt.data.features.listing import list_features, remove_features, select_features
-    from fedmpt.data.progress import size_text
-
-    states = _check_filters(options)
-    found = list_features(cache_folder(options.cache))
-    selected = select_features(found, states=states, key=options.key, older_than_days=options.older_than)
-    chosen = [stored for stored in selected if stored.state != "building"]
-    for stored in selected:
-        if stored not in chosen:
-            _say(f"left alone, it is being built: {stored.folder}")
-    if not chosen:
-        _say("nothing to remove")
-        return
-    _print_table(chosen, Console(stderr=True))
-    if not options.yes and not _agreed(chosen):
-        _say("nothing was removed")
-        return
-    freed_bytes = 0
-    for stored in chosen:
-        kept = remove_features(stored)
-        if kept:
-            _say(f"left alone, {kept}: {stored.folder}")
-        else:
-            freed_bytes += stored.size_bytes
-    _say(f"{size_text(freed_bytes)} freed")
-
-
-def _check_filters(options: CleanOptions) -> list[State]:
-    """The states that are asked for; none means any."""
-    from fedmpt.types import InputError
-
-    states: list[State] = [name for name in ("interrupted", "damaged") if getattr(options, name)]
-    narrows = bool(states or options.key or options.older_than is not None)
-    if narrows == options.all:
-        problem = "--all goes alone" if narrows else "nothing is chosen"
-        raise InputError(f"{problem}; give --older-than DAYS, --interrupted, --damaged or --key PREFIX, or just --all")
-    if options.older_than is not None and not 0 <= options.older_than < float("inf"):
-        raise InputError(f"--older-than must be a number of days, not negative, got {options.older_than}")
-    return states
-
-
-def _agreed(chosen: Sequence[StoredFeatures]) -> bool:
+def _agreed(chosen: Sequence[Record]) -> bool:
     from fedmpt.types import InputError
 
     if not sys.stdin.isatty():
@@ -220,45 +194,28 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _stores(found: Sequence[StoredFeatures]) -> str:
-    from fedmpt.data.progress import size_text
-
+def _stores(found: Sequence[Record]) -> str:
     number = "1 store" if len(found) == 1 else f"{len(found)} stores"
-    return f"{number}, {size_text(sum(stored.size_bytes for stored in found))}"
+    return f"{number}, {decimal(sum(record['size_bytes'] for record in found))}"
 
 
-def _print_table(found: Sequence[StoredFeatures], console: Console) -> None:
-    from fedmpt.data.progress import size_text
-
-    table = Table()
-    table.add_column("key", no_wrap=True)
-    for column in ("data", "model"):
-        table.add_column(column, overflow="fold")  # Nothing of a path is left out.
-    for column in ("images", "M x D", "numbers", "size", "last used", "state"):
-        table.add_column(column, justify="right" if column in ("images", "M x D", "size") else "left")
-    for stored in found:
-        facts, used = stored.facts, time.strftime("%Y-%m-%d %H:%M", time.localtime(stored.last_used))
+def _print_table(found: Sequence[Record], console: Console) -> None:
+    columns = ("data", "model", "images", "M x D", "numbers", "size", "last used", "state")
+    # Nothing of a path is left out.
+    table = Table(Column("key", no_wrap=True), *(Column(name, overflow="fold") for name in columns))
+    for record in found:
         about = [""] * 5
-        if facts is not None:
-            origin = facts.made_for
-            data = " ".join(filter(None, (origin.data, origin.split, f"({origin.folder})"))) if origin else ""
-            images = f"{facts.rows:,}" if stored.num_done == facts.rows else f"{stored.num_done:,} of {facts.rows:,}"
-            about = [data, facts.backbone, images, f"{facts.num_patches} x {facts.width}", facts.dtype]
-        table.add_row(stored.key[:12], *about, size_text(stored.size_bytes), used, stored.state)
+        if "rows" in record:
+            origin, rows, num_done = record["made_for"], record["rows"], record["images_done"]
+            about = [
+                f"{origin['data']} {origin['split']} ({origin['folder']})" if origin else "",
+                record["backbone"],
+                f"{rows:,}" if num_done == rows else f"{num_done:,} of {rows:,}",
+                f"{record['num_patches']} x {record['width']}",
+                record["dtype"],
+            ]
+        used = record["last_used"][:16].replace("T", " ")
+        table.add_row(record["key"][:12], *about, decimal(record["size_bytes"]), used, record["state"])
     if not console.is_terminal:  # There is nothing to fit into: a key and a path a line, whole.
         console.width = 10_000
     console.print(table, markup=False)
-
-
-def _record(stored: StoredFeatures) -> dict[str, Any]:
-    facts = dataclasses.asdict(stored.facts) if stored.facts else {}
-    facts.pop("key", None)
-    return {
-        "key": stored.key,
-        "folder": str(stored.folder),
-        "state": stored.state,
-        "size_bytes": stored.size_bytes,
-        "last_used": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(stored.last_used)),
-        "images_done": stored.num_done,
-        **facts,
-    }

@@ -60,8 +60,7 @@ def check_data(name: str, path: str, *, cache: Path) -> tuple[dict[str, Any], Im
 
 def unreadable_images(data: ImageData) -> tuple[InputError, ...]:
     """Opens every image, with a progress bar; the messages of those that cannot be read."""
-    from fedmpt.data.features.store import NUM_WORKERS  # Imported here: all else needs no picture.
-    from fedmpt.data.images import quiet_pillow, read_image
+    from fedmpt.data.images import quiet_pillow, read_image  # Imported here: all else needs no picture.
 
     def problem(path: Path) -> InputError | None:
         try:
@@ -72,7 +71,7 @@ def unreadable_images(data: ImageData) -> tuple[InputError, ...]:
 
     files = (*data.train.files, *data.test.files)
     found: list[InputError] = []
-    stream = map_ahead(problem, files, num_workers=NUM_WORKERS, ahead=4 * NUM_WORKERS)
+    stream = map_ahead(problem, files, ahead=32)
     with progress_bar("opening images", len(files), enabled=True, is_long=True) as advance, quiet_pillow():
         for error in stream:
             found += [error] if error else []

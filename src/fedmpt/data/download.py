@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import shutil
 import tarfile
 import time
 import urllib.request
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
@@ -17,24 +19,80 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
+from rich.filesize import decimal
+
 from fedmpt import __version__
-from fedmpt.data.archives import SOURCES, Archive
-from fedmpt.data.progress import Advance, progress_bar, size_text
+from fedmpt.data.progress import Advance, progress_bar
 from fedmpt.data.reading import closest
 from fedmpt.files import exclusive, read_json, write_json
 from fedmpt.types import InputError
 
-TRIES = 6
-"""How many in a row may bring nothing further. Waits between them double from `FIRST_WAIT_S` to a minute."""
-FIRST_WAIT_S, TIMEOUT_S = 1.0, 30.0
+TRIES, TIMEOUT_S = 6, 30.0
+"""How many tries in a row may bring nothing further. Waits between them double from a second to a minute."""
 PASSING = (408, 425, 429, 500, 502, 503, 504)
 """Statuses that may be gone with the next request."""
 
-_BLOCK_BYTES = 1 << 20
-_STAGING = ".fedmpt-unpacking-"
-
-
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A tar or zip file that holds one part of a data set; unpacked it is ``unpacked_ratio`` times as large at most."""
+
+    part: str
+    url: str
+    size_bytes: int
+    sha256: str
+    unpacked_ratio: float = 1.1  # JPEG files hardly shrink.
+
+    @property
+    def file_name(self) -> str:
+        return self.url.rsplit("/", 1)[1]
+
+
+@dataclass(frozen=True)
+class Source:
+    """All archives of a data set, which is read as ``reader:FOLDER``. What lies below ``root`` in them is unpacked."""
+
+    reader: str
+    root: str
+    licence: str
+    archives: tuple[Archive, ...]
+
+
+# Lengths and SHA-256 sums: TensorFlow Datasets, tensorflow_datasets/url_checksums/voc.txt and coco.txt. The same sums
+# stand in torchvision, torchvision/prototype/datasets/_builtin/voc.py and coco.py, for the addresses used here.
+# Neither host offers https under its own name, so the sum is also what protects the files on their way.
+_VOC, _COCO = "http://host.robots.ox.ac.uk/pascal/VOC/voc2007/", "http://images.cocodataset.org/"
+_TRAINVAL = "7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508"
+_TEST = "6836888e2e01dca84577a849d339fa4f73e1e4f135d312430c4856b5609b4892"
+_ANNOTATIONS = "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009"
+_VAL = "fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0"
+_TRAIN = "ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775"
+SOURCES: dict[str, Source] = {
+    "voc2007": Source(
+        "voc",
+        "VOCdevkit",
+        "VOC 2007: the photos come from Flickr and are subject to its terms of use; the set is meant for research. "
+        f"See {_VOC}",
+        (
+            Archive("trainval", f"{_VOC}VOCtrainval_06-Nov-2007.tar", 460_032_000, _TRAINVAL, 1.0),
+            Archive("test", f"{_VOC}VOCtest_06-Nov-2007.tar", 451_020_800, _TEST, 1.0),
+        ),
+    ),
+    "coco2014": Source(
+        "coco",
+        "",
+        "COCO 2014: the annotations are under CC BY 4.0; the photos come from Flickr and are subject to its terms "
+        "of use. See https://cocodataset.org/#termsofuse",
+        (
+            Archive("annotations", f"{_COCO}annotations/annotations_trainval2014.zip", 252_872_794, _ANNOTATIONS, 3.4),
+            Archive("val", f"{_COCO}zips/val2014.zip", 6_645_013_297, _VAL),
+            Archive("train", f"{_COCO}zips/train2014.zip", 13_510_573_713, _TRAIN),
+        ),
+    ),
+}
+"""Every data set that can be downloaded, by the name users give."""
 
 
 def download(
@@ -59,9 +117,14 @@ def download(
     chosen = [archive for archive in source.archives if not parts or archive.part in parts]
     out.mkdir(parents=True, exist_ok=True)
     with exclusive(out):
-        for leftover in out.glob(f"{_STAGING}*"):  # Of a process that was killed while unpacking.
+        for leftover in out.glob(".fedmpt-unpacking-*"):  # Of a process that was killed while unpacking.
             shutil.rmtree(leftover)
-        todo = [archive for archive in chosen if not _is_there(archive, out, say)]
+        todo = [archive for archive in chosen if _missing_files(out, archive) != []]
+        for archive in chosen:
+            if archive not in todo:
+                say(f"{archive.part}: complete in {out}, left as it is")
+            elif missing := _missing_files(out, archive):
+                say(f"{archive.part}: {len(missing)} files are missing or changed, first {missing[0]}; restoring them")
         if todo:
             say(source.licence)
             _check_room(todo, out, keep_archives=keep_archives)
@@ -75,45 +138,25 @@ def download(
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise InputError(f"the disk of {out} is full; make room, then the same command goes on") from error
-        for archive in chosen:
-            if not keep_archives and (out / archive.file_name).exists():  # Kept by an earlier call.
-                say(f"{out / archive.file_name} is unpacked and can be removed")
         lacking = " and no ".join(archive.part for archive in source.archives if _missing_files(out, archive) != [])
     use = f"--data {source.reader}:{out}"
     say(f"{out} has no {lacking} yet; {use} needs all parts" if lacking else f"{out} is complete; use it with {use}")
-
-
-def _is_there(archive: Archive, out: Path, say: Say) -> bool:
-    missing = _missing_files(out, archive)
-    if missing:
-        say(f"{archive.part}: {len(missing)} files are missing or changed, first {missing[0]}; restoring them")
-    elif missing is not None:
-        say(f"{archive.part}: complete in {out}, left as it is")
-    return missing == []
 
 
 def _check_room(todo: Sequence[Archive], out: Path, *, keep_archives: bool) -> None:
     """Asked first: hours of fetching should not end with a full disk."""
     needed = added = 0
     for archive in todo:
-        there = max(_size(out / archive.file_name), _size(_part(out, archive)))
-        needed = max(needed, added + archive.size_bytes - there + archive.unpacked_bytes)
-        added += archive.unpacked_bytes + (archive.size_bytes if keep_archives else 0) - there
+        there = max(_size(out / archive.file_name), _size(out / f"{archive.file_name}.part"))
+        unpacked = round(archive.unpacked_ratio * archive.size_bytes)
+        needed = max(needed, added + archive.size_bytes - there + unpacked)
+        added += unpacked + (archive.size_bytes if keep_archives else 0) - there
     free = shutil.disk_usage(out).free
     if free < needed:
         raise InputError(
-            f"the disk of {out} has {size_text(free)} free, and {size_text(needed)} are needed for archives and files; "
+            f"the disk of {out} has {decimal(free)} free, and {decimal(needed)} are needed for archives and files; "
             "make room, choose another --out, or fetch fewer --parts"
         )
-
-
-def _part(out: Path, archive: Archive) -> Path:
-    return out / f"{archive.file_name}.part"
-
-
-def _note(part: Path) -> Path:
-    """Beside what has come of an archive so far: which of the server's files it is of."""
-    return part.with_name(f"{part.name}.json")
 
 
 def _size(path: Path) -> int:
@@ -122,38 +165,32 @@ def _size(path: Path) -> int:
 
 def _fetch(archive: Archive, out: Path, mirror: str | None, say: Say) -> Path:
     """The archive in ``out``, with the right checksum. What has come of it stays, whatever stops this."""
-    import pooch  # type: ignore[import-untyped]  # Imported here: it brings an HTTP library, and help needs none.
-
-    pooch.get_logger().setLevel("WARNING")
-    target = out / archive.file_name
-    is_resumed = target.exists() or _part(out, archive).exists()
-    base = (mirror or "").rstrip("/")
-    # A mirror has the file under its official path or its bare name.
-    addresses = [base + urlsplit(archive.url).path, f"{base}/{archive.file_name}"] if mirror else [archive.url]
-    fault = f"{archive.file_name} is not the official archive: its SHA-256 is not {archive.sha256}"
-
-    def fetch_anew(_: str, output: str, __: object) -> None:
+    target, part = out / archive.file_name, out / f"{archive.file_name}.part"
+    is_new = not (target.exists() or part.exists())
+    while True:
+        if not target.exists():
+            _complete(archive, mirror, part, say)
+            part.replace(target)
+        say(f"checking {target.name}")
+        with target.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() == archive.sha256:
+                return target
         target.unlink()
-        if not is_resumed:
+        fault = f"{target.name} is not the official archive: its SHA-256 is not {archive.sha256}"
+        if is_new:
             raise InputError(f"{fault}; take another address with --mirror")
         # The start may be of another version of the file, or of a disk that lost power.
         say(f"{fault}; fetching it anew")
-        _complete(archive, addresses, _part(out, archive), Path(output), say)
-
-    if not target.exists():
-        _complete(archive, addresses, _part(out, archive), target, say)
-    say(f"checking {archive.file_name}")
-    try:
-        pooch.retrieve(archive.url, archive.sha256, archive.file_name, out, downloader=fetch_anew)
-    except ValueError as error:
-        raise error if isinstance(error, InputError) else InputError(f"{fault}; try another --mirror") from error
-    return target
+        is_new = True
 
 
-def _complete(archive: Archive, addresses: list[str], part: Path, target: Path, say: Say) -> None:
-    """Connect and receive until the part has the archive's length, and then the name ``target``."""
+def _complete(archive: Archive, mirror: str | None, part: Path, say: Say) -> None:
+    """Connect and receive until ``part`` has the archive's length."""
+    base = (mirror or "").rstrip("/")
+    # A mirror has the file under its official path or its bare name.
+    addresses = [base + urlsplit(archive.url).path, f"{base}/{archive.file_name}"] if mirror else [archive.url]
     tries, furthest, total = 0, _size(part), archive.size_bytes
-    say(f"fetching {addresses[0]} ({size_text(total)}{f', {size_text(furthest)} are there' if furthest else ''})")
+    say(f"fetching {addresses[0]} ({decimal(total)}{f', {decimal(furthest)} are there' if furthest else ''})")
     with progress_bar(archive.file_name, total, num_done=furthest, in_bytes=True) as advance:
         while _size(part) < total:
             try:
@@ -176,42 +213,29 @@ def _complete(archive: Archive, addresses: list[str], part: Path, target: Path, 
             if tries == TRIES:
                 raise InputError(
                     f"{archive.file_name}: {trouble}; {tries} tries in a row brought nothing further. "
-                    f"{size_text(have)} of {size_text(total)} are kept in {part}; the same command goes on"
+                    f"{decimal(have)} of {decimal(total)} are kept in {part}; the same command goes on"
                 )
-            wait_s = min(FIRST_WAIT_S * 2 ** max(tries - 1, 0), 60.0)
-            say(f"{archive.file_name}: {trouble}; trying again in {wait_s:g} s ({tries + 1} of {TRIES})")
+            wait_s = min(2 ** max(tries - 1, 0), 60)
+            say(f"{archive.file_name}: {trouble}; trying again in {wait_s} s ({tries + 1} of {TRIES})")
             time.sleep(wait_s)
-    part.replace(target)
-    _note(part).unlink(missing_ok=True)
 
 
 def _receive(url: str, part: Path, archive: Archive, advance: Advance) -> None:
-    """One connection: the rest of the file, or as much of it as comes; the whole if the server has another now."""
-    start, note = _size(part), _note(part)
-    request = urllib.request.Request(url, headers={"User-Agent": f"fedmpt/{__version__}"})
-    if start:
-        known = read_json(note) if note.exists() else {}
-        request.add_header("Range", f"bytes={start}-")
-        # Weak ETags are not for ranges (RFC 9110, 13.1.5); another server has marks of its own, the checksum tells.
-        etag = known.get("etag", "")
-        if known.get("url") == url and (mark := known["last_modified"] if not etag or etag[:2] == "W/" else etag):
-            request.add_header("If-Range", mark)
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-        start = start if answer.status == 206 else 0
-        num_bytes = start + int(answer.headers.get("Content-Length") or archive.size_bytes - start)
+    """One connection: the rest of the file, or as much of it as comes; the whole from a server without ranges."""
+    start = _size(part)
+    headers = {"User-Agent": f"fedmpt/{__version__}"} | ({"Range": f"bytes={start}-"} if start else {})
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S) as answer:
+        kept = start if answer.status == 206 else 0
+        num_bytes = kept + int(answer.headers.get("Content-Length") or archive.size_bytes - kept)
         if answer.headers.get_content_type() == "text/html":
             raise InputError(f"{url}: the server sends a web page, not the archive; open the address in a browser")
         if num_bytes != archive.size_bytes:
             raise InputError(
                 f"{url} has {num_bytes:,} bytes, the official archive {archive.size_bytes:,}; try --mirror"
             )
-        if not start:
-            advance(-_size(part))
-            part.write_bytes(b"")  # First, so that old bytes are never taken for some of the new version.
-            marks = {"etag": "ETag", "last_modified": "Last-Modified"}
-            write_json(note, {"url": url, **{key: answer.headers.get(name, "") for key, name in marks.items()}})
-        with part.open("ab") as file:
-            while block := answer.read1(min(_BLOCK_BYTES, archive.size_bytes - file.tell())):
+        advance(kept - start)
+        with part.open("ab" if kept else "wb") as file:
+            while block := answer.read1(min(1 << 20, archive.size_bytes - file.tell())):
                 file.write(block)
                 file.flush()
                 advance(len(block))
@@ -223,23 +247,19 @@ def _unpack(path: Path, archive: Archive, root: str, out: Path) -> int:
     They are written to a folder within ``out`` first, and then moved; until they are recorded, `_missing_files` takes
     nothing of them for there. Lists and annotations are moved after the images: readers look for them first.
     """
-    staging = out / f"{_STAGING}{archive.part}"
+    staging, record = out / f".fedmpt-unpacking-{archive.part}", _record(out, archive)
     try:
         _extract(path, staging)
         made = staging / root
         files = {file.relative_to(made).as_posix(): _size(file) for file in made.rglob("*") if file.is_file()}
-        for name in files.keys() - _recorded(out, archive).keys():
-            if (out / name).exists() and _size(out / name) != files[name]:
+        for name, size in files.items():
+            if not record.exists() and (out / name).exists() and _size(out / name) != size:
                 raise InputError(f"{out / name} is in the way: it is not the archive's; remove it or change --out")
-        for top in made.iterdir():
-            if not (out / top.name).exists():
-                top.rename(out / top.name)
         for name in sorted(files, key=lambda name: (not name.endswith(".jpg"), name)):
-            if (made / name).exists():  # Both parts of VOC share one folder.
-                (out / name).parent.mkdir(parents=True, exist_ok=True)
-                (made / name).replace(out / name)
-        _record(out, archive).parent.mkdir(exist_ok=True)
-        write_json(_record(out, archive), {"sha256": archive.sha256, "files": files})
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            (made / name).replace(out / name)
+        record.parent.mkdir(exist_ok=True)
+        write_json(record, {"sha256": archive.sha256, "files": files})
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return len(files)
@@ -262,19 +282,13 @@ def _extract(path: Path, staging: Path) -> None:
 
 
 def _record(out: Path, archive: Archive) -> Path:
+    """What an earlier call has unpacked: the length in bytes of each file by its path."""
     return out / ".fedmpt-downloaded" / f"{archive.file_name}.json"
-
-
-def _recorded(out: Path, archive: Archive) -> dict[str, int]:
-    """Length in bytes of each file that an earlier call unpacked, by its path; empty where nothing is known."""
-    with contextlib.suppress(InputError, KeyError, TypeError):
-        record = read_json(_record(out, archive))
-        if record["sha256"] == archive.sha256:
-            return dict(record["files"])
-    return {}
 
 
 def _missing_files(out: Path, archive: Archive) -> list[str] | None:
     """Files of an unpacked archive that are missing in ``out`` or have another length; None if it is not unpacked."""
-    recorded = _recorded(out, archive)
-    return sorted(name for name, size in recorded.items() if _size(out / name) != size) if recorded else None
+    if not _record(out, archive).exists():
+        return None
+    recorded = read_json(_record(out, archive))["files"]
+    return sorted(name for name, size in recorded.items() if _size(out / name) != size)

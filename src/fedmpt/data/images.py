@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import stat
-import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,31 +18,17 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 # Models scale the shorter side to their size: a line of one pixel, as web pages have, would fill the memory.
 MAX_ASPECT = 100
 
-_quiet_lock = threading.Lock()
-_quiet_depth = 0
-_quiet_filters = contextlib.ExitStack()
-
 
 @contextlib.contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """No warnings from Pillow within; what matters in them becomes an `InputError` of `read_image`.
+    """No warnings from Pillow within; what matters in them is an `InputError` of `read_image`.
 
-    Python's warning filters belong to the process, so threads that enter share one change of them: hold this
-    around a thread pool that reads pictures.
+    Python's warning filters belong to the process, and threads that change them disturb each other: hold this around
+    a pool of threads that read pictures too.
     """
-    global _quiet_depth
-    with _quiet_lock:
-        if _quiet_depth == 0:
-            _quiet_filters.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-        _quiet_depth += 1
-    try:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         yield
-    finally:
-        with _quiet_lock:
-            _quiet_depth -= 1
-            if _quiet_depth == 0:
-                _quiet_filters.close()
 
 
 def read_image(path: Path) -> Image.Image:
@@ -59,14 +43,12 @@ def read_image(path: Path) -> Image.Image:
             `MAX_ASPECT` times the other.
     """
     try:
-        # Opening a pipe would wait for ever, and a device may have no end.
-        if not stat.S_ISREG((status := path.stat()).st_mode):
-            raise ValueError("it is no regular file")
-        if status.st_size == 0:
+        if path.exists() and not path.is_file():  # Opening a pipe would wait for ever.
+            raise InputError(f"{path}: the image cannot be read (it is no regular file); replace or remove it")
+        if path.stat().st_size == 0:
             raise InputError(f"{path}: the image file is empty; replace or remove it")
-        with quiet_pillow(), path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
-            size = f"{path}: the image has {image.width} x {image.height} pixels"
-            limit = Image.MAX_IMAGE_PIXELS
+        with quiet_pillow(), Image.open(path, formats=FORMATS) as image:
+            size, limit = f"{path}: the image has {image.width} x {image.height} pixels", Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
                 raise InputError(f"{size}, more than {limit}; scale it down")
             if max(image.size) > MAX_ASPECT * min(image.size):
@@ -93,19 +75,14 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image, *, file_format: str | None) -> Image.Image:
-    if image.mode == "F":
-        image = _from_fractions(image)
+    if image.mode == "F":  # Grey from 0 to 1. Pillow would cut all of it to black.
+        values = np.asarray(image)
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+            raise ValueError("its pixels are floating-point numbers that do not lie between 0 and 1; save with 8 bits")
+        image = Image.fromarray(np.rint(values * 255).astype(np.uint8))
     if image.mode == "I" and file_format == "TIFF":
         raise ValueError("its pixels are 32-bit or signed numbers, of no fixed range; save it with 8 bits")
     if image.mode.startswith("I"):  # Pillow would clip 16-bit values at 255, which leaves a white picture.
         high_byte = np.clip(np.asarray(image), 0, 65535).astype(np.uint16) >> 8
         image = Image.fromarray(high_byte.astype(np.uint8))
     return image.convert("RGB")
-
-
-def _from_fractions(image: Image.Image) -> Image.Image:
-    """Floating-point grey from 0 to 1 as 8 bits. Pillow would cut all of it to black."""
-    values = np.asarray(image)
-    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
-        raise ValueError("its pixels are floating-point numbers that do not lie between 0 and 1; save it with 8 bits")
-    return Image.fromarray(np.rint(values * 255).astype(np.uint8))

@@ -1,8 +1,9 @@
-"""Work that takes long: threads a little ahead of who needs it, how far it is, and sizes as people read them."""
+"""Work that takes long: threads a little ahead of who needs it, and how far it is."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections import deque
@@ -18,9 +19,12 @@ Advance = Callable[[int], None]
 
 LINE_EVERY_S = 30.0
 
+# Decoding is what takes time beside the tower; beyond this many threads Python itself is the limit.
+NUM_WORKERS = min(8, os.cpu_count() or 1)
+
 
 def map_ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], *, num_workers: int, ahead: int
+    function: Callable[[Item], Result], items: Iterable[Item], *, ahead: int, num_workers: int = NUM_WORKERS
 ) -> Generator[Result, None, None]:
     """``function`` of each item, in order, computed by ``num_workers`` threads at most ``ahead`` items early.
 
@@ -37,8 +41,7 @@ def map_ahead(
             while pending:
                 yield pending.popleft().result()
         finally:
-            for future in pending:
-                future.cancel()
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextlib.contextmanager
@@ -55,29 +58,23 @@ def progress_bar(
             print(f"{what} ({total}{f', {num_done} are there' if num_done else ''})", file=sys.stderr)
         yield _lines(what, total, num_done, in_bytes=in_bytes) if enabled else lambda num: None
         return
-    # Imported here: only a person at a terminal needs it.
+    from rich import progress as rich  # Imported here: only a person at a terminal needs it.
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
 
-    amounts = (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), *amounts, TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    amounts = (rich.DownloadColumn(), rich.TransferSpeedColumn()) if in_bytes else (rich.MofNCompleteColumn(),)
+    columns = (rich.TextColumn("{task.description}", markup=False), rich.BarColumn(), *amounts)
+    console = Console(stderr=True)
+    with rich.Progress(*columns, rich.TimeRemainingColumn(), console=console, transient=True) as bar:
         task = bar.add_task(what, total=total, completed=num_done)
         yield lambda num: bar.update(task, advance=num)
 
 
 def _lines(what: str, total: int, num_done: int, *, in_bytes: bool) -> Advance:
+    from rich.filesize import decimal  # Imported here: reading lists needs none of it.
+
     began = said = time.monotonic()
     now = num_done
-    show = size_text if in_bytes else "{:,}".format
+    show = decimal if in_bytes else "{:,}".format
 
     def advance(num: int) -> None:
         nonlocal now, said
@@ -88,17 +85,6 @@ def _lines(what: str, total: int, num_done: int, *, in_bytes: bool) -> Advance:
         said = moment
         rate = (now - num_done) / (moment - began)
         left = f"{timedelta(seconds=round((total - now) / rate))} left" if rate > 0 else "nothing new so far"
-        speed = f", {size_text(int(rate))}/s" if in_bytes and rate > 0 else ""
-        print(f"{what}: {show(now)} of {show(total)}{speed}, {left}", file=sys.stderr)
+        print(f"{what}: {show(now)} of {show(total)}, {left}", file=sys.stderr)
 
     return advance
-
-
-def size_text(num_bytes: int) -> str:
-    """``16.6 GB``: in units of a thousand, as disks are sold and servers count."""
-    size, unit = float(num_bytes), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if round(size, 1) < 1000:
-            break
-        size, unit = size / 1000, larger
-    return f"{num_bytes} B" if unit == "B" else f"{size:.1f} {unit}"

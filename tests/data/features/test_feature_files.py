@@ -89,7 +89,7 @@ def test_a_disk_that_is_too_small(split: Split, cache: Path, monkeypatch: pytest
         if fits:
             assert len(open_features(backbone, split, cache=cache)) == 10
             continue
-        with pytest.raises(InputError, match="the features take 600 B and 599 B are free; make room, or put the"):
+        with pytest.raises(InputError, match="the features take 600 bytes and 599 bytes are free; make room"):
             open_features(backbone, split, cache=cache, batch_size=2)
         assert backbone.batches == [2]  # Told by the first batch, before hours of work.
         assert list((cache / "features").iterdir()) == []

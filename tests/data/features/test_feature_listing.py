@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from fake_backbone import FakeBackbone, stores
+from feature_builds import python
 
 from fedmpt.data.features.files import BUILD_LOG, lock
-from fedmpt.data.features.listing import StoredFeatures, list_features, remove_features, select_features
+from fedmpt.data.features.listing import Record, list_features, remove_features, time_text
 from fedmpt.data.features.store import FeatureSet, open_features
 from fedmpt.files import hold, lock_of
 from fedmpt.types import Split
@@ -33,7 +32,7 @@ def interrupted(split: Split, cache: Path) -> None:
         open_features(backbone, split, cache=cache, batch_size=3)
 
 
-def only(cache: Path) -> StoredFeatures:
+def only(cache: Path) -> Record:
     (stored,) = list_features(cache)
     return stored
 
@@ -41,28 +40,26 @@ def only(cache: Path) -> StoredFeatures:
 def test_a_complete_store(split: Split, cache: Path) -> None:
     open_features(FakeBackbone(), split, cache=cache, data="voc:x")
     stored = only(cache)
-    assert stored.facts is not None
-    assert (stored.key, stored.state, stored.num_done) == (stores(cache)[0], "complete", 10)
-    assert stored.folder == cache / "features" / stored.key
-    assert (stored.facts.rows, stored.facts.num_patches, stored.facts.width) == (10, 4, 6)
-    assert stored.facts.made_for is not None
-    assert stored.facts.made_for.data == "voc:x"
-    assert stored.last_used == (stored.folder / "store.json").stat().st_mtime
-    assert stored.size_bytes == sum(path.stat().st_blocks * 512 for path in stored.folder.iterdir())
+    assert (stored["key"], stored["state"], stored["images_done"]) == (stores(cache)[0], "complete", 10)
+    folder = cache / "features" / stored["key"]
+    assert stored["folder"] == str(folder)
+    assert (stored["rows"], stored["num_patches"], stored["width"]) == (10, 4, 6)
+    assert stored["made_for"]["data"] == "voc:x"
+    assert stored["last_used"] == time_text((folder / "store.json").stat().st_mtime)
+    assert stored["size_bytes"] == sum(path.stat().st_blocks * 512 for path in folder.iterdir())
 
 
 def test_an_interrupted_build(split: Split, cache: Path) -> None:
     interrupted(split, cache)
     stored = only(cache)
-    assert (stored.state, stored.num_done) == ("interrupted", 6)
-    assert stored.facts is not None
-    assert (stored.facts.rows, stored.facts.backbone) == (10, "fake")
-    assert stored.folder.name == f"{stored.key}.part"
-    assert stored.last_used == (stored.folder / BUILD_LOG).stat().st_mtime
+    assert (stored["state"], stored["images_done"]) == ("interrupted", 6)
+    assert (stored["rows"], stored["backbone"]) == (10, "fake")
+    assert Path(stored["folder"]).name == f"{stored['key']}.part"
+    assert stored["last_used"] == time_text((Path(stored["folder"]) / BUILD_LOG).stat().st_mtime)
 
 
 def test_a_build_under_way(split: Split, cache: Path) -> None:
-    seen: list[StoredFeatures] = []
+    seen: list[Record] = []
     kept: list[str | None] = []
 
     def look(pixels: torch.Tensor) -> None:
@@ -70,7 +67,11 @@ def test_a_build_under_way(split: Split, cache: Path) -> None:
         kept.append(remove_features(seen[-1]))
 
     assert len(open_features(FakeBackbone(before=look), split, cache=cache, batch_size=4)) == 10
-    assert [(stored.state, stored.num_done) for stored in seen] == [("building", 0), ("building", 4), ("building", 8)]
+    assert [(stored["state"], stored["images_done"]) for stored in seen] == [
+        ("building", 0),
+        ("building", 4),
+        ("building", 8),
+    ]
     assert kept == ["another process is building it"] * 3
 
 
@@ -83,7 +84,8 @@ def test_a_damaged_store(split: Split, cache: Path, damage: Callable[[Path], obj
     open_features(FakeBackbone(), split, cache=cache)
     damage(cache / "features" / stores(cache)[0])
     stored = only(cache)
-    assert (stored.state, stored.facts) == ("damaged", None)
+    assert stored["state"] == "damaged"
+    assert "rows" not in stored
     assert remove_features(stored) is None
     assert list((cache / "features").iterdir()) == []
 
@@ -97,26 +99,7 @@ def test_last_used_comes_first_and_other_things_are_left_out(split: Split, cache
     for name in ("notes.txt", "tmp-1-a-b", "abc", "0" * 63, "0" * 64 + ".lock"):
         (cache / "features" / name).mkdir()
     found = list_features(cache)
-    assert [stored.facts.dtype for stored in found if stored.facts] == ["bfloat16", "float16", "float32"]
-
-
-def test_filters() -> None:
-    def made(key: str, state: str, days: float) -> StoredFeatures:
-        return StoredFeatures(key, Path(key), state, None, 0, 0, time.time() - days * 86400)  # type: ignore[arg-type]
-
-    stored = [made("ab1", "complete", 1), made("ab2", "interrupted", 40), made("c", "damaged", 50)]
-
-    def keys(**options: object) -> list[str]:
-        return [one.key for one in select_features(stored, **options)]  # type: ignore[arg-type]
-
-    assert keys() == ["ab1", "ab2", "c"]
-    assert keys(states=["interrupted"]) == ["ab2"]
-    assert keys(states=["interrupted", "damaged"]) == ["ab2", "c"]
-    assert keys(key="ab") == ["ab1", "ab2"]
-    assert keys(key="ab", states=["damaged"]) == []
-    assert keys(older_than_days=30) == ["ab2", "c"]
-    assert keys(older_than_days=45, states=["interrupted"]) == []
-    assert keys(older_than_days=0.5) == ["ab1", "ab2", "c"]
+    assert [stored["dtype"] for stored in found] == ["bfloat16", "float16", "float32"]
 
 
 @pytest.mark.parametrize("is_complete", [True, False])
@@ -157,9 +140,8 @@ sys.stdin.read()
 
 
 def test_a_store_that_another_process_uses_stays(split: Split, cache: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    arguments = [sys.executable, "-c", USING, str(tmp_path / "images"), str(cache)]
-    with subprocess.Popen(arguments, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    call = python(USING, tmp_path / "images", cache)
+    with subprocess.Popen(**call, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"using\n"
         assert remove_features(only(cache)) == "another process is using it"
@@ -170,12 +152,13 @@ def test_a_store_that_another_process_uses_stays(split: Split, cache: Path, tmp_
 def test_links_are_not_followed(split: Split, cache: Path, tmp_path: Path) -> None:
     open_features(FakeBackbone(), split, cache=cache)
     stored = only(cache)
-    stored.folder.rename(tmp_path / "moved")
-    stored.folder.symlink_to(tmp_path / "moved")
+    folder = Path(stored["folder"])
+    folder.rename(tmp_path / "moved")
+    folder.symlink_to(tmp_path / "moved")
     backbone = FakeBackbone()
     assert len(open_features(backbone, split, cache=cache)) == 10
     assert backbone.batches == []
-    assert only(cache).state == "complete"
+    assert only(cache)["state"] == "complete"
     kept = remove_features(only(cache))
     assert kept is not None
     assert kept.startswith("it is a link")
@@ -185,13 +168,13 @@ def test_links_are_not_followed(split: Split, cache: Path, tmp_path: Path) -> No
 def test_who_opens_a_store_that_is_being_removed_builds_it_again(split: Split, cache: Path) -> None:
     """The lock of the removal is held while another thread opens the features."""
     open_features(FakeBackbone(), split, cache=cache)
-    stored = only(cache)
+    folder = Path(only(cache)["folder"])
     backbone, opened = FakeBackbone(), []
-    with (stored.folder / "store.json").open("r+b") as file, hold(lock_of(stored.folder)):
+    with (folder / "store.json").open("r+b") as file, hold(lock_of(folder)):
         assert lock(file.fileno(), shared=False)
         thread = threading.Thread(target=lambda: opened.append(open_features(backbone, split, cache=cache)))
         thread.start()
-        stored.folder.rename(cache / "removed")
+        folder.rename(cache / "removed")
     thread.join(60)
     assert sum(backbone.batches) == 10
     assert len(opened[0]) == 10

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from fake_backbone import FakeBackbone, stores
+from feature_builds import python
 
 from fedmpt.data.features.store import FeatureSet, open_features
 from fedmpt.types import InputError, Split
@@ -36,10 +35,8 @@ open_features(backbone, write_split(Path(sys.argv[1]), 10), cache=Path(sys.argv[
 @contextmanager
 def computing(tmp_path: Path, cache: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process in its third of four batches, which goes on at a line."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
-    arguments = [sys.executable, "-c", COMPUTING, str(tmp_path / "images"), str(cache)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(arguments, env=environment, **pipes) as process:  # type: ignore[call-overload]
+    call = python(COMPUTING, tmp_path / "images", cache)
+    with subprocess.Popen(**call, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"computing\n"
         yield process

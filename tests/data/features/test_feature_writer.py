@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 from feature_builds import BATCH, build, part_of, spoil, stopped, store_of
 
 from fedmpt.data.features.files import BUILD_LOG, StoreFacts
-from fedmpt.data.features.writer import Block, StoreWriter, log_line, read_log
+from fedmpt.data.features.writer import StoreWriter, read_log
 from fedmpt.types import Split
 
 
@@ -32,7 +35,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], int]] = {
     "a bit of the second block": (lambda folder: flip(folder / "patches.npy", -1), 7),
     "a bit of a pooled feature": (lambda folder: flip(folder / "pooled.npy", -1), 7),
     "rows that power loss took": (lambda folder: os.truncate(folder / "patches.npy", 300), 7),
-    "header": (lambda folder: flip(folder / "pooled.npy", 60), 10),
+    "header": (lambda folder: flip(folder / "pooled.npy", 60), 4),
     "arrays gone": (lambda folder: (folder / "patches.npy").unlink(), 10),
     "log gone": (lambda folder: (folder / BUILD_LOG).unlink(), 10),
     "log without blocks": (lambda folder: edit_log(folder, lambda lines: lines[:1]), 10),
@@ -69,26 +72,24 @@ def test_half_written_rows_do_not_shine_through(split: Split, cache: Path, tmp_p
     assert store_of(cache) == store_of(tmp_path / "whole")
 
 
-def test_the_log_is_read_as_it_was_written(tmp_path: Path) -> None:
-    facts = StoreFacts("k", "fake", 10, 4, 6, "bfloat16", ())
-    blocks = [Block(3, (1, 2), ()), Block(10, (3, 2**32 - 1), ())]
-    path = tmp_path / "log"
-    lines = [log_line(words) for words in (facts, *blocks)]
-    path.write_bytes(b"".join(lines))
-    first, second = len(lines[0] + lines[1]), path.stat().st_size
-    assert read_log(path) == (facts, [(blocks[0], first), (blocks[1], second)])
-
-
 def test_rows_through_the_writer(tmp_path: Path) -> None:
     patches = np.arange(5 * 2 * 3, dtype=np.float32).reshape(5, 2, 3)
+    skipped = [{"row": row, "file": f"{row}.jpg", "reason": "no picture"} for row in (0, 3)]
+    patches[[0, 3]] = 0
     said: list[str] = []
-    writer = StoreWriter(tmp_path, StoreFacts("k", "fake", 5, 0, 0, "float32", ()), on_size=said.append)
+    plan = StoreFacts("k", "fake", 5, 0, 0, "float32", ())
+    writer = StoreWriter(tmp_path, plan, say=said.append)
     writer.resume(progress=False)
-    for start in (0, 2, 4):
-        rows = range(start, min(start + 2, 5))
-        writer.write(rows, patches[start : start + 2], patches[start : start + 2, 0])
-        writer.end_block(rows.stop, [])
+    writer.write(1, skipped=skipped[:1])
+    writer.write(3, [patches[1:3], patches[1:3, 0]])
+    writer.write(4, skipped=skipped[1:])
+    facts, blocks = read_log(tmp_path)
+    assert facts == dataclasses.replace(plan, num_patches=2, width=3, skipped=[])
+    assert [block["stop"] for block in blocks] == [3, 4]
+    assert blocks[0]["crc32"] == [zlib.crc32(patches[1:3].tobytes()), zlib.crc32(patches[1:3, 0].tobytes())]
+    writer.write(5, [patches[4:], patches[4:, 0]])
     writer.finish()
     assert np.array_equal(np.load(tmp_path / "patches.npy"), patches)
     assert np.array_equal(np.load(tmp_path / "pooled.npy"), patches[:, 0])
-    assert said[0].startswith("5 images take 180 B in float32; ")
+    assert [entry["row"] for entry in json.loads((tmp_path / "store.json").read_text())["skipped"]] == [0, 3]
+    assert said[0].startswith("5 images take 180 bytes in float32; ")

@@ -104,7 +104,7 @@ def test_the_source_of_a_plugin_counts_for_its_features(tmp_path: Path, wrapper:
         sys.modules[module.stem] = loaded
         spec.loader.exec_module(loaded)
         backbone = WRAPPERS[wrapper](loaded.Mine())
-        keys.append((fingerprint(backbone), store_key(backbone, [], store_dtype="x", num_threads=1, progress=False)))
+        keys.append((fingerprint(backbone), store_key(backbone, [], store_dtype="x", progress=False)))
     assert keys[0][0] == keys[1][0]
     assert keys[0][1] != keys[1][1]
 

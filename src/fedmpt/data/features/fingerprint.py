@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,24 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fedmpt.data.features.image_hashes import image_hashes
-from fedmpt.types import Backbone
+from fedmpt.data.progress import map_ahead, progress_bar
+from fedmpt.files import write_atomically
+from fedmpt.types import Backbone, InputError
 
-# Neither square nor of a size that models take, so that cropping, squeezing and interpolation all show.
-_PROBE_HEIGHT, _PROBE_WIDTH = 193, 257
+INDEX_FORMAT = 1
+
+# Clocks of file systems tick slowly: up to two seconds on FAT. A file that was written within this time before it was
+# read may be written again without its times telling.
+GRANULARITY_NS = 2_000_000_000
+
+# Files that one thread looks after at a time: a task for each file would cost more than asking the system about it.
+CHUNK = 32
+
+Entry = list[Any]
+"""``[size, mtime_ns, ctime_ns, inode, sha256]``: all but the hash stay while a file's bytes do.
+
+``ctime_ns`` tells of a write after which somebody set the time of change back.
+"""
 
 
 def fingerprint(backbone: Backbone) -> str:
@@ -31,7 +46,7 @@ def fingerprint(backbone: Backbone) -> str:
     """
     digest = hashlib.sha256()
     probe = backbone.preprocess(_probe())
-    _add_tensor(digest, "preprocess", probe)
+    _add_value(digest, "preprocess", probe)
     own = getattr(backbone, "fingerprint", None)
     if isinstance(own, str):
         _add(digest, "own", own.encode())
@@ -44,9 +59,11 @@ def fingerprint(backbone: Backbone) -> str:
             if id(value) not in text:
                 _add_value(digest, f"{path}.{name}", value)
     if all(module is backbone.text_model for _, module in modules):
+        parameters = (parameter for _, module in modules for parameter in module.parameters())
+        device = next((parameter.device for parameter in parameters), torch.device("cpu"))
         with torch.no_grad():
-            for tensor in backbone.encode_image(probe[None].to(_device(modules))):
-                _add_tensor(digest, "encode_image", tensor)
+            for tensor in backbone.encode_image(probe[None].to(device)):
+                _add_value(digest, "encode_image", tensor)
     return digest.hexdigest()
 
 
@@ -62,92 +79,131 @@ def text_fingerprint(backbone: Backbone, class_names: Sequence[str]) -> str:
 
 
 def store_key(
-    backbone: Backbone,
-    files: Sequence[Path],
-    *,
-    store_dtype: str,
-    num_threads: int,
-    progress: bool,
-    cache: Path | None = None,
+    backbone: Backbone, files: Sequence[Path], *, store_dtype: str, progress: bool, cache: Path | None = None
 ) -> str:
     """Hex SHA-256 over model, number format and the bytes of all images in order; names and folders don't count.
 
-    The source file of a backbone that a user wrote counts too: its code may change what features are. ``cache`` is
-    where the hashes of unchanged images are found (`fedmpt.data.features.image_hashes`).
-
-    Raises:
-        InputError: if an image file cannot be read.
+    The source file of a backbone that a user wrote counts too: its code may change what features are. ``cache`` keeps
+    the hashes of images. Raises InputError if one cannot be read.
     """
     digest = hashlib.sha256()
     _add(digest, "store", json.dumps([fingerprint(backbone), store_dtype, len(files)]).encode())
     _add(digest, "source", _source(backbone))
-    with closing(image_hashes(files, cache=cache, num_threads=num_threads, progress=progress)) as hashes:
-        for image_hash in hashes:
-            digest.update(image_hash)
+    for image_hash in image_hashes(files, cache=cache, progress=progress):
+        digest.update(image_hash)
     return digest.hexdigest()
+
+
+def image_hashes(files: Sequence[Path], *, cache: Path | None, progress: bool) -> list[bytes]:
+    """SHA-256 of the bytes of each file, in order.
+
+    With a ``cache``, hashes are kept there in ``image_hashes``, one file for each folder of images, and used for files
+    whose size, times and inode are what they were. A cache that cannot be read or written is done without.
+
+    Raises:
+        InputError: if a file cannot be read.
+    """
+    root = common_folder(files)
+    index = cache / "image_hashes" / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json" if cache else None
+    known: dict[str, Entry] = {}  # By paths without the root.
+    if index:
+        with contextlib.suppress(OSError, ValueError):
+            words = json.loads(index.read_bytes())
+            known = words["images"] if words["format"] == INDEX_FORMAT else {}
+    names = [os.path.abspath(file).removeprefix(root) for file in files]
+
+    def look(chunk: slice) -> list[Entry]:
+        return [_hash(file, known.get(name)) for file, name in zip(files[chunk], names[chunk], strict=True)]
+
+    entries: list[Entry] = []
+    with progress_bar("looking for changed images", len(files), enabled=progress) as advance:
+        for found in map_ahead(look, [slice(at, at + CHUNK) for at in range(0, len(files), CHUNK)], ahead=32):
+            entries += found
+            advance(len(found))
+    fresh = dict(zip(names, entries, strict=True))
+    if index and any(known.get(name) != entry for name, entry in fresh.items()):
+        others = {name: entry for name, entry in known.items() if name not in fresh and os.path.exists(root + name)}
+        with contextlib.suppress(OSError):
+            index.parent.mkdir(parents=True, exist_ok=True)
+            words = {"format": INDEX_FORMAT, "root": root, "images": {**others, **fresh}}
+            write_atomically(index, json.dumps(words).encode())
+    return [bytes.fromhex(entry[-1]) for entry in entries]
+
+
+def _hash(path: Path, known: Entry | None) -> Entry:
+    try:
+        status = path.stat()  # Before it is read: a change meanwhile makes it another.
+        signature = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        if known and known[:4] == signature:
+            return known
+        began = time.time_ns()
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: the image cannot be read: {error.strerror}; check the data set's folder") from error
+    if max(status.st_mtime_ns, status.st_ctime_ns) + GRANULARITY_NS >= began:
+        signature[0] = -1  # Times may not tell of its next change, so it is read again the next time.
+    return [*signature, digest]
+
+
+def common_folder(files: Sequence[Path]) -> str:
+    """The absolute path of the folder that holds all files, itself or in folders below; empty if there is none."""
+    folders = {os.path.dirname(os.path.abspath(file)) for file in files}
+    try:
+        return os.path.commonpath(folders) if folders else ""
+    except ValueError:  # On several drives.
+        return ""
 
 
 def _source(backbone: Backbone) -> bytes:
     """The file with the class of a plug-in; nothing for this package's own classes, and where there is no file."""
     plugin: Any = backbone
     while type(plugin).__module__.startswith("fedmpt."):  # Wrappers may lie in each other: a view of a moved plug-in.
-        if not hasattr(plugin, "plugin"):
-            return b""
-        plugin = plugin.plugin
-    try:
+        plugin = getattr(plugin, "plugin", None)
+    with contextlib.suppress(OSError, TypeError):
         return Path(inspect.getfile(type(plugin))).read_bytes()
-    except (OSError, TypeError):
-        return b""
+    return b""
 
 
 def _modules(backbone: Backbone) -> list[tuple[str, nn.Module]]:
     """Modules among the attributes, without those that are part of another one."""
     if isinstance(backbone, nn.Module):
         return [("", backbone)]
-    found = {id(module): (name, module) for name, module in _modules_of(backbone)}
+    found = {id(module): (name, module) for name, module in _modules_in(_attributes(backbone))}
     parts = {id(part) for _, module in found.values() for part in module.modules() if part is not module}
     return [found[key] for key in found if key not in parts]
 
 
-def _modules_of(owner: object) -> Iterator[tuple[str, nn.Module]]:
-    for name, value in sorted(getattr(owner, "__dict__", {}).items()):
-        yield from _modules_in(name, value)
+def _modules_in(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, nn.Module):
+            yield name, value
+        elif isinstance(value, (list, tuple)):
+            yield from _modules_in(dict(enumerate(value)), f"{name}.")
+        elif isinstance(value, dict):
+            yield from _modules_in(value, f"{name}.")
+        elif hasattr(type(value), "encode_image"):  # A wrapper has the fingerprint of its content.
+            yield from _modules_in(_attributes(value))
 
 
-def _modules_in(name: str, value: Any) -> Iterator[tuple[str, nn.Module]]:
-    if isinstance(value, nn.Module):
-        yield name, value
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            yield from _modules_in(f"{name}.{index}", item)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _modules_in(f"{name}.{key}", item)
-    elif hasattr(type(value), "encode_image"):  # A wrapper, say to another device, has the fingerprint of its content.
-        yield from _modules_of(value)
-
-
-def _device(modules: Sequence[tuple[str, nn.Module]]) -> torch.device:
-    tensors = (tensor for _, module in modules for tensor in module.parameters())
-    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+def _attributes(owner: object) -> dict[str, Any]:
+    return dict(sorted(getattr(owner, "__dict__", {}).items()))
 
 
 def _probe() -> Image.Image:
-    rows, columns = np.mgrid[0:_PROBE_HEIGHT, 0:_PROBE_WIDTH]
+    # Neither square nor of a size that models take, so that cropping, squeezing and interpolation all show.
+    rows, columns = np.mgrid[0:193, 0:257]
     channels = (columns, 5 * rows, rows * columns)
     return Image.fromarray(np.stack([channel % 256 for channel in channels], axis=-1).astype(np.uint8))
 
 
 def _add_value(digest: Any, name: str, value: Any) -> None:
     if isinstance(value, Tensor):
-        _add_tensor(digest, name, value)
+        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        _add(digest, f"{name} {value.dtype} {tuple(value.shape)}", content)
     else:  # A module's `get_extra_state` may be anything.
         _add(digest, name, repr(value).encode())
-
-
-def _add_tensor(digest: Any, name: str, tensor: Tensor) -> None:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    _add(digest, f"{name} {tensor.dtype} {tuple(tensor.shape)}", flat.view(torch.uint8).numpy())
 
 
 def _add(digest: Any, name: str, content: Any) -> None:

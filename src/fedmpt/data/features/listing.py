@@ -7,79 +7,49 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from fedmpt.data.features.files import BUILD_LOG, DamagedStoreError, StoreFacts, lock, read_store
+from fedmpt.data.features.files import BUILD_LOG, DamagedStoreError, lock, read_store
 from fedmpt.data.features.writer import read_log
-from fedmpt.files import hold, is_held, lock_of, part_of
+from fedmpt.files import hold, is_held, lock_of
 
-State = Literal["complete", "interrupted", "building", "damaged"]
-
-_KEY = re.compile("[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class StoredFeatures:
-    """A store in a cache. ``folder`` holds it; ``facts`` are None where they cannot be told.
-
-    ``num_done`` images of it are there, those without features too. ``last_used`` is in seconds since 1970, of an
-    unfinished store when a block was last written.
-    """
-
-    key: str
-    folder: Path
-    state: State
-    facts: StoreFacts | None
-    num_done: int
-    size_bytes: int
-    last_used: float
+Record = dict[str, Any]
+"""A store in a cache: ``key``, ``folder``, ``state`` (complete, interrupted, building or damaged), ``size_bytes`` on
+the disk, ``last_used`` (of an unfinished store when a block was last written), ``images_done`` (those without features
+too), and what its `StoreFacts` say, where they can be told.
+"""
 
 
-def list_features(cache: Path) -> list[StoredFeatures]:
+def time_text(seconds: float) -> str:
+    """Seconds since 1970 as a time in UTC. Earlier times are smaller strings."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def list_features(cache: Path) -> list[Record]:
     """All stores of a cache, finished or not, last used first."""
     parent = cache / "features"
-    names = sorted(os.listdir(parent)) if parent.is_dir() else []
     found = []
-    for name in names:
-        key = name.removesuffix(".part")
-        if _KEY.fullmatch(key):
+    for name in sorted(os.listdir(parent)) if parent.is_dir() else []:
+        if re.fullmatch(r"[0-9a-f]{64}(\.part)?", name):
             with contextlib.suppress(FileNotFoundError):  # Another process may remove or rename it at any moment.
-                found.append(_finished(parent / key) if key == name else _unfinished(parent / key))
-    return sorted(found, key=lambda stored: (-stored.last_used, stored.key))
+                found.append(_look(parent / name))
+    return sorted(found, key=lambda record: record["last_used"], reverse=True)
 
 
-def select_features(
-    stored: Iterable[StoredFeatures],
-    *,
-    states: Iterable[State] = (),
-    key: str = "",
-    older_than_days: float | None = None,
-) -> list[StoredFeatures]:
-    """Those of one of the ``states`` (any if none is given) whose key begins with ``key``, not used for some days."""
-    wanted, now = set(states), time.time()
-    return [
-        one
-        for one in stored
-        if (not wanted or one.state in wanted)
-        and one.key.startswith(key)
-        and (older_than_days is None or now - one.last_used > older_than_days * 86400)
-    ]
-
-
-def remove_features(stored: StoredFeatures) -> str | None:
+def remove_features(record: Record) -> str | None:
     """Delete a store, or leave it and return why: it is in use, being built, or a link.
 
     Raises:
         OSError: if the file system refuses.
     """
-    folder, description = stored.folder, stored.folder / "store.json"
+    folder = Path(record["folder"])
+    description = folder / "store.json"
     if folder.is_symlink():
         return "it is a link; remove it and what it leads to by hand"
     try:
-        with hold(lock_of(folder.with_name(stored.key))):
+        with hold(lock_of(folder.with_name(record["key"]))):
             if description.exists():
                 with description.open("r+b") as file:
                     if not lock(file.fileno(), shared=False):
@@ -92,30 +62,29 @@ def remove_features(stored: StoredFeatures) -> str | None:
     return None
 
 
-def _finished(folder: Path) -> StoredFeatures:
-    facts: StoreFacts | None = None
-    with contextlib.suppress(DamagedStoreError):
-        store = read_store(folder, key=folder.name, rows=None)
-        if store is None:
-            raise FileNotFoundError(folder)
-        facts = store.facts
-    description = folder / "store.json"
-    last_used = (description if description.exists() else folder).stat().st_mtime
-    state: State = "complete" if facts else "damaged"
-    return StoredFeatures(folder.name, folder, state, facts, facts.rows if facts else 0, _size(folder), last_used)
-
-
-def _unfinished(folder: Path) -> StoredFeatures:
-    part = part_of(folder)
-    log = part / BUILD_LOG
-    facts, blocks = read_log(log)
-    num_done = blocks[-1][0].stop if blocks else 0
-    last_used = (log if log.exists() else part).stat().st_mtime
-    state: State = "building" if is_held(lock_of(folder)) else "interrupted" if num_done else "damaged"
-    return StoredFeatures(folder.name, part, state, facts, num_done, _size(part), last_used)
-
-
-def _size(folder: Path) -> int:
-    """Bytes that a folder takes on the disk; an unfinished array is not as large there as it seems."""
+def _look(folder: Path) -> Record:
+    key, state, facts, num_done, times = folder.name[:64], "damaged", None, 0, folder / "store.json"
+    if folder.suffix == ".part":
+        times = folder / BUILD_LOG
+        facts, blocks = read_log(folder)
+        num_done = blocks[-1]["stop"] if blocks else 0
+        is_building = is_held(lock_of(folder.with_name(key)))
+        state = "building" if is_building else "interrupted" if num_done else "damaged"
+    else:
+        with contextlib.suppress(DamagedStoreError):
+            store = read_store(folder)
+            if store is None:
+                raise FileNotFoundError(folder)
+            state, facts, num_done = "complete", store.facts, store.facts.rows
     statuses = [path.stat() for path in folder.iterdir()]
-    return sum(status.st_blocks * 512 if hasattr(status, "st_blocks") else status.st_size for status in statuses)
+    # Blocks, where the system counts them: an unfinished array is not as large on the disk as it seems.
+    sizes = [status.st_blocks * 512 if hasattr(status, "st_blocks") else status.st_size for status in statuses]
+    return {
+        "key": key,
+        "folder": str(folder),
+        "state": state,
+        "size_bytes": sum(sizes),
+        "last_used": time_text((times if times.exists() else folder).stat().st_mtime),
+        "images_done": num_done,
+        **(asdict(facts) if facts else {}),
+    }

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,11 +12,9 @@ from jaxtyping import Float, Int8, Int64
 from torch import Tensor
 
 from fedmpt.backbone.views import ImageView, tokens_of
-from fedmpt.data.features.build import BuildOptions, build_store, corrupt_image
-from fedmpt.data.features.files import BUILD_LOG, DamagedStoreError, Origin, Store, read_store, writing
-from fedmpt.data.features.fingerprint import fingerprint, store_key
-from fedmpt.data.features.image_hashes import common_folder
-from fedmpt.files import building, publish
+from fedmpt.data.features.build import Build
+from fedmpt.data.features.files import Store
+from fedmpt.data.features.fingerprint import fingerprint
 from fedmpt.types import Backbone, Batch, InputError, Split
 
 __all__ = ["FeatureSet", "fingerprint", "open_features"]
@@ -28,13 +22,8 @@ __all__ = ["FeatureSet", "fingerprint", "open_features"]
 StoreDtype = Literal["float16", "bfloat16", "float32"]
 """Number formats of stored features. bfloat16 has the range of float32 and 8 bits of each number, float16 has 11."""
 
-# Decoding is what takes time beside the tower; beyond this many threads Python itself is the limit.
-NUM_WORKERS = min(8, os.cpu_count() or 1)
-
 # On a CPU activations of larger batches are mapped and cleared anew for every layer, which costs more than they save.
 CPU_BATCH_SIZE, GPU_BATCH_SIZE = 4, 32
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +40,9 @@ class StoredView:
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
-    """Features and labels of images. `subset` makes views that share the store, so a client costs nothing.
+    """Features and labels of images, without those left out as corrupt. A `subset` shares the store and costs nothing.
 
-    ``labels`` is without the images left out as corrupt, which ``skipped`` lists. ``rows`` are the rows of the
-    images in ``store``. ``views`` are what a method reads beside features, by its own names.
+    ``rows`` are the rows of the images in ``store``. ``views`` are what a method reads beside features, by its names.
     """
 
     store: Store
@@ -67,16 +55,6 @@ class FeatureSet:
         return self.rows.shape[0]
 
     @property
-    def num_patches(self) -> int:
-        """M of the features."""
-        return self.store.facts.num_patches
-
-    @property
-    def width(self) -> int:
-        """D of the features."""
-        return self.store.facts.width
-
-    @property
     def files(self) -> tuple[Path, ...]:
         """The image files, in the order of ``labels``."""
         return tuple(self.split.files[row] for row in self.rows.tolist())
@@ -84,16 +62,10 @@ class FeatureSet:
     @property
     def skipped(self) -> tuple[Path, ...]:
         """Images of the whole split that are corrupt and have no features."""
-        return tuple(self.split.files[skipped.row] for skipped in self.store.facts.skipped)
+        return tuple(self.split.files[skipped["row"]] for skipped in self.store.facts.skipped)
 
     def batch(self, rows: Int64[Tensor, "B"], *, device: str | torch.device = "cpu") -> Batch:
-        """The images ``rows`` of this set (0 .. len - 1, in any order, repeats allowed), features in fp32.
-
-        Raises:
-            IndexError: if a row is out of range; negative ones are.
-            InputError: if another program cut the store's files short.
-        """
-        self._check_rows(rows)
+        """The images ``rows`` of this set (0 .. len - 1, in any order, repeats allowed), features in fp32."""
         patches, pooled = self.store.read(self.rows[rows].numpy())
         return Batch(
             patches=patches.to(device).float(),
@@ -103,21 +75,12 @@ class FeatureSet:
         )
 
     def subset(self, rows: Int64[Tensor, "B"]) -> FeatureSet:
-        """Only the images ``rows`` of this set, in that order; features stay where they are.
-
-        Raises:
-            IndexError: if a row is out of range; negative ones are.
-        """
-        self._check_rows(rows)
+        """Only the images ``rows`` of this set, in that order; features stay where they are."""
         return replace(self, rows=self.rows[rows], labels=self.labels[rows])
 
     def with_views(self, names: Collection[str]) -> FeatureSet:
         """The same images, with only these of the views."""
         return replace(self, views={name: view for name, view in self.views.items() if name in names})
-
-    def _check_rows(self, rows: Int64[Tensor, "B"]) -> None:
-        if rows.numel() and not (0 <= int(rows.min()) and int(rows.max()) < len(self)):
-            raise IndexError(f"rows reach from {int(rows.min())} to {int(rows.max())}; there are {len(self)} images")
 
 
 def open_features(
@@ -130,17 +93,15 @@ def open_features(
     device: str = "cpu",
     skip_corrupt: bool = False,
     progress: bool = True,
-    num_workers: int = NUM_WORKERS,
     data: str = "",
     views: Mapping[str, ImageView] | None = None,
 ) -> FeatureSet:
     """Features of ``split``, from ``cache`` if model, preprocessing and image bytes are what they were.
 
-    Otherwise they are computed: ``num_workers`` threads decode ahead of the tower, which takes ``batch_size`` images
-    at a time (as suits the device unless given) on ``device``, where the backbone must be. A build that was
-    interrupted goes on where it was; of several processes, one computes and the others wait. ``skip_corrupt`` leaves
-    out images that cannot be decoded. ``data`` is how the user named the data set, for `fedmpt features list`.
-    ``views`` are computed and stored in the same way.
+    Otherwise they are computed, ``batch_size`` images at a time (as suits the device unless given) on ``device``,
+    where the backbone must be. A build that was interrupted goes on where it was; of several processes, one computes
+    and the others wait. ``skip_corrupt`` leaves out images that cannot be decoded. ``data`` is how the user named the
+    data set, for `fedmpt features list`. ``views`` are computed and stored in the same way.
 
     Raises:
         InputError: if an option is out of range, an image is missing or corrupt (and not to be skipped) or all
@@ -152,60 +113,17 @@ def open_features(
         batch_size = CPU_BATCH_SIZE if torch.device(device).type == "cpu" else GPU_BATCH_SIZE
     if store_dtype not in get_args(StoreDtype):
         raise InputError(f"store_dtype is {store_dtype!r}; it may be: {', '.join(get_args(StoreDtype))}")
-    for name, number in {"batch_size": batch_size, "num_workers": num_workers}.items():
-        if number < 1:
-            raise InputError(f"{name} is {number}; it must be at least 1")
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; it must be at least 1")
     if len(split) == 0:
         raise InputError(f"split {split.name!r} has no images")
-    options = BuildOptions(store_dtype, batch_size, device, skip_corrupt, progress, num_workers)
-    store = _open(backbone, split, cache, options, data)
+    build = Build(backbone, split, cache, store_dtype, batch_size, device, skip_corrupt, progress, data)
+    store = build.open()
     stored_views = {
-        name: StoredView(_open(view.of(backbone), split, cache, options, data), view.num_streams)
+        name: StoredView(replace(build, backbone=view.of(backbone)).open(), view.num_streams)
         for name, view in (views or {}).items()
     }
     kept = torch.ones(len(split), dtype=torch.bool)
-    kept[[entry.row for entry in store.facts.skipped]] = False
+    kept[[entry["row"] for entry in store.facts.skipped]] = False
     rows = kept.nonzero().flatten()
     return FeatureSet(store, split, rows, split.labels[rows], stored_views)
-
-
-def _open(backbone: Backbone, split: Split, cache: Path, options: BuildOptions, data: str) -> Store:
-    threads, progress = options.num_workers, options.progress
-    key = store_key(
-        backbone, split.files, store_dtype=options.store_dtype, num_threads=threads, progress=progress, cache=cache
-    )
-    folder = cache / "features" / key
-    try:
-        store = read_store(folder, key=key, rows=len(split))
-    except DamagedStoreError as damage:
-        _log.warning("%s is damaged (%s); its features are computed again", folder, damage)
-        store = None
-    if store is None:
-        store = _build(backbone, split, folder, options, Origin(data, split.name, common_folder(split.files)))
-    with contextlib.suppress(OSError):  # When it was last used; a cache may be read-only.
-        os.utime(folder / "store.json")
-    if store.facts.skipped and not options.skip_corrupt:  # It may come from a run that did skip.
-        raise corrupt_image(split.files, store.facts.skipped[0])
-    return store
-
-
-def _build(backbone: Backbone, split: Split, folder: Path, options: BuildOptions, made_for: Origin) -> Store:
-    key, rows = folder.name, len(split)
-    with contextlib.ExitStack() as stack:
-        with writing(folder.parent):
-            part = stack.enter_context(building(folder, on_wait=options.say_waiting))
-        store = None
-        with contextlib.suppress(DamagedStoreError):
-            store = read_store(folder, key=key, rows=rows)
-        try:
-            if store is None:  # Else somebody was waited for and has finished it.
-                build_store(part, backbone, split.files, key=key, made_for=made_for, options=options)
-                with writing(folder):
-                    publish(part, folder)
-                    (folder / BUILD_LOG).unlink()
-                store = read_store(folder, key=key, rows=rows)
-        finally:
-            if not (part / BUILD_LOG).exists():
-                shutil.rmtree(part, ignore_errors=True)
-    assert store is not None
-    return store
