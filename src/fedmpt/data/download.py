@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import shutil
 import tarfile
 import time
@@ -60,9 +59,8 @@ class Source:
     archives: tuple[Archive, ...]
 
 
-# Lengths and SHA-256 sums: TensorFlow Datasets, tensorflow_datasets/url_checksums/voc.txt and coco.txt. The same sums
-# stand in torchvision, torchvision/prototype/datasets/_builtin/voc.py and coco.py, for the addresses used here.
-# Neither host offers https under its own name, so the sum is also what protects the files on their way.
+# Lengths and SHA-256 sums as in TensorFlow Datasets (url_checksums/voc.txt, coco.txt) and torchvision. Neither host
+# offers https under its own name, so the sum is also what protects the files on their way.
 _VOC, _COCO = "http://host.robots.ox.ac.uk/pascal/VOC/voc2007/", "http://images.cocodataset.org/"
 _TRAINVAL = "7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508"
 _TEST = "6836888e2e01dca84577a849d339fa4f73e1e4f135d312430c4856b5609b4892"
@@ -165,29 +163,37 @@ def _size(path: Path) -> int:
 
 def _fetch(archive: Archive, out: Path, mirror: str | None, say: Say) -> Path:
     """The archive in ``out``, with the right checksum. What has come of it stays, whatever stops this."""
+    import pooch  # type: ignore[import-untyped]  # Imported here: it brings an HTTP library, and help needs none.
+
+    pooch.get_logger().setLevel("WARNING")
     target, part = out / archive.file_name, out / f"{archive.file_name}.part"
-    is_new = not (target.exists() or part.exists())
-    while True:
-        if not target.exists():
-            _complete(archive, mirror, part, say)
-            part.replace(target)
-        say(f"checking {target.name}")
-        with target.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() == archive.sha256:
-                return target
+    is_resumed = target.exists() or part.exists()
+    fault = f"{target.name} is not the official archive: its SHA-256 is not {archive.sha256}"
+
+    def fetch_anew(_: str, output: str, __: object) -> None:
         target.unlink()
-        fault = f"{target.name} is not the official archive: its SHA-256 is not {archive.sha256}"
-        if is_new:
-            raise InputError(f"{fault}; take another address with --mirror")
+        if not is_resumed:
+            raise ValueError
         # The start may be of another version of the file, or of a disk that lost power.
         say(f"{fault}; fetching it anew")
-        is_new = True
+        _complete(archive, mirror, part, say)
+        part.replace(output)
+
+    # Not left to pooch, which begins a download that broke anew: COCO is 13 GB in one file.
+    if not target.exists():
+        _complete(archive, mirror, part, say)
+        part.replace(target)
+    say(f"checking {target.name}")
+    try:
+        pooch.retrieve(archive.url, archive.sha256, target.name, out, downloader=fetch_anew)
+    except ValueError as error:
+        raise InputError(f"{fault}; take another address with --mirror") from error
+    return target
 
 
 def _complete(archive: Archive, mirror: str | None, part: Path, say: Say) -> None:
     """Connect and receive until ``part`` has the archive's length."""
-    base = (mirror or "").rstrip("/")
-    # A mirror has the file under its official path or its bare name.
+    base = (mirror or "").rstrip("/")  # A mirror has the file under its official path or its bare name.
     addresses = [base + urlsplit(archive.url).path, f"{base}/{archive.file_name}"] if mirror else [archive.url]
     tries, furthest, total = 0, _size(part), archive.size_bytes
     say(f"fetching {addresses[0]} ({decimal(total)}{f', {decimal(furthest)} are there' if furthest else ''})")
@@ -282,7 +288,7 @@ def _extract(path: Path, staging: Path) -> None:
 
 
 def _record(out: Path, archive: Archive) -> Path:
-    """What an earlier call has unpacked: the length in bytes of each file by its path."""
+    """What was unpacked before: the length in bytes of each file by its path."""
     return out / ".fedmpt-downloaded" / f"{archive.file_name}.json"
 
 
