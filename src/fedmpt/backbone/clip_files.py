@@ -46,14 +46,7 @@ def load_clip(folder: Path, *, weights: Path, name: str, device: torch.device, d
     # Read before the cast: bf16 would turn a scale of 100.0 into 98.9.
     logit_scale = model.logit_scale.detach().double().exp().item()
     model.requires_grad_(False).eval().to(device=device, dtype=dtype)
-    backbone = ClipBackbone(
-        name=name,
-        model=model,
-        logit_scale=logit_scale,
-        tokenizer=tokenizer,
-        text_model=text_model_of(model),
-        processor=processor,
-    )
+    backbone = ClipBackbone(name=name, model=model, logit_scale=logit_scale, tokenizer=tokenizer, processor=processor)
     _check_tokenizer_fits(folder, model.config.text_config, tokenizer)
     _check_processor_fits(folder, backbone)
     return backbone
@@ -206,18 +199,6 @@ def _preprocessor_file(folder: Path) -> Path:
     """Where every version looks first, or else where transformers 5 puts it in saving a CLIPProcessor."""
     file, newer = folder / PREPROCESSOR, folder / PROCESSOR
     return newer if newer.is_file() and not file.is_file() else file
-
-
-def text_model_of(model: Any) -> Any:
-    """The text tower by itself, on the weights of ``model``."""
-    from transformers import CLIPTextModelWithProjection
-
-    with torch.device("meta"):  # a shell without memory; both its parts are replaced
-        text_model = CLIPTextModelWithProjection(model.config.text_config)
-    text_model.text_model, text_model.text_projection = model.text_model, model.text_projection
-    text_model.config.projection_dim = model.config.projection_dim  # the joint width; its own entry may be stale
-    assert {id(own) for own in text_model.parameters()} <= {id(shared) for shared in model.parameters()}
-    return text_model.requires_grad_(False).eval()
 
 
 def _check_tokenizer_fits(folder: Path, config: Any, tokenizer: Any) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,20 +20,9 @@ from torch import Tensor, nn
 
 from fedmpt.types import InputError, Tokenizer
 
-if TYPE_CHECKING:
-    from transformers import CLIPTextModelWithProjection
-
 PREPROCESSING_FIELDS = (
-    "do_resize",
-    "size",
-    "resample",
-    "do_center_crop",
-    "crop_size",
-    "do_rescale",
-    "rescale_factor",
-    "do_normalize",
-    "image_mean",
-    "image_std",
+    *("do_resize", "size", "resample", "do_center_crop", "crop_size"),
+    *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"),
 )
 """What decides the pixels; the rest of a preprocessor config varies with the version that wrote it."""
 
@@ -79,29 +68,18 @@ class ClipBackbone:
         name: enters hashes and records.
         model: a ``CLIPModel``; its weights are used where they are, on their device and in their dtype.
         logit_scale: factor on cosines, in fp32 even if ``model`` is not.
-        text_model: the text tower, sharing ``model``'s weights.
         processor: ``CLIPImageProcessorPil``.
     """
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        model: Any,
-        logit_scale: float,
-        tokenizer: Tokenizer,
-        text_model: CLIPTextModelWithProjection,
-        processor: Any,
-    ) -> None:
+    def __init__(self, *, name: str, model: Any, logit_scale: float, tokenizer: Tokenizer, processor: Any) -> None:
         config = model.config.vision_config
         self.name = name
         self.image_size: int = config.image_size
         self.logit_scale = logit_scale
         self.tokenizer = tokenizer
-        self.text_model = text_model
+        self.text_model = _text_model_of(model)
         self.num_patches: int = (config.image_size // config.patch_size) ** 2
         self.width: int = config.hidden_size
-        self.feature_width: int = model.visual_projection.out_features
         self.image_blocks = nn.ModuleList(ImageBlock(layer) for layer in model.vision_model.encoder.layers).eval()
         self._vision = model.vision_model
         self._projection = model.visual_projection
@@ -150,9 +128,6 @@ class ClipBackbone:
         """Features of every patch and of the class token, fp32, on the tower's device, not normalised, no gradient.
 
         Every output token takes the way of the class token: final layer norm, then projection into the text space.
-
-        Raises:
-            InputError: if ``pixels`` are not ``[B, 3, image_size, image_size]``.
         """
         tokens = self.embed_patches(pixels)
         for block in self.image_blocks:
@@ -205,6 +180,17 @@ class ClipBackbone:
         assert tokens.shape[1] > self.num_patches, "the class token and all patches must still be there"
         features = self._projection(self._vision.post_layernorm(tokens[:, : 1 + self.num_patches])).float()
         return features[:, 1:], features[:, 0]
+
+
+def _text_model_of(model: Any) -> Any:
+    """The text tower by itself, on the weights of ``model``."""
+    from transformers import CLIPTextModelWithProjection
+
+    with torch.device("meta"):  # a shell without memory; both its parts are replaced
+        text_model = CLIPTextModelWithProjection(model.config.text_config)
+    text_model.text_model, text_model.text_projection = model.text_model, model.text_projection
+    text_model.config.projection_dim = model.config.projection_dim  # the joint width; its own entry may be stale
+    return text_model.requires_grad_(False).eval()
 
 
 def _plain(value: Any) -> Any:

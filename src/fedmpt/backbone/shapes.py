@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from fedmpt.backbone.clip_files import text_model_of
 from fedmpt.backbone.image_tower import ClipBackbone
 
 VIT_B_16: Mapping[str, Any] = {
@@ -42,11 +41,4 @@ def shapes_of(sizes: Mapping[str, Any] = VIT_B_16) -> ClipBackbone:
     config = CLIPConfig(text_config={**sizes["text"], **joint}, vision_config={**sizes["vision"], **joint}, **joint)
     with torch.device("meta"):
         model = CLIPModel(config).requires_grad_(False).eval()
-    return ClipBackbone(
-        name="shapes",
-        model=model,
-        logit_scale=100.0,
-        tokenizer=_AnyWords(),
-        text_model=text_model_of(model),
-        processor=None,
-    )
+    return ClipBackbone(name="shapes", model=model, logit_scale=100.0, tokenizer=_AnyWords(), processor=None)
