@@ -48,13 +48,13 @@ def check_own(folder: Path) -> None:
     parts = [settings_in(config)]
     while parts:
         for name, value in parts.pop().items():
-            if isinstance(value, dict):
-                parts.append(value)
-            elif name.endswith(("_implementation", "transformers_weights")) and value not in IMPLEMENTATIONS:
+            if name.endswith(("_implementation", "transformers_weights")) and value not in IMPLEMENTATIONS:
                 raise InputError(
                     f"{config}: {name} names {value!r}, weights or code that are not looked at here; delete that line, "
                     "if the model is complete without, or take another model"
                 )
+            if isinstance(value, dict):
+                parts.append(value)
     if (adapter := folder / "adapter_config.json").exists():
         raise InputError(f"{adapter}: weights that are an adapter's are not read; merge it with its model first")
 
