@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from fedmpt.types import Backbone
+
 
 @dataclass(frozen=True)
 class PromptEmbeddings:
@@ -48,13 +50,12 @@ class DeepTokens:
 
 
 class TextTower:
-    """Prompt embeddings to text features. A plain object: nothing of it is a parameter of what holds it.
+    """Prompt embeddings to text features. A plain object: nothing of it is a parameter of what holds it."""
 
-    ``model`` is a CLIPTextModelWithProjection of transformers.
-    """
-
-    def __init__(self, model: Any) -> None:
+    def __init__(self, backbone: Backbone) -> None:
+        model: Any = backbone.text_model
         inner = model.text_model
+        self.tokenizer = backbone.tokenizer
         # Any: transformers' layers are used by the names of their weights, which checkpoints fix, not by signature.
         self.layers: list[Any] = list(inner.encoder.layers)
         self.token_embedding: nn.Embedding = inner.embeddings.token_embedding

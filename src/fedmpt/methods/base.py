@@ -92,7 +92,7 @@ class Method(nn.Module, ABC):
         super().__init__()
         if len(class_names) < 2:
             raise InputError(f"{type(self).__name__} compares classes and got {len(class_names)}; give at least two")
-        self.tower = TextTower(backbone.text_model)
+        self.tower = TextTower(backbone)
         self.logit_scale = backbone.logit_scale
 
     @abstractmethod

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from fedmpt.methods.base import MethodConfig
-from fedmpt.methods.parts.dual_prompt import DualPromptMethod
+from fedmpt.methods.parts.heads import DualPromptMethod
 from fedmpt.methods.parts.prompts import PromptTemplate, context_from
 from fedmpt.types import Backbone, check_options
 
@@ -51,11 +51,9 @@ class DualCoOp(DualPromptMethod):
         # Paper has 16 tokens in both. A positive context of few words beside a long negative one keeps more of a text
         # tower that knows short prompts only: negative features that still tell classes apart undo the positive ones.
         sizes = (config.num_context, config.num_negative_context)
-        self.template = PromptTemplate(
-            self.tower, backbone.tokenizer, class_names, prefix_texts=("", ""), num_prefix_context=max(sizes)
-        )
+        self.template = PromptTemplate(self.tower, class_names, prefix_texts=("", ""), num_prefix_context=max(sizes))
         self.positive_context, self.negative_context = (
-            nn.Parameter(context_from(self.tower, backbone.tokenizer, words, size, generator=generator))
+            nn.Parameter(context_from(self.tower, words, size, generator=generator))
             for words, size in zip((config.context_init, config.negative_context_init), sizes, strict=True)
         )
         self.prefix_lengths = torch.tensor([1 + size for size in sizes], device=self.tower.device)

@@ -27,8 +27,7 @@ from torch import Tensor, nn
 
 from fedmpt.conditions.record import names_hash, resolved_names
 from fedmpt.methods.base import Method, MethodConfig
-from fedmpt.methods.parts.adapted_cosines import adapted_cosines
-from fedmpt.methods.parts.heads import scaled_log_odds
+from fedmpt.methods.parts.heads import adapted_cosines, scaled_log_odds
 from fedmpt.methods.parts.losses import asymmetric_loss
 from fedmpt.methods.parts.prompts import PromptTemplate, context_from, random_context
 from fedmpt.methods.parts.transport import check_similarity, patch_marginals, sinkhorn
@@ -151,7 +150,6 @@ class FedMPT(Method):
         self.num_classes = len(class_names)
         self.template = PromptTemplate(
             self.tower,
-            backbone.tokenizer,
             class_names,
             prefix_texts=config.conditions if config.condition_prompts else ("",),
             num_prefix_context=config.num_condition_context if config.condition_prompts else 0,
@@ -170,9 +168,7 @@ class FedMPT(Method):
             shape = (config.num_conditions, config.num_condition_context, width)
             self.condition_context = nn.Parameter(random_context(*shape, generator=generator))
         words, size = config.class_context_init, config.num_class_context
-        self.class_context = nn.Parameter(
-            context_from(self.tower, backbone.tokenizer, words, size, generator=generator)
-        )
+        self.class_context = nn.Parameter(context_from(self.tower, words, size, generator=generator))
 
     def _add_adapters_and_gate(self, joint_width: int, generator: torch.Generator) -> None:
         config, num = self.config, self.config.num_conditions

@@ -19,14 +19,15 @@ from fedmpt.backbone.text_tower import TextTower
 from fedmpt.backbone.views import ImageView, TowerTokens, open_tower
 from fedmpt.conditions.attributes import find_attributes
 from fedmpt.methods.base import MethodConfig
-from fedmpt.methods.parts.heads import csra_logits, csra_tokens
-from fedmpt.methods.parts.initialise import initialise
+from fedmpt.methods.parts.heads import SinglePromptMethod, csra_logits, csra_tokens
+from fedmpt.methods.parts.layers import CrossAttention, initialise
 from fedmpt.methods.parts.losses import asymmetric_loss, text_anchor_loss
-from fedmpt.methods.parts.prompt_former import NUM_HEADS, PromptFormer
 from fedmpt.methods.parts.prompts import PromptTemplate, context_from, hand_written_features
-from fedmpt.methods.parts.single_prompt import SinglePromptMethod
 from fedmpt.types import Backbone, Batch, InputError, check_options
 
+NUM_HEADS = 4
+RANK = 8
+"""Of the low-rank terms on queries, keys and values."""
 REDUCED_HEADS = 8
 REDUCED_WIDTH = 64
 FORM_OPTIONS = {
@@ -153,11 +154,9 @@ class ReducedFedMVP(_VisualPrompts):
         super().__init__(config, backbone, class_names)
         num, width = config.num_context, self.tower.joint_width
         _check_heads(backbone, width, "joint", REDUCED_HEADS)
-        self.template = PromptTemplate(self.tower, backbone.tokenizer, class_names, num_prefix_context=num)
-        self.anchor = hand_written_features(self.tower, backbone.tokenizer, class_names)
-        self.context = nn.Parameter(
-            context_from(self.tower, backbone.tokenizer, config.context_init, num, generator=generator)
-        )
+        self.template = PromptTemplate(self.tower, class_names, num_prefix_context=num)
+        self.anchor = hand_written_features(self.tower, class_names)
+        self.context = nn.Parameter(context_from(self.tower, config.context_init, num, generator=generator))
         self.attention = nn.MultiheadAttention(width, REDUCED_HEADS)
         self.to_token = nn.Sequential(
             nn.Linear(width, REDUCED_WIDTH), nn.ReLU(), nn.Linear(REDUCED_WIDTH, self.image_tower.width)
@@ -186,7 +185,7 @@ def _attribute_features(
     """Features of "a photo of a CLASS, which has ATTRIBUTE." (Menon and Vondrick 2023), class by class."""
     texts = [f"{name}, which has {text}" for name, own in zip(class_names, attributes, strict=True) for text in own]
     chunks = (texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK))
-    return torch.cat([hand_written_features(tower, backbone.tokenizer, chunk) for chunk in chunks])
+    return torch.cat([hand_written_features(tower, chunk) for chunk in chunks])
 
 
 def _check_form(config: FedMVPConfig) -> None:
@@ -208,3 +207,43 @@ def _check_heads(backbone: Backbone, width: int, space: str, num_heads: int) -> 
             f"FedMVP attends with {num_heads} heads, and the {space} width {width} of backbone {backbone.name!r} is no "
             "multiple of that; choose another backbone or the other --form"
         )
+
+
+class PromptFormer(nn.Module):
+    """Patches attend to texts; what they found, averaged over parts of the image, is ``num_tokens`` tokens for it.
+
+    Args:
+        text_width: D.
+        width: V, divisible by `NUM_HEADS`.
+    """
+
+    def __init__(self, text_width: int, width: int, *, num_tokens: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.num_tokens = num_tokens
+        self.from_text = nn.Linear(text_width, width)
+        self.attention = LowRankCrossAttention(width, num_heads=NUM_HEADS, rank=RANK, generator=generator)
+        initialise(self, generator)
+
+    def forward(self, patches: Float[Tensor, "B M V"], texts: Float[Tensor, "L D"]) -> Float[Tensor, "B b V"]:
+        found = self.attention(patches.flatten(0, 1), self.from_text(texts)).view_as(patches)
+        # Patches come row by row, so each token is of a band across the image.
+        return F.adaptive_avg_pool1d(found.transpose(1, 2), self.num_tokens).transpose(1, 2)
+
+
+class LowRankCrossAttention(CrossAttention):
+    """Queries, keys and values are each ``x + x A B`` of the normed input ``x``, with A [V, r] and B [r, V]."""
+
+    def __init__(self, width: int, *, num_heads: int, rank: int, generator: torch.Generator) -> None:
+        super().__init__(width, num_heads=num_heads)
+        # Paper has these only in its public description, without a start: as in LoRA (Hu et al. 2022), no effect.
+        self.low_rank_down = nn.Parameter(torch.randn(3, width, rank, generator=generator) / width**0.5)
+        self.low_rank_up = nn.Parameter(torch.zeros(3, rank, width))
+
+    def attention_inputs(
+        self, queries: Float[Tensor, "Q width"], context: Float[Tensor, "L width"]
+    ) -> tuple[Float[Tensor, "Q width"], Float[Tensor, "L width"], Float[Tensor, "L width"]]:
+        pairs = zip(self.low_rank_down, self.low_rank_up, strict=True)
+        query, key, value = (
+            x + x @ down @ up for x, (down, up) in zip((queries, context, context), pairs, strict=True)
+        )
+        return query, key, value

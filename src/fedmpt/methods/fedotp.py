@@ -53,7 +53,7 @@ class FedOTP(PromptTransport):
         super().__init__(config, backbone, class_names, num_prompts=2)
         self.mass = config.mass
         shared, personal = different_contexts(
-            self.tower, backbone.tokenizer, config.context_init, 2, config.num_context, generator=generator
+            self.tower, config.context_init, 2, config.num_context, generator=generator
         )
         self.context = nn.Parameter(shared.clone())
         self.personal_context = nn.Parameter(personal.clone())

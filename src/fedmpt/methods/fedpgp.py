@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fedmpt.methods.parts.prompts import PromptTemplate, hand_written_features
 from fedmpt.methods.promptfl import PromptFL, PromptFLConfig
-from fedmpt.types import Backbone, Batch, Tokenizer, check_options
+from fedmpt.types import Backbone, Batch, check_options
 
 CALIBRATION_RATE = 50.0
 """Factor on the learning rate for the shared head: it then has the rate of other methods."""
@@ -60,9 +60,7 @@ class FedPGP(PromptFL):
         self.contrast_weight = config.contrast_weight
         self.temperature = config.temperature
         # Paper's neutral prompt: as many X as there are context tokens.
-        self.neutral = hand_written_features(
-            self.tower, backbone.tokenizer, class_names, prefix=" ".join(["X"] * config.num_context)
-        )
+        self.neutral = hand_written_features(self.tower, class_names, prefix=" ".join(["X"] * config.num_context))
         width = self.tower.width
         # Paper leaves the start open. As in LoRA, one factor is zero. The other's rows are about of length one: a
         # step of U then moves the context about as far, within V's rows, as a step of sigma.
@@ -74,9 +72,9 @@ class FedPGP(PromptFL):
         # Two numbers that know nothing of the contrast, and would hardly move at its rate.
         return {"calibration.": CALIBRATION_RATE}
 
-    def make_template(self, tokenizer: Tokenizer, class_names: Sequence[str], num_context: int) -> PromptTemplate:
+    def make_template(self, class_names: Sequence[str], num_context: int) -> PromptTemplate:
         # Two prefixes of the same classes: the tower encodes both contexts in one call.
-        return PromptTemplate(self.tower, tokenizer, class_names, prefix_texts=("", ""), num_prefix_context=num_context)
+        return PromptTemplate(self.tower, class_names, prefix_texts=("", ""), num_prefix_context=num_context)
 
     def encode_text(self) -> Float[Tensor, "2 C D"]:
         """Normalised features: first of the client's own context, which predicts, then of the shared one."""

@@ -45,7 +45,7 @@ class KgCoOp(PromptFL):
         super().__init__(config, backbone, class_names, generator=generator)
         self.anchor_weight = config.anchor_weight
         # Paper has a template for each data set ("a photo of a CLASS, a type of pet."); this one fits them all.
-        self.hand_written = hand_written_features(self.tower, backbone.tokenizer, class_names)
+        self.hand_written = hand_written_features(self.tower, class_names)
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, ""]:
         text = self.encode_text() if text is None else text

@@ -14,11 +14,9 @@ from torch import Tensor, nn
 from fedmpt.backbone.text_tower import DeepTokens
 from fedmpt.backbone.views import ImageView, TowerTokens, open_tower
 from fedmpt.methods.base import MethodConfig
-from fedmpt.methods.parts.depth import PUBLISHED_DEPTH, scaled_block
-from fedmpt.methods.parts.heads import csra_tokens
-from fedmpt.methods.parts.initialise import initialise
+from fedmpt.methods.parts.heads import SinglePromptMethod, csra_tokens
+from fedmpt.methods.parts.layers import PUBLISHED_DEPTH, initialise, scaled_block
 from fedmpt.methods.parts.prompts import PromptTemplate, context_from, random_context
-from fedmpt.methods.parts.single_prompt import SinglePromptMethod
 from fedmpt.types import Backbone, Batch, check_options
 
 
@@ -60,11 +58,11 @@ class MaPLe(SinglePromptMethod):
         check_options(config, f"[1, {PUBLISHED_DEPTH}]", "depth")
         self.image_tower = open_tower(backbone)
         num, width = config.num_context, self.tower.width
-        self.template = PromptTemplate(self.tower, backbone.tokenizer, class_names, num_prefix_context=num)
+        self.template = PromptTemplate(self.tower, class_names, num_prefix_context=num)
         # Blocks of the towers are coupled one to one, so the tower in which fewer of them get tokens decides.
         num_blocks = min(len(self.tower.layers), len(self.image_tower.image_blocks))
         depth = max(1, scaled_block(config.depth, num_blocks))
-        first = context_from(self.tower, backbone.tokenizer, config.context_init, num, generator=generator)
+        first = context_from(self.tower, config.context_init, num, generator=generator)
         deeper = random_context(depth - 1, num, width, generator=generator).to(first.device)
         self.contexts = nn.Parameter(torch.cat([first[None], deeper]))
         self.couplings = nn.ModuleList(nn.Linear(width, self.image_tower.width) for _ in range(depth))

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedmpt.methods.base import MethodConfig
-from fedmpt.methods.parts.dual_prompt import DualPromptMethod
+from fedmpt.methods.parts.heads import DualPromptMethod
 from fedmpt.methods.parts.prompts import PromptTemplate, context_from
 from fedmpt.types import Backbone, check_options
 
@@ -55,12 +55,8 @@ class PosCoOp(DualPromptMethod):
         check_options(config, "(0, inf)", "num_context", "vector_std")
         check_options(config, "[0, inf)", "context_rate")
         self.context_rate = config.context_rate
-        self.template = PromptTemplate(
-            self.tower, backbone.tokenizer, class_names, num_prefix_context=config.num_context
-        )
-        context = context_from(
-            self.tower, backbone.tokenizer, config.context_init, config.num_context, generator=generator
-        )
+        self.template = PromptTemplate(self.tower, class_names, num_prefix_context=config.num_context)
+        context = context_from(self.tower, config.context_init, config.num_context, generator=generator)
         shape = (len(class_names), self.tower.joint_width)
         self.context = nn.Parameter(context)
         self.delta = nn.Parameter(config.vector_std * torch.randn(shape, generator=generator))

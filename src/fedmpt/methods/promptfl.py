@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedmpt.methods.base import MethodConfig
+from fedmpt.methods.parts.heads import SinglePromptMethod
 from fedmpt.methods.parts.prompts import PromptTemplate, context_from
-from fedmpt.methods.parts.single_prompt import SinglePromptMethod
-from fedmpt.types import Backbone, Tokenizer, check_options
+from fedmpt.types import Backbone, check_options
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,14 @@ class PromptFL(SinglePromptMethod):
     ) -> None:
         super().__init__(backbone, class_names)
         check_options(config, "(0, inf)", "num_context")
-        self.template = self.make_template(backbone.tokenizer, class_names, config.num_context)
-        context = context_from(
-            self.tower, backbone.tokenizer, config.context_init, config.num_context, generator=generator
-        )
+        self.template = self.make_template(class_names, config.num_context)
+        context = context_from(self.tower, config.context_init, config.num_context, generator=generator)
         self.context = nn.Parameter(context)
         self.to(self.tower.device)
 
-    def make_template(self, tokenizer: Tokenizer, class_names: Sequence[str], num_context: int) -> PromptTemplate:
+    def make_template(self, class_names: Sequence[str], num_context: int) -> PromptTemplate:
         """Where the context stands in the prompts."""
-        return PromptTemplate(self.tower, tokenizer, class_names, num_prefix_context=num_context)
+        return PromptTemplate(self.tower, class_names, num_prefix_context=num_context)
 
     def encode_text(self) -> Float[Tensor, "C D"]:
         return F.normalize(self.tower.encode(self.template.embed(self.context[None]))[0], dim=-1)

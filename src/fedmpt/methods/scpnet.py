@@ -66,7 +66,7 @@ class SCPNet(PromptFL):
         self.config = config
         self.has_pseudo_labels = config.pseudo_label_after < 1
         self.adjacency = label_graph(
-            hand_written_features(self.tower, backbone.tokenizer, class_names),
+            hand_written_features(self.tower, class_names),
             num_neighbours=config.num_neighbours,
             neighbour_share=config.neighbour_share,
         )

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from fedmpt.backbone.text_tower import DeepTokens
 from fedmpt.methods.kgcoop import KgCoOp, KgCoOpConfig
-from fedmpt.methods.parts.depth import scaled_block
-from fedmpt.methods.parts.initialise import initialise
+from fedmpt.methods.parts.layers import initialise, scaled_block
 from fedmpt.methods.parts.prompts import PromptTemplate
-from fedmpt.types import Backbone, Tokenizer
+from fedmpt.types import Backbone
 
 CLASS_TOKENS_BLOCK = 8
 """Block of a text tower of 12 before which the context makes room for the class's own tokens; counted from 0."""
@@ -51,9 +50,9 @@ class TCP(KgCoOp):
         initialise(self.meta_net, generator)
         self.to(self.tower.device)
 
-    def make_template(self, tokenizer: Tokenizer, class_names: Sequence[str], num_context: int) -> PromptTemplate:
+    def make_template(self, class_names: Sequence[str], num_context: int) -> PromptTemplate:
         # The context differs by class from a block on, so it is part of the suffixes: the prompts are the same.
-        return PromptTemplate(self.tower, tokenizer, class_names, num_suffix_context=num_context)
+        return PromptTemplate(self.tower, class_names, num_suffix_context=num_context)
 
     def class_tokens(self) -> Float[Tensor, "C b W"]:
         """What replaces the context before block ``self.block``."""

@@ -42,7 +42,7 @@ class ZeroShot(Method):
             raise InputError(f"--template {config.template!r} must end with ' {{}}.', as in 'a photo of a {{}}.'")
         self.head = config.head
         prefix = config.template.removesuffix(" {}.")
-        self.template = PromptTemplate(self.tower, backbone.tokenizer, class_names, prefix_texts=[prefix])
+        self.template = PromptTemplate(self.tower, class_names, prefix_texts=[prefix])
 
     def encode_text(self) -> Float[Tensor, "C D"]:
         return F.normalize(self.tower.encode(self.template.embed())[0], dim=-1)
