@@ -44,15 +44,14 @@ class PredictOptions:
 def predict(arguments: list[str]) -> None:
     options = tyro.cli(PredictOptions, args=arguments, prog="fedmpt predict")
     from fedmpt.inference.predict import load_trained
-    from fedmpt.inference.predict import predict as predict_labels
     from fedmpt.types import InputError
 
     if not options.images:
         raise InputError("give at least one image file")
     if options.top < 0:
         raise InputError(f"--top must not be negative, got {options.top}")
-    trained = load_trained(options.checkpoint, backbone=options.backbone, device=options.device)
-    found = list(predict_labels(trained, options.images))
+    tagger = load_trained(options.checkpoint, backbone=options.backbone, device=options.device)
+    found = list(tagger.tag(options.images))
     if options.json:
         labels = [{"image": str(path), "labels": list(map(dataclasses.asdict, row))} for path, row in found]
         print(json.dumps(labels, indent=2))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int8, Int64
+from jaxtyping import Int8, Int64
 from torch import Tensor
 
 from fedmpt.evaluation.context_shift import Pair
@@ -58,15 +58,6 @@ class BiasedPairs:
         return {"num_biased": self.num_biased, "num_measurable": self.num_measurable, "per_pair": named}
 
 
-@dataclass(frozen=True, eq=False)
-class _Counts:
-    """[C, C] counts of images in which both classes are known: in all, with the row's class, with both."""
-
-    known: Int64[np.ndarray, "C C"]
-    first: Int64[np.ndarray, "C C"]
-    both: Int64[np.ndarray, "C C"]
-
-
 def biased_pairs(
     train: Int8[Tensor, "train C"],
     test: Int8[Tensor, "test K"],
@@ -90,54 +81,37 @@ def biased_pairs(
             raise InputError(f"{name} is {value}; it must be at least 1")
     if train.shape[1] != test.shape[1]:
         raise InputError(f"training labels have {train.shape[1]} classes and test labels {test.shape[1]}; give one set")
-    seen, tested = _count(train), _count(test)
-    lift = _lift(seen)
-    is_biased = (lift > 1) & (seen.both >= min_joint)
-    is_measurable = is_biased & (_fewest(tested) >= min_test)
+    known, shown, joint = _counts(train)
+    _, tested, cooccurring = _counts(test)
+    alone = tested - cooccurring
+    # 0 where a class never occurs. Equal ratios give equal numbers: one division of exact products.
+    chance = (shown * shown.T).astype(np.float64)
+    lift = np.divide((joint * known).astype(np.float64), chance, out=np.zeros_like(chance), where=chance > 0)
+    is_biased = (lift > 1) & (joint >= min_joint)
+    is_measurable = is_biased & (np.minimum(np.minimum(alone, alone.T), cooccurring) >= min_test)
     rows, columns = np.nonzero(np.triu(is_measurable, k=1))
-    order = np.lexsort((columns, rows, -seen.both[rows, columns], -lift[rows, columns]))[:num_pairs]
+    order = np.lexsort((columns, rows, -joint[rows, columns], -lift[rows, columns]))[:num_pairs]
+
+    def pair(a: int, b: int) -> BiasedPair:
+        # Lift has no direction, so a pair is measured once. The context is the class that says more about the other,
+        # P(b | a) >= P(a | b): the rarer one, since there it pays a model most to answer b without looking at b.
+        if shown[a, b] > shown[b, a]:
+            a, b = b, a
+        train_counts = (int(shown[a, b]), int(shown[b, a]), int(joint[a, b]))
+        return BiasedPair(
+            a, b, float(lift[a, b]), *train_counts, int(alone[b, a]), int(cooccurring[a, b]), int(alone[a, b])
+        )
+
     return BiasedPairs(
-        per_pair=tuple(
-            _pair(int(a), int(b), lift, seen, tested) for a, b in zip(rows[order], columns[order], strict=True)
-        ),
+        per_pair=tuple(pair(int(a), int(b)) for a, b in zip(rows[order], columns[order], strict=True)),
         num_biased=int(np.triu(is_biased, k=1).sum()),
         num_measurable=len(rows),
     )
 
 
-def _count(labels: Int8[Tensor, "n C"]) -> _Counts:
+def _counts(labels: Int8[Tensor, "n C"]) -> list[Int64[np.ndarray, "C C"]]:
+    """Images in which both classes are known: in all, with the row's class, with both."""
     # Exact: fp32 holds whole numbers up to 16 million.
     present, known = (labels == PRESENT).float(), ((labels == PRESENT) | (labels == ABSENT)).float()
     tables = [known.T @ known, present.T @ known, present.T @ present]
-    return _Counts(*(table.round().to(torch.int64).numpy() for table in tables))
-
-
-def _lift(counts: _Counts) -> Float64[np.ndarray, "C C"]:
-    """Symmetric; 0 where a class never occurs. Equal ratios give equal numbers: one division of exact products."""
-    chance = (counts.first * counts.first.T).astype(np.float64)
-    joint = (counts.both * counts.known).astype(np.float64)
-    return np.divide(joint, chance, out=np.zeros_like(joint), where=chance > 0)
-
-
-def _fewest(counts: _Counts) -> Int64[np.ndarray, "C C"]:
-    """The smallest of the three kinds of images. Symmetric: with a and b exchanged, so are two of the kinds."""
-    alone = counts.first - counts.both
-    return np.minimum(np.minimum(alone, alone.T), counts.both)
-
-
-def _pair(a: int, b: int, lift: Float64[np.ndarray, "C C"], seen: _Counts, tested: _Counts) -> BiasedPair:
-    # Lift has no direction, so a pair is measured once. The context is the class that says more about the other,
-    # P(b | a) >= P(a | b): the rarer one, since there it pays a model most to answer b without looking at b.
-    if seen.first[a, b] > seen.first[b, a]:
-        a, b = b, a
-    return BiasedPair(
-        context=a,
-        target=b,
-        lift=float(lift[a, b]),
-        num_train_context=int(seen.first[a, b]),
-        num_train_target=int(seen.first[b, a]),
-        num_train_joint=int(seen.both[a, b]),
-        num_exclusive=int(tested.first[b, a] - tested.both[a, b]),
-        num_cooccurring=int(tested.both[a, b]),
-        num_context_only=int(tested.first[a, b] - tested.both[a, b]),
-    )
+    return [table.round().to(torch.int64).numpy() for table in tables]

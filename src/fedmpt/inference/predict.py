@@ -1,4 +1,4 @@
-"""Labels for new images from a trained checkpoint."""
+"""A trained model as an object: labels for new images, and scores on stored features."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedmpt.backbone import load_backbone
 from fedmpt.backbone.views import tokens_of
-from fedmpt.data.features.store import FeatureSet
+from fedmpt.data.features.store import FeatureSet, open_features
 from fedmpt.data.images import read_image
 from fedmpt.evaluation.calibration import Calibration
 from fedmpt.evaluation.scoring import personal_scores, set_global
@@ -25,7 +25,7 @@ from fedmpt.runs.config import DTYPES, RunConfig
 from fedmpt.runs.records import check_record, check_sources, load_calibration
 from fedmpt.seeding import generator
 from fedmpt.state import get_state
-from fedmpt.types import Backbone, Batch, InputError, State
+from fedmpt.types import Backbone, Batch, InputError, Split, State
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A method restored from a checkpoint, ready to score images: the global model.
+class Tagger:
+    """Tags images with the classes that a run was trained for. `load` makes one from a run.
 
-    ``initial`` holds the personal tensors as the method was built.
+    ``method`` is the global model; ``initial`` holds the personal tensors as the method was built.
     """
 
     config: RunConfig
@@ -52,6 +52,73 @@ class Trained:
     client_names: tuple[str, ...]
     progress: Progress
     initial: State
+
+    def tag(self, images: Sequence[Path | str], *, batch_size: int = 16) -> Iterator[tuple[Path, list[Label]]]:
+        """Each image file with a `Label` for every class, the most probable first.
+
+        A label has ``name``, ``probability`` in [0, 1], calibrated where the run could, and ``present``, whether it is
+        over its class's threshold. Images are opened as they are asked for, ``batch_size`` at a time.
+
+        Raises:
+            InputError: for an image that cannot be read, when its turn comes.
+        """
+        self.method.eval()
+        with torch.no_grad():
+            text = self.method.encode_text()
+        for start in range(0, len(images), batch_size):
+            some = [Path(image) for image in images[start : start + batch_size]]
+            for path, row in zip(some, self._probabilities(some, text), strict=True):
+                yield path, self._labels(row)
+
+    @torch.no_grad()
+    def _probabilities(self, images: Sequence[Path], text: Tensor) -> Float[Tensor, "B C"]:
+        pictures = [read_image(path) for path in images]
+        patches, pooled = self._seen(self.backbone, pictures)
+        views = {
+            name: tokens_of(*self._seen(view.of(self.backbone), pictures), num_streams=view.num_streams)
+            for name, view in self.method.views.items()
+        }
+        unknown = torch.full((len(images), len(self.class_names)), -1, dtype=torch.int8, device=pooled.device)
+        return self.method(Batch(patches, pooled, unknown, views), text).cpu()
+
+    def _seen(
+        self, backbone: Backbone, pictures: Sequence[Image.Image]
+    ) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B D"]]:
+        """Features rounded as the stored ones are, so that an image scores the same here and in evaluate.
+
+        ``backbone`` may be a view, whose preprocessing is its own.
+        """
+        pixels = torch.stack([backbone.preprocess(picture) for picture in pictures]).to(self.method.device)
+        stored = getattr(torch, self.config.store_dtype)
+        patches, pooled = (part.to(stored).float() for part in backbone.encode_image(pixels))
+        return patches, pooled
+
+    def _labels(self, row: Float[Tensor, " C"]) -> list[Label]:
+        thresholds = torch.full_like(row, 0.5)
+        shown = row
+        if self.calibration is not None:
+            thresholds = self.calibration.thresholds
+            shown = self.calibration.calibrated(row[None])[0]
+        present = (row > thresholds).tolist()
+        order = shown.argsort(descending=True).tolist()
+        return [Label(self.class_names[c], shown[c].item(), present[c]) for c in order]
+
+    def features(self, split: Split, *, data: str, cache: Path, skip_corrupt: bool = False) -> FeatureSet:
+        """Stored features of images, with all that the method reads of them; computed where they are not stored.
+
+        Raises:
+            InputError: as `fedmpt.data.features.store.open_features`.
+        """
+        return open_features(
+            self.backbone,
+            split,
+            cache=cache,
+            store_dtype=self.config.store_dtype,
+            device=str(self.method.device),
+            skip_corrupt=skip_corrupt,
+            data=data,
+            views=self.method.views,
+        )
 
     def personal_scores(self, test: FeatureSet) -> dict[str, Any]:
         """Scores of the clients' own models, see `fedmpt.evaluation.scoring`; the method has personal tensors."""
@@ -65,9 +132,23 @@ class Trained:
         )
 
 
+def load(run: Path | str, *, backbone: str | None = None, device: str = "cpu") -> Tagger:
+    """The model of a run, from the folder of the run or from the checkpoint in it.
+
+    ``backbone`` says where the frozen model is, if it is no longer where the run found it; ``device`` is ``cpu``,
+    ``cuda`` or ``cuda:1``.
+
+    Raises:
+        InputError: if there is no checkpoint, it is damaged, or it was trained on another backbone.
+    """
+    folder = Path(run)
+    inner = folder / "checkpoint"
+    return load_trained(inner if inner.is_dir() else folder, backbone=backbone, device=device)
+
+
 def load_trained(
     checkpoint: Path, *, backbone: str | None = None, device: str = "cpu", class_names: Sequence[str] | None = None
-) -> Trained:
+) -> Tagger:
     """Build the method a checkpoint was trained with, on the backbone it names or the one given.
 
     Raises:
@@ -88,55 +169,4 @@ def load_trained(
     # Checkpoints of before any method had personal tensors do not name the clients.
     clients = tuple(record.get("clients", ()))
     calibration = load_calibration(checkpoint, names)
-    return Trained(config, frozen, names, method, calibration, clients, stored.progress, initial)
-
-
-def predict(trained: Trained, images: Sequence[Path], *, batch_size: int = 16) -> Iterator[tuple[Path, list[Label]]]:
-    """Labels of each image, most probable first; probabilities are calibrated where the checkpoint can.
-
-    Raises:
-        InputError: for an image that cannot be read, when its turn comes.
-    """
-    trained.method.eval()
-    with torch.no_grad():
-        text = trained.method.encode_text()
-    for start in range(0, len(images), batch_size):
-        some = images[start : start + batch_size]
-        for path, row in zip(some, _probabilities(trained, some, text), strict=True):
-            yield path, _labels(trained, row)
-
-
-@torch.no_grad()
-def _probabilities(trained: Trained, images: Sequence[Path], text: Tensor) -> Float[Tensor, "B C"]:
-    pictures = [read_image(path) for path in images]
-    patches, pooled = _seen(trained, trained.backbone, pictures)
-    views = {
-        name: tokens_of(*_seen(trained, view.of(trained.backbone), pictures), num_streams=view.num_streams)
-        for name, view in trained.method.views.items()
-    }
-    unknown = torch.full((len(images), len(trained.class_names)), -1, dtype=torch.int8, device=pooled.device)
-    return trained.method(Batch(patches, pooled, unknown, views), text).cpu()
-
-
-def _seen(
-    trained: Trained, backbone: Backbone, pictures: Sequence[Image.Image]
-) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B D"]]:
-    """Features rounded as the stored ones are, so that an image scores the same here and in evaluate.
-
-    ``backbone`` may be a view, whose preprocessing is its own.
-    """
-    pixels = torch.stack([backbone.preprocess(picture) for picture in pictures]).to(trained.method.device)
-    stored = getattr(torch, trained.config.store_dtype)
-    patches, pooled = (part.to(stored).float() for part in backbone.encode_image(pixels))
-    return patches, pooled
-
-
-def _labels(trained: Trained, row: Float[Tensor, " C"]) -> list[Label]:
-    thresholds = torch.full_like(row, 0.5)
-    shown = row
-    if trained.calibration is not None:
-        thresholds = trained.calibration.thresholds
-        shown = trained.calibration.calibrated(row[None])[0]
-    present = (row > thresholds).tolist()
-    order = shown.argsort(descending=True).tolist()
-    return [Label(trained.class_names[c], shown[c].item(), present[c]) for c in order]
+    return Tagger(config, frozen, names, method, calibration, clients, stored.progress, initial)

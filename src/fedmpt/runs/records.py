@@ -17,7 +17,7 @@ import fedmpt
 from fedmpt.data.features.fingerprint import text_fingerprint
 from fedmpt.data.features.store import FeatureSet, fingerprint
 from fedmpt.evaluation.calibration import Calibration
-from fedmpt.evaluation.scoring import METRICS
+from fedmpt.evaluation.metrics import METRICS
 from fedmpt.federated.simulate import Round
 from fedmpt.files import read_json, write_atomically, write_json
 from fedmpt.runs.config import RunConfig

@@ -15,10 +15,10 @@ from fedmpt.cli.conditions.score import ScoreOptions
 from fedmpt.cli.train_arguments import train_arguments
 from fedmpt.conditions.record import looks_like_a_set, names_hash
 from fedmpt.conditions.scores.scores import score_conditions
-from fedmpt.data.features.store import FeatureSet, open_features
+from fedmpt.data.features.store import FeatureSet
 from fedmpt.evaluation.metrics import multilabel_scores
 from fedmpt.inference.explain import condition_parts
-from fedmpt.inference.predict import Trained
+from fedmpt.inference.predict import Tagger
 from fedmpt.methods.fedmpt import FedMPT, FedMPTConfig
 from fedmpt.runs.config import RunConfig
 from fedmpt.runs.partition import hide_labels, hold_out
@@ -30,7 +30,7 @@ VALIDATION = 0.2
 
 
 def report_of(
-    options: ScoreOptions, trained: Trained, method: FedMPT, data: ImageData, console: Console
+    options: ScoreOptions, trained: Tagger, method: FedMPT, data: ImageData, console: Console
 ) -> dict[str, Any]:
     """What --json prints and --out holds."""
     features = _features(options, trained, data)
@@ -59,17 +59,9 @@ def report_of(
     }
 
 
-def _features(options: ScoreOptions, trained: Trained, data: ImageData) -> FeatureSet:
-    features = open_features(
-        trained.backbone,
-        scored_split(options, trained.config, data),
-        cache=cache_folder(options.cache),
-        store_dtype=trained.config.store_dtype,
-        device=options.device,
-        skip_corrupt=options.skip_corrupt,
-        data=options.data,
-        views=trained.method.views,
-    )
+def _features(options: ScoreOptions, trained: Tagger, data: ImageData) -> FeatureSet:
+    split, cache = scored_split(options, trained.config, data), cache_folder(options.cache)
+    features = trained.features(split, data=options.data, cache=cache, skip_corrupt=options.skip_corrupt)
     if options.images is None or options.images >= len(features):
         return features
     order = torch.randperm(len(features), generator=generator(0, "condition scores"))

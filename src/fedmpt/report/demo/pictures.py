@@ -15,10 +15,11 @@ from torch import Tensor
 from fedmpt.data.datasets.scenes import CLASS_NAMES, PARTNERS, Scene, read_scenes
 from fedmpt.data.datasets.scenes.vocabulary import Partners
 from fedmpt.data.features.store import FeatureSet
-from fedmpt.inference.explain import Explanation, explain
+from fedmpt.inference.explain import explain
+from fedmpt.inference.predict import Tagger
 from fedmpt.methods.fedmpt import FedMPT
 from fedmpt.report.demo.trials import Outcome
-from fedmpt.types import PRESENT
+from fedmpt.types import PRESENT, Batch
 
 
 def png_uri(path: Path) -> str:
@@ -50,7 +51,10 @@ def one_for_each_pair(scenes: Sequence[Scene], *, partner: bool) -> dict[int, Pa
 
 
 def explained_images(outcomes: Mapping[str, Outcome], test: FeatureSet) -> list[dict[str, Any]]:
-    """For each pair, the first test image with the anchor and without the partner."""
+    """For each pair, the first test image with the anchor and without the partner, as the page's script reads it.
+
+    Numbers are rounded to what can be seen.
+    """
     scenes = read_scenes(test.split)
     chosen = one_for_each_pair(scenes, partner=False)
     batch = test.batch(torch.tensor(list(chosen), dtype=torch.int64))
@@ -58,56 +62,36 @@ def explained_images(outcomes: Mapping[str, Outcome], test: FeatureSet) -> list[
     assert isinstance(method, FedMPT)
     method.eval()
     explanation = explain(method, batch)
-    predictions = {name: _calibrated(outcome, outcome.trained.method(batch)) for name, outcome in outcomes.items()}
-    return [
-        _words(index, test.files[row], scenes[row], pair, explanation, predictions)
-        for index, (row, pair) in enumerate(chosen.items())
-    ]
+    predictions = {name: _predictions(outcome.trained, batch) for name, outcome in outcomes.items()}
+    images = []
+    for index, (row, pair) in enumerate(chosen.items()):
+        scene = scenes[row]
+        factors = ("layout", "pose", "background", "light", "weather", "scale")
+        values = (scene.layout, scene.pose, scene.background, scene.lighting, scene.weather, scene.scale)
+        image = {
+            "image": png_uri(test.files[row]),
+            "present": [name for name, value in zip(CLASS_NAMES, scene.labels, strict=True) if value == PRESENT],
+            "anchor": pair.anchor,
+            "partner": pair.partner,
+            "factors": dict(zip(factors, values, strict=True)),
+            "predictions": {name: found[index] for name, found in predictions.items()},
+            "gate": _rounded(explanation.gate[index]),
+            "by_condition": [_rounded(shares) for shares in explanation.by_condition[index]],
+            # [N, C, M]: the page shows one class at a time.
+            "looked": [[_rounded(shares, 4) for shares in one] for one in explanation.looked[index].transpose(1, 2)],
+            "evidence": [[_rounded(shares, 4) for shares in one] for one in explanation.evidence[index].transpose(1, 2)],
+        }
+        images.append(image)
+    return images
 
 
-def _calibrated(outcome: Outcome, found: Tensor) -> tuple[Tensor, Tensor]:
-    """Calibrated probabilities, and which are over their threshold; neither has seen a test label."""
-    calibration = outcome.trained.calibration
-    assert calibration is not None, "a finished run has one"
-    return calibration.calibrated(found.detach()), found.detach() > calibration.thresholds
-
-
-def _words(
-    index: int,
-    file: Path,
-    scene: Scene,
-    pair: Partners,
-    explanation: Explanation,
-    predictions: Mapping[str, tuple[Tensor, Tensor]],
-) -> dict[str, Any]:
-    """One image as the page's script reads it; numbers rounded to what can be seen."""
-    present = [name for name, value in zip(CLASS_NAMES, scene.labels, strict=True) if value == PRESENT]
-    return {
-        "image": png_uri(file),
-        "present": present,
-        "anchor": pair.anchor,
-        "partner": pair.partner,
-        "factors": {
-            "layout": scene.layout,
-            "pose": scene.pose,
-            "background": scene.background,
-            "light": scene.lighting,
-            "weather": scene.weather,
-            "scale": scene.scale,
-        },
-        "predictions": {
-            name: {
-                "probability": _rounded(probability[index]),
-                "said": [CLASS_NAMES[c] for c in said[index].nonzero()[:, 0].tolist()],
-            }
-            for name, (probability, said) in predictions.items()
-        },
-        "gate": _rounded(explanation.gate[index]),
-        "by_condition": [_rounded(row) for row in explanation.by_condition[index]],
-        # [N, C, M]: the page shows one class at a time.
-        "looked": [[_rounded(row, 4) for row in one] for one in explanation.looked[index].transpose(1, 2)],
-        "evidence": [[_rounded(row, 4) for row in one] for one in explanation.evidence[index].transpose(1, 2)],
-    }
+def _predictions(trained: Tagger, batch: Batch) -> list[dict[str, Any]]:
+    """Of each image the calibrated probabilities, and the classes over their threshold; neither saw a test label."""
+    assert trained.calibration is not None, "a finished run has one"
+    found = trained.method(batch).detach()
+    said = [[CLASS_NAMES[c] for c in row.nonzero()[:, 0].tolist()] for row in found > trained.calibration.thresholds]
+    shown = map(_rounded, trained.calibration.calibrated(found))
+    return [{"probability": row, "said": names} for row, names in zip(shown, said, strict=True)]
 
 
 def _rounded(values: Tensor, digits: int = 3) -> list[float]:

@@ -18,7 +18,7 @@ from fedmpt.evaluation.metrics import multilabel_scores
 from fedmpt.evaluation.scoring import probabilities
 from fedmpt.federated.simulate import Round
 from fedmpt.files import read_json, write_json
-from fedmpt.inference.predict import Trained, load_trained
+from fedmpt.inference.predict import Tagger, load_trained
 from fedmpt.runs.config import RunConfig, preset
 from fedmpt.runs.run import Prepared, Watcher, train
 from fedmpt.state import Update
@@ -74,7 +74,7 @@ class Trial:
 class Outcome:
     """A trained method with its scores on both tests and, for trained methods, after every round."""
 
-    trained: Trained
+    trained: Tagger
     results: Mapping[str, Any]
     natural: Mapping[str, Any]
     reversed: Mapping[str, Any]
@@ -95,13 +95,9 @@ def run_trial(
         watcher = _ScoredWatcher(watcher, unseen, cache=cache, path=out / ROUNDS_FILE)
     results = train(config, out=out, resume=True, cache=cache, watcher=watcher)
     trained = load_trained(out / "checkpoint")
-    tests = {
-        world: open_features(
-            trained.backbone, load_data(spec, cache=cache).test, cache=cache, data=spec, views=trained.method.views
-        )
-        for world, spec in ((world, trial.data(world)) for world in ("natural", "reversed"))
-    }
-    natural, reversed_ = (world_scores(probabilities(trained.method, test), test) for test in tests.values())
+    specs = [trial.data(world) for world in ("natural", "reversed")]
+    tests = [trained.features(load_data(spec, cache=cache).test, data=spec, cache=cache) for spec in specs]
+    natural, reversed_ = (world_scores(probabilities(trained.method, test), test) for test in tests)
     rounds = read_json(out / ROUNDS_FILE) if every_round and trained.method.is_trained else []
     return Outcome(trained, results, natural, reversed_, rounds)
 
