@@ -59,7 +59,12 @@ def partition_clients(config: RunConfig, data: ImageData) -> Partition:
     if setting == "heterogeneous":
         return partition_split(data.train, setting=setting, t=DEFAULT_T if config.t is None else config.t)
     if setting == "natural":
-        return partition_split(data.train, setting=setting, column=_column(config, data))
+        if not (column := config.by or data.client_column):
+            known = ", ".join(sorted(data.train.columns)) or "none"
+            raise InputError(
+                f"--setting natural needs --by, a column of {data.name} that says whose an image is: {known}"
+            )
+        return partition_split(data.train, setting=setting, column=column)
     alpha = config.alpha
     if setting == "dirichlet" and alpha is None:
         alpha = DEFAULT_ALPHA
@@ -81,11 +86,3 @@ def hide_labels(config: RunConfig, train: Split) -> Split:
         return train
     labels = mask_labels(train.labels, kind=config.partial_labels, fraction=config.partial_fraction, seed=config.seed)
     return replace(train, labels=labels)
-
-
-def _column(config: RunConfig, data: ImageData) -> str:
-    column = config.by or data.client_column
-    if column is None:
-        known = ", ".join(sorted(data.train.columns)) or "none"
-        raise InputError(f"--setting natural needs --by, a column of {data.name} that says whose an image is: {known}")
-    return column

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from fedmpt.cli.cache import cache_folder
 from fedmpt.cli.conditions.score import ScoreOptions
-from fedmpt.cli.train_arguments import train_arguments
+from fedmpt.cli.train_options import train_arguments
 from fedmpt.conditions.record import looks_like_a_set, names_hash
 from fedmpt.conditions.scores.scores import score_conditions
 from fedmpt.data.features.store import FeatureSet

@@ -76,10 +76,10 @@ def explained_images(outcomes: Mapping[str, Outcome], test: FeatureSet) -> list[
             "factors": dict(zip(factors, values, strict=True)),
             "predictions": {name: found[index] for name, found in predictions.items()},
             "gate": _rounded(explanation.gate[index]),
-            "by_condition": [_rounded(shares) for shares in explanation.by_condition[index]],
+            "by_condition": _rounded(explanation.by_condition[index]),
             # [N, C, M]: the page shows one class at a time.
-            "looked": [[_rounded(shares, 4) for shares in one] for one in explanation.looked[index].transpose(1, 2)],
-            "evidence": [[_rounded(shares, 4) for shares in one] for one in explanation.evidence[index].transpose(1, 2)],
+            "looked": _rounded(explanation.looked[index].mT, 4),
+            "evidence": _rounded(explanation.evidence[index].mT, 4),
         }
         images.append(image)
     return images
@@ -94,5 +94,5 @@ def _predictions(trained: Tagger, batch: Batch) -> list[dict[str, Any]]:
     return [{"probability": row, "said": names} for row, names in zip(shown, said, strict=True)]
 
 
-def _rounded(values: Tensor, digits: int = 3) -> list[float]:
-    return [round(value, digits) for value in values.tolist()]
+def _rounded(values: Tensor, digits: int = 3) -> list[Any]:
+    return values.double().numpy().round(digits).tolist()
