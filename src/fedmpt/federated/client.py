@@ -90,18 +90,14 @@ def _train(
     training: LocalTraining,
 ) -> float:
     """All steps of a round; the mean loss over the images."""
-    anchors = _anchors(method) if training.proximal else []
+    # The shared parameters, each with its value now.
+    shared = [parameter for name, parameter in method.named_parameters() if name not in method.personal]
+    anchors = [(parameter, parameter.detach().clone()) for parameter in shared] if training.proximal else []
     total = 0.0
     for _ in range(training.local_epochs):
         for rows in torch.randperm(len(features), generator=order).split(training.batch_size):
             total += _step(method, features, rows, optimizer, anchors, training.proximal) * len(rows)
     return total / (len(features) * training.local_epochs)
-
-
-def _anchors(method: Method) -> list[tuple[nn.Parameter, Tensor]]:
-    """The shared parameters, each with its value now."""
-    named = method.named_parameters()
-    return [(parameter, parameter.detach().clone()) for name, parameter in named if name not in method.personal]
 
 
 def _step(

@@ -23,7 +23,7 @@ from fedmpt.evaluation.calibration import calibrate, score_histograms
 from fedmpt.evaluation.scoring import personal_scores, probabilities, score, set_global
 from fedmpt.federated.aggregate import check_fits
 from fedmpt.federated.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from fedmpt.federated.simulate import Progress, Round, cohort_size, run_rounds
+from fedmpt.federated.simulate import Progress, Round, Simulation, cohort_size
 from fedmpt.files import default_cache, exclusive, read_json, write_json
 from fedmpt.methods import Method
 from fedmpt.runs.config import DTYPES, RunConfig, differences
@@ -166,18 +166,17 @@ def _train(
     write_json(out / "config.json", config.to_json())
     log = RoundLog(out / "rounds.jsonl", keep=rounds_done)
     watcher.started(config, prepared, rounds_done=rounds_done)
-    rounds = run_rounds(
-        method,
-        prepared.clients,
-        prepared.test,
+    simulation = Simulation(
+        method=method,
+        clients=prepared.clients,
+        test=prepared.test,
         federation=config.federation,
         training=config.training,
         aggregation=config.aggregation,
         seed=config.seed,
-        start=progress,
         on_update=watcher.client_done,
     )
-    for done in rounds if method.is_trained else ():
+    for done in simulation.rounds(progress) if method.is_trained else ():
         log.append(done)
         save_checkpoint(out / "checkpoint", done.progress, record)
         watcher.round_done(done)
