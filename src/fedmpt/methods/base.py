@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -23,12 +23,14 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class MethodConfig(ABC):
+class MethodConfig:
     """Options of a method; every one is a flag of ``fedmpt train``."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
     source: ClassVar[str]
+    method: ClassVar[Callable[..., Method]]
+    """Its class, which takes the config and what `build` takes."""
     learning_rate: ClassVar[float] = 0.05
     """Where ``--learning-rate`` starts from: what measured best of a few."""
     paper_learning_rate: ClassVar[float] = 0.001
@@ -56,9 +58,10 @@ class MethodConfig(ABC):
         """
         return options
 
-    @abstractmethod
     def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> Method:
         """The method's module, initialised by ``generator``, on the text tower's device."""
+        built = self.method(self.resolved(), backbone, class_names, generator=generator)
+        return built.to(built.device)
 
 
 class Method(nn.Module, ABC):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fedmpt.backbone.text_tower import TextTower
 from fedmpt.backbone.views import ImageView, TowerTokens, open_tower
 from fedmpt.conditions.attributes import find_attributes
-from fedmpt.methods.base import MethodConfig
+from fedmpt.methods.base import Method, MethodConfig
 from fedmpt.methods.parts.heads import SinglePromptMethod, csra_logits, csra_tokens
 from fedmpt.methods.parts.layers import CrossAttention, initialise
 from fedmpt.methods.parts.losses import asymmetric_loss, text_anchor_loss
@@ -62,11 +62,10 @@ class FedMVPConfig(MethodConfig):
     context_init: str = ""
     """reduced: words the context starts from; where too few, and if empty, tokens are drawn from N(0, 0.02^2)."""
 
-    def build(
-        self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
-    ) -> FedMVP | ReducedFedMVP:
+    def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> Method:
         form = FedMVP if self.form == "original" else ReducedFedMVP
-        return form(self, backbone, class_names, generator=generator)
+        built = form(self, backbone, class_names, generator=generator)
+        return built.to(built.device)
 
 
 class _VisualPrompts(SinglePromptMethod):
@@ -116,7 +115,6 @@ class FedMVP(_VisualPrompts):
             num_tokens=config.num_visual_tokens,
             generator=generator,
         )
-        self.to(self.tower.device)
 
     def encode_text(self) -> Float[Tensor, "A D"]:
         """Features of all attributes: nothing of the text is trained."""
@@ -163,7 +161,6 @@ class ReducedFedMVP(_VisualPrompts):
         )
         initialise(self.attention, generator)
         initialise(self.to_token, generator)
-        self.to(self.tower.device)
 
     def encode_text(self) -> Float[Tensor, "C D"]:
         """Not normalised: between unit vectors, attention of fresh weights is even, and all images' tokens the same."""

@@ -19,27 +19,6 @@ CALIBRATION_RATE = 50.0
 """Factor on the learning rate for the shared head: it then has the rate of other methods."""
 
 
-@dataclass(frozen=True)
-class FedPGPConfig(PromptFLConfig):
-    """A shared context plus a personal low-rank one, which a contrastive loss pushes apart, with the CSRA head."""
-
-    name: ClassVar[str] = "fedpgp"
-    summary: ClassVar[str] = "one shared context and a personal low-rank change of it"
-    source: ClassVar[str] = "Cui et al. 2024 (FedPGP), ICML"
-    # At higher rates the contrastive loss parts the two contexts faster than the labels hold either.
-    learning_rate: ClassVar[float] = 0.001
-
-    rank: int = 4
-    """Rank of the personal change."""
-    contrast_weight: float = 1.0
-    """mu: weight of the contrastive loss."""
-    temperature: float = 0.5
-    """Temperature of the contrastive loss."""
-
-    def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> FedPGP:
-        return FedPGP(self, backbone, class_names, generator=generator)
-
-
 class FedPGP(PromptFL):
     """State: ``context`` [b, W] (sigma) and the head's calibration, which travel; ``personal_u`` [b, r] and
     ``personal_v`` [r, W], which stay.
@@ -66,7 +45,6 @@ class FedPGP(PromptFL):
         # step of U then moves the context about as far, within V's rows, as a step of sigma.
         self.personal_u = nn.Parameter(torch.zeros(config.num_context, config.rank))
         self.personal_v = nn.Parameter(torch.randn(config.rank, width, generator=generator) / width**0.5)
-        self.to(self.tower.device)
 
     def learning_rate_factors(self) -> dict[str, float]:
         # Two numbers that know nothing of the contrast, and would hardly move at its rate.
@@ -91,6 +69,25 @@ class FedPGP(PromptFL):
         own, shared = text
         contrast = contrastive_loss(own, shared, self.neutral, temperature=self.temperature)
         return super().loss(batch, text) + self.contrast_weight * contrast
+
+
+@dataclass(frozen=True)
+class FedPGPConfig(PromptFLConfig):
+    """A shared context plus a personal low-rank one, which a contrastive loss pushes apart, with the CSRA head."""
+
+    name: ClassVar[str] = "fedpgp"
+    summary: ClassVar[str] = "one shared context and a personal low-rank change of it"
+    source: ClassVar[str] = "Cui et al. 2024 (FedPGP), ICML"
+    method: ClassVar = FedPGP
+    # At higher rates the contrastive loss parts the two contexts faster than the labels hold either.
+    learning_rate: ClassVar[float] = 0.001
+
+    rank: int = 4
+    """Rank of the personal change."""
+    contrast_weight: float = 1.0
+    """mu: weight of the contrastive loss."""
+    temperature: float = 0.5
+    """Temperature of the contrastive loss."""
 
 
 def contrastive_loss(

@@ -20,21 +20,6 @@ from fedmpt.types import Backbone, check_options
 NUM_HEADS = 4
 
 
-@dataclass(frozen=True)
-class FedTPGConfig(MethodConfig):
-    """A network from class names to one context for all classes, with the CSRA head."""
-
-    name: ClassVar[str] = "fedtpg"
-    summary: ClassVar[str] = "a context that a network writes from the names of all classes"
-    source: ClassVar[str] = "Qiu et al. 2024 (FedTPG), ICLR"
-
-    num_context: int = 4
-    """Tokens that the network writes before the class name."""
-
-    def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> FedTPG:
-        return FedTPG(self, backbone, class_names, generator=generator)
-
-
 class FedTPG(SinglePromptMethod):
     """State: ``queries`` [b, W], ``writer`` (the network), and the head's calibration.
 
@@ -54,7 +39,6 @@ class FedTPG(SinglePromptMethod):
         # Works in the text tower's width, where the context goes. Paper's towers have the same width as their features.
         self.writer = CrossAttention(width, num_heads=NUM_HEADS, context_width=self.tower.joint_width)
         initialise(self.writer, generator)
-        self.to(self.tower.device)
 
     def context(self) -> Float[Tensor, "b W"]:
         """The tokens before every class name; the same whatever the order of the classes."""
@@ -62,3 +46,16 @@ class FedTPG(SinglePromptMethod):
 
     def encode_text(self) -> Float[Tensor, "C D"]:
         return F.normalize(self.tower.encode(self.template.embed(self.context()[None]))[0], dim=-1)
+
+
+@dataclass(frozen=True)
+class FedTPGConfig(MethodConfig):
+    """A network from class names to one context for all classes, with the CSRA head."""
+
+    name: ClassVar[str] = "fedtpg"
+    summary: ClassVar[str] = "a context that a network writes from the names of all classes"
+    source: ClassVar[str] = "Qiu et al. 2024 (FedTPG), ICLR"
+    method: ClassVar = FedTPG
+
+    num_context: int = 4
+    """Tokens that the network writes before the class name."""

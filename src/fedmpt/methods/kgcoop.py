@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,25 +14,6 @@ from fedmpt.methods.parts.losses import text_anchor_loss
 from fedmpt.methods.parts.prompts import hand_written_features
 from fedmpt.methods.promptfl import PromptFL, PromptFLConfig
 from fedmpt.types import Backbone, Batch, check_options
-
-
-@dataclass(frozen=True)
-class KgCoOpConfig(PromptFLConfig):
-    """One learnable context for all classes, held close to hand-written prompts, with the CSRA head."""
-
-    name: ClassVar[str] = "kgcoop"
-    summary: ClassVar[str] = "PromptFL whose text features stay near hand-written prompts"
-    source: ClassVar[str] = "Yao et al. 2023 (KgCoOp), CVPR"
-
-    num_context: int = 4
-    """Learnable tokens before the class name."""
-    context_init: str = "a photo of a"
-    """Words the context starts from; where they are too few, and if empty, tokens are drawn from N(0, 0.02^2)."""
-    anchor_weight: float = 8.0
-    """Weight of one minus the mean cosine between learned and hand-written text features."""
-
-    def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> KgCoOp:
-        return KgCoOp(self, backbone, class_names, generator=generator)
 
 
 class KgCoOp(PromptFL):
@@ -51,3 +32,20 @@ class KgCoOp(PromptFL):
         text = self.encode_text() if text is None else text
         # Paper's first term is the cross-entropy of one label an image.
         return super().loss(batch, text) + self.anchor_weight * text_anchor_loss(text, self.hand_written)
+
+
+@dataclass(frozen=True)
+class KgCoOpConfig(PromptFLConfig):
+    """One learnable context for all classes, held close to hand-written prompts, with the CSRA head."""
+
+    name: ClassVar[str] = "kgcoop"
+    summary: ClassVar[str] = "PromptFL whose text features stay near hand-written prompts"
+    source: ClassVar[str] = "Yao et al. 2023 (KgCoOp), CVPR"
+    method: ClassVar[Callable[..., KgCoOp]] = KgCoOp
+
+    num_context: int = 4
+    """Learnable tokens before the class name."""
+    context_init: str = "a photo of a"
+    """Words the context starts from; where they are too few, and if empty, tokens are drawn from N(0, 0.02^2)."""
+    anchor_weight: float = 8.0
+    """Weight of one minus the mean cosine between learned and hand-written text features."""

@@ -20,30 +20,6 @@ from fedmpt.methods.parts.prompts import PromptTemplate, context_from, random_co
 from fedmpt.types import Backbone, Batch, check_options
 
 
-@dataclass(frozen=True)
-class MaPLeConfig(MethodConfig):
-    """Learnable tokens in the first blocks of both towers, with the CSRA head."""
-
-    name: ClassVar[str] = "maple"
-    summary: ClassVar[str] = "coupled prompts in the first blocks of both towers, CSRA head"
-    source: ClassVar[str] = "Khattak et al., CVPR 2023 (MaPLe)"
-
-    num_context: int = 2
-    """Learnable tokens in each block of either tower."""
-    depth: int = 9
-    """First blocks that get tokens of their own, of 12; in towers of another depth, as large a share of them."""
-    context_init: str = ""
-    """Words the first block's context starts from; where too few, and if empty, tokens are drawn from N(0, 0.02^2)."""
-
-    def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> MaPLe:
-        return MaPLe(self, backbone, class_names, generator=generator)
-
-    @classmethod
-    def paper(cls) -> MaPLeConfig:
-        """The original starts from the first two words of "a photo of a"."""
-        return cls(context_init="a photo")
-
-
 class MaPLe(SinglePromptMethod):
     """State: ``contexts`` [depth, b, W], the text tokens of each block; ``couplings``, a Linear(W, V) for each, which
     makes the image tokens of them; and the head's calibration."""
@@ -67,7 +43,6 @@ class MaPLe(SinglePromptMethod):
         self.contexts = nn.Parameter(torch.cat([first[None], deeper]))
         self.couplings = nn.ModuleList(nn.Linear(width, self.image_tower.width) for _ in range(depth))
         initialise(self.couplings, generator)
-        self.to(self.tower.device)
 
     def encode_text(self) -> Float[Tensor, "C D"]:
         first, *deeper = self.contexts.split(1)
@@ -85,3 +60,25 @@ class MaPLe(SinglePromptMethod):
         # Deeper ones replace what the block before made of theirs; behind the last of them, tokens go on as they are.
         patches, pooled = tower.finish(tower.run_blocks(batch.views["tokens"][:, 0], prompts=prompts))
         return csra_tokens(replace(batch, patches=patches, pooled=pooled))
+
+
+@dataclass(frozen=True)
+class MaPLeConfig(MethodConfig):
+    """Learnable tokens in the first blocks of both towers, with the CSRA head."""
+
+    name: ClassVar[str] = "maple"
+    summary: ClassVar[str] = "coupled prompts in the first blocks of both towers, CSRA head"
+    source: ClassVar[str] = "Khattak et al., CVPR 2023 (MaPLe)"
+    method: ClassVar = MaPLe
+
+    num_context: int = 2
+    """Learnable tokens in each block of either tower."""
+    depth: int = 9
+    """First blocks that get tokens of their own, of 12; in towers of another depth, as large a share of them."""
+    context_init: str = ""
+    """Words the first block's context starts from; where too few, and if empty, tokens are drawn from N(0, 0.02^2)."""
+
+    @classmethod
+    def paper(cls) -> MaPLeConfig:
+        """The original starts from the first two words of "a photo of a"."""
+        return cls(context_init="a photo")

@@ -20,29 +20,6 @@ from fedmpt.methods.parts.transport import check_similarity, sinkhorn
 from fedmpt.types import Backbone, Batch, check_options
 
 
-@dataclass(frozen=True)
-class PLOTConfig(MethodConfig):
-    """Several learnable contexts for all classes; transport decides which patch answers to which of a class's."""
-
-    name: ClassVar[str] = "plot"
-    summary: ClassVar[str] = "four contexts; optimal transport matches them to patches"
-    source: ClassVar[str] = "Chen et al. 2023 (PLOT), ICLR"
-    learning_rate: ClassVar[float] = 0.3
-
-    num_prompts: int = 4
-    """Prompts a class has, each with a context of its own."""
-    num_context: int = 16
-    """Learnable tokens before the class name, in each context."""
-    context_init: str = ""
-    """Words all contexts start from, but for small noise; where too few, and if empty, tokens are drawn from
-    N(0, 0.02^2)."""
-    entropy: float = 0.1
-    """Entropy of the transport in units of a cosine (POT's reg)."""
-
-    def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> PLOT:
-        return PLOT(self, backbone, class_names, generator=generator)
-
-
 class PromptTransport(Method):
     """N prompts a class, each with a context of its own for all classes, against patches: PLOT and FedOTP.
 
@@ -103,10 +80,30 @@ class PLOT(PromptTransport):
         super().__init__(config, backbone, class_names, num_prompts=config.num_prompts)
         sizes = (config.num_prompts, config.num_context)
         self.context = nn.Parameter(different_contexts(self.tower, config.context_init, *sizes, generator=generator))
-        self.to(self.tower.device)
 
     def contexts(self) -> Float[Tensor, "N b W"]:
         return self.context
+
+
+@dataclass(frozen=True)
+class PLOTConfig(MethodConfig):
+    """Several learnable contexts for all classes; transport decides which patch answers to which of a class's."""
+
+    name: ClassVar[str] = "plot"
+    summary: ClassVar[str] = "four contexts; optimal transport matches them to patches"
+    source: ClassVar[str] = "Chen et al. 2023 (PLOT), ICLR"
+    method: ClassVar = PLOT
+    learning_rate: ClassVar[float] = 0.3
+
+    num_prompts: int = 4
+    """Prompts a class has, each with a context of its own."""
+    num_context: int = 16
+    """Learnable tokens before the class name, in each context."""
+    context_init: str = ""
+    """Words all contexts start from, but for small noise; where too few, and if empty, tokens are drawn from
+    N(0, 0.02^2)."""
+    entropy: float = 0.1
+    """Entropy of the transport in units of a cosine (POT's reg)."""
 
 
 def different_contexts(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,23 +17,6 @@ from fedmpt.methods.parts.prompts import PromptTemplate, context_from
 from fedmpt.types import Backbone, check_options
 
 
-@dataclass(frozen=True)
-class PromptFLConfig(MethodConfig):
-    """One learnable context for all classes, with the CSRA head."""
-
-    name: ClassVar[str] = "promptfl"
-    summary: ClassVar[str] = "one context shared by all classes, CSRA head"
-    source: ClassVar[str] = "Guo et al. 2023 (PromptFL); Zhou et al. 2022 (CoOp)"
-
-    num_context: int = 16
-    """Learnable tokens before the class name."""
-    context_init: str = ""
-    """Words the context starts from; where they are too few, and if empty, tokens are drawn from N(0, 0.02^2)."""
-
-    def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> PromptFL:
-        return PromptFL(self, backbone, class_names, generator=generator)
-
-
 class PromptFL(SinglePromptMethod):
     """State: ``context`` [b, W], and the head's calibration."""
 
@@ -45,7 +28,6 @@ class PromptFL(SinglePromptMethod):
         self.template = self.make_template(class_names, config.num_context)
         context = context_from(self.tower, config.context_init, config.num_context, generator=generator)
         self.context = nn.Parameter(context)
-        self.to(self.tower.device)
 
     def make_template(self, class_names: Sequence[str], num_context: int) -> PromptTemplate:
         """Where the context stands in the prompts."""
@@ -53,3 +35,18 @@ class PromptFL(SinglePromptMethod):
 
     def encode_text(self) -> Float[Tensor, "C D"]:
         return F.normalize(self.tower.encode(self.template.embed(self.context[None]))[0], dim=-1)
+
+
+@dataclass(frozen=True)
+class PromptFLConfig(MethodConfig):
+    """One learnable context for all classes, with the CSRA head."""
+
+    name: ClassVar[str] = "promptfl"
+    summary: ClassVar[str] = "one context shared by all classes, CSRA head"
+    source: ClassVar[str] = "Guo et al. 2023 (PromptFL); Zhou et al. 2022 (CoOp)"
+    method: ClassVar[Callable[..., PromptFL]] = PromptFL
+
+    num_context: int = 16
+    """Learnable tokens before the class name."""
+    context_init: str = ""
+    """Words the context starts from; where they are too few, and if empty, tokens are drawn from N(0, 0.02^2)."""

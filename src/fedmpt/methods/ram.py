@@ -32,37 +32,6 @@ TEACHER_SCALE = 20.0
 """How sharply the frozen model's shares decide where a class is."""
 
 
-@dataclass(frozen=True)
-class RAMConfig(MethodConfig):
-    """Local adapters and prompts in both towers, transport between patches and classes, and a matching loss."""
-
-    name: ClassVar[str] = "ram"
-    summary: ClassVar[str] = "local adapters in the image tower, transport to classes"
-    source: ClassVar[str] = "Tan et al. 2025 (RAM), CVPR"
-    learning_rate: ClassVar[float] = 5e-5
-    paper_learning_rate: ClassVar[float] = 5e-5
-
-    num_context: int = 4
-    """Learnable tokens in each of the text tower's upper blocks."""
-    num_visual_context: int = 8
-    """Learnable tokens in each of the image tower's last blocks."""
-    entropy: float = 0.1
-    """Entropy of the transport in cost units (POT's reg)."""
-    training_entropy: float = 0.15
-    """The same in training."""
-    patch_temperature: float = 0.1
-    """How evenly patches share the mass, in cosines; smaller is sharper."""
-    teacher_weight: float = 0.05
-    """How much training's transport heeds where the frozen model sees the classes that are there."""
-    temperature: float = 2e-3
-    """Temperature of the local logits before training."""
-    calibration_rate: float = 300.0
-    """Factor on the learning rate for the calibration's scale and bias."""
-
-    def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> RAM:
-        return RAM(self, backbone, class_names, generator=generator)
-
-
 class RAM(Method):
     """State: ``adapters`` (with running statistics of batch norms) and ``visual_context`` [blocks, b, V] of the last
     image blocks; ``context`` [blocks, b, W] of the upper text blocks; ``log_temperature``; the head's calibration."""
@@ -85,7 +54,6 @@ class RAM(Method):
         # Scores are shares of a softmax: a class that has no more than its even share starts undecided.
         nn.init.constant_(self.calibration.bias, math.log(len(class_names) - 1))
         self._add_trained(num_image_blocks - self.first_image_block, num_text_blocks - self.first_text_block, generator)
-        self.to(self.tower.device)
 
     def _add_trained(self, num_image_blocks: int, num_text_blocks: int, generator: torch.Generator) -> None:
         config, width = self.config, self.image_tower.width
@@ -174,6 +142,35 @@ class RAM(Method):
         # Logits of other methods are standardised over an image's classes; shares of a softmax have their own zero.
         # Not `scaled_log_odds`: the logs keep what is smaller than its 1e-6.
         return self.calibration.scaled(log_scores - (-torch.expm1(log_scores.clamp_max(-1e-6))).log())
+
+
+@dataclass(frozen=True)
+class RAMConfig(MethodConfig):
+    """Local adapters and prompts in both towers, transport between patches and classes, and a matching loss."""
+
+    name: ClassVar[str] = "ram"
+    summary: ClassVar[str] = "local adapters in the image tower, transport to classes"
+    source: ClassVar[str] = "Tan et al. 2025 (RAM), CVPR"
+    method: ClassVar = RAM
+    learning_rate: ClassVar[float] = 5e-5
+    paper_learning_rate: ClassVar[float] = 5e-5
+
+    num_context: int = 4
+    """Learnable tokens in each of the text tower's upper blocks."""
+    num_visual_context: int = 8
+    """Learnable tokens in each of the image tower's last blocks."""
+    entropy: float = 0.1
+    """Entropy of the transport in cost units (POT's reg)."""
+    training_entropy: float = 0.15
+    """The same in training."""
+    patch_temperature: float = 0.1
+    """How evenly patches share the mass, in cosines; smaller is sharper."""
+    teacher_weight: float = 0.05
+    """How much training's transport heeds where the frozen model sees the classes that are there."""
+    temperature: float = 2e-3
+    """Temperature of the local logits before training."""
+    calibration_rate: float = 300.0
+    """Factor on the learning rate for the calibration's scale and bias."""
 
 
 def teacher_cost(similarity: Float[Tensor, "B M C"], labels: Int8[Tensor, "B C"]) -> Float[Tensor, "B M C"]:
