@@ -131,11 +131,12 @@ class Method(nn.Module, ABC):
 
     def _parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """The parameters, one a group, each with its own rate."""
-        factors = self.learning_rate_factors()
-        return [
-            {"params": [parameter], "lr": learning_rate * _factor(name, factors)}
-            for name, parameter in self.named_parameters()
-        ]
+        factors = self.learning_rate_factors().items()
+
+        def rate(name: str) -> float:
+            return learning_rate * next((factor for prefix, factor in factors if name.startswith(prefix)), 1.0)
+
+        return [{"params": [parameter], "lr": rate(name)} for name, parameter in self.named_parameters()]
 
     def aggregate(
         self, previous: State, updates: Iterable[Update], *, weighting: Weighting, memory: State
@@ -160,7 +161,3 @@ class Method(nn.Module, ABC):
     def is_trained(self) -> bool:
         """Whether there is anything to train: zero-shot has nothing."""
         return any(True for _ in self.parameters())
-
-
-def _factor(name: str, factors: dict[str, float]) -> float:
-    return next((factor for prefix, factor in factors.items() if name.startswith(prefix)), 1.0)

@@ -56,22 +56,12 @@ class FedMPT(Method):
             num_prefix_context=config.num_condition_context if config.condition_prompts else 0,
             num_suffix_context=config.num_class_context,
         )
-        self._add_contexts(backbone, generator)
-        self._add_adapters_and_gate(self.tower.joint_width, generator)
-        if config.calibration:
-            self.scale = nn.Parameter(torch.ones(self.num_classes))
-            self.bias = nn.Parameter(torch.zeros(self.num_classes))
-
-    def _add_contexts(self, backbone: Backbone, generator: torch.Generator) -> None:
-        config, width = self.config, self.tower.width
+        num, width, joint_width = config.num_conditions, self.tower.width, self.tower.joint_width
         if config.condition_prompts:
-            shape = (config.num_conditions, config.num_condition_context, width)
-            self.condition_context = nn.Parameter(random_context(*shape, generator=generator))
+            drawn = random_context(num, config.num_condition_context, width, generator=generator)
+            self.condition_context = nn.Parameter(drawn)
         words, size = config.class_context_init, config.num_class_context
         self.class_context = nn.Parameter(context_from(self.tower, words, size, generator=generator))
-
-    def _add_adapters_and_gate(self, joint_width: int, generator: torch.Generator) -> None:
-        config, num = self.config, self.config.num_conditions
         # The paper leaves the start open. Zero up-projections make training start from zero-shot CLIP.
         if config.adapters:
             down = torch.randn(num, joint_width, config.rank, generator=generator) / joint_width**0.5
@@ -80,6 +70,9 @@ class FedMPT(Method):
         if config.gate and num > 1:
             self.gate_down = nn.Parameter(torch.randn(joint_width, config.rank, generator=generator) / joint_width**0.5)
             self.gate_up = nn.Parameter(torch.zeros(config.rank, num))
+        if config.calibration:
+            self.scale = nn.Parameter(torch.ones(self.num_classes))
+            self.bias = nn.Parameter(torch.zeros(self.num_classes))
 
     def learning_rate_factors(self) -> dict[str, float]:
         config = self.config

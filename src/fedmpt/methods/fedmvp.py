@@ -100,7 +100,6 @@ class FedMVP(_VisualPrompts):
         self, config: FedMVPConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
     ) -> None:
         super().__init__(config, backbone, class_names)
-        _check_heads(backbone, self.image_tower.width, "image", NUM_HEADS)
         self.consistency_weight = config.consistency_weight
         found = find_attributes(config.attributes, class_names)
         self.sources = dict(found.sources)
@@ -151,7 +150,6 @@ class ReducedFedMVP(_VisualPrompts):
     ) -> None:
         super().__init__(config, backbone, class_names)
         num, width = config.num_context, self.tower.joint_width
-        _check_heads(backbone, width, "joint", REDUCED_HEADS)
         self.template = PromptTemplate(self.tower, class_names, num_prefix_context=num)
         self.anchor = hand_written_features(self.tower, class_names)
         self.context = nn.Parameter(context_from(self.tower, config.context_init, num, generator=generator))
@@ -196,14 +194,6 @@ def _check_form(config: FedMVPConfig) -> None:
                     f"--{name.replace('_', '-')} {value!r} goes with --form {form} of FedMVP, and this is --form "
                     f"{config.form}; leave it out or take the other form"
                 )
-
-
-def _check_heads(backbone: Backbone, width: int, space: str, num_heads: int) -> None:
-    if width % num_heads:
-        raise InputError(
-            f"FedMVP attends with {num_heads} heads, and the {space} width {width} of backbone {backbone.name!r} is no "
-            "multiple of that; choose another backbone or the other --form"
-        )
 
 
 class PromptFormer(nn.Module):
