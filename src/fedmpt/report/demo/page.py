@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedmpt.data import load_data
 from fedmpt.data.datasets.scenes import CLASS_NAMES, PARTNERS, read_scenes
 from fedmpt.data.features.store import FeatureSet
 from fedmpt.files import write_atomically
@@ -16,6 +18,7 @@ from fedmpt.methods.fedmpt import FedMPT
 from fedmpt.report.demo.pictures import explained_images, one_for_each_pair, png_uri
 from fedmpt.report.demo.trials import TITLES, Outcome, Trial
 from fedmpt.report.plots import BLUE, GREY, ORANGE, rendered
+from fedmpt.runs.run import prepare
 from fedmpt.types import PRESENT, Split
 
 if TYPE_CHECKING:
@@ -25,23 +28,17 @@ NUM_SAMPLES = 6
 COLOURS: Mapping[str, str] = {"zero-shot": GREY, "promptfl": ORANGE, "fedmpt": BLUE}
 
 
-def write_page(
-    path: Path,
-    *,
-    trial: Trial,
-    outcomes: Mapping[str, Outcome],
-    clients: Sequence[FeatureSet],
-    train: Split,
-    unseen: FeatureSet,
-    seconds: float,
-) -> None:
-    """Write the page. ``unseen`` are features of the reversed test, ``seconds`` what all of it took."""
+def write_page(path: Path, trial: Trial, outcomes: Mapping[str, Outcome], *, cache: Path, began: float) -> None:
+    """Write the page. ``began`` is when all of it did, by `time.perf_counter`."""
     from jinja2 import Environment, StrictUndefined  # The report extra; imported when a page is wanted.
 
     template = resources.files("fedmpt.report.demo").joinpath("page.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    method = outcomes["fedmpt"].trained.method
+    trained, spec = outcomes["fedmpt"].trained, trial.data("reversed")
+    method = trained.method
     assert isinstance(method, FedMPT)
+    prepared = prepare(trained.config, cache=cache, show_progress=False)
+    unseen = trained.features(load_data(spec, cache=cache).test, data=spec, cache=cache)
     data = {
         "classes": CLASS_NAMES,
         "conditions": method.config.conditions,
@@ -53,17 +50,16 @@ def write_page(
         trial=trial,
         num_classes=len(CLASS_NAMES),
         titles=TITLES,
-        colours=COLOURS,
         pairs=PARTNERS,
         conditions=method.config.conditions,
         outcomes=outcomes,
         verdict=verdict(scores["fedmpt"], scores["promptfl"], before=outcomes["fedmpt"].rounds[0]),
         charts=_charts(outcomes),
-        train_samples=_samples(train, partner=True),
+        train_samples=_samples(prepared.data.train, partner=True),
         test_samples=_samples(unseen.split, partner=False),
-        together=_together(train),
-        clients=_client_rows(clients),
-        seconds=seconds,
+        together=_together(prepared.data.train),
+        clients=_client_rows(prepared.clients),
+        seconds=time.perf_counter() - began,
         # "</" would end the script in which the data stand.
         data=json.dumps(data, separators=(",", ":")).replace("</", "<\\/"),
     )
