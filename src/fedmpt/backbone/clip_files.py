@@ -47,8 +47,7 @@ def load_clip(folder: Path, *, weights: Path, name: str, device: torch.device, d
     logit_scale = model.logit_scale.detach().double().exp().item()
     model.requires_grad_(False).eval().to(device=device, dtype=dtype)
     backbone = ClipBackbone(name=name, model=model, logit_scale=logit_scale, tokenizer=tokenizer, processor=processor)
-    _check_tokenizer_fits(folder, model.config.text_config, tokenizer)
-    _check_processor_fits(folder, backbone)
+    _check_parts_fit(folder, backbone, model.config.text_config)
     return backbone
 
 
@@ -201,18 +200,17 @@ def _preprocessor_file(folder: Path) -> Path:
     return newer if newer.is_file() and not file.is_file() else file
 
 
-def _check_tokenizer_fits(folder: Path, config: Any, tokenizer: Any) -> None:
+def _check_parts_fit(folder: Path, backbone: ClipBackbone, text: Any) -> None:
+    """Tokenizer and preprocessing against the towers; ``text`` is the config of the text tower."""
+    tokenizer: Any = backbone.tokenizer
     different = None
-    if len(tokenizer) > config.vocab_size:
-        different = f"the tokenizer knows {len(tokenizer)} tokens, the text tower {config.vocab_size} (vocab_size)"
+    if len(tokenizer) > text.vocab_size:
+        different = f"the tokenizer knows {len(tokenizer)} tokens, the text tower {text.vocab_size} (vocab_size)"
     # 2 stands in OpenAI's own configs and means: the highest id, which is end-of-text.
-    elif (end := tokenizer.eos_token_id) != config.eos_token_id != 2:
-        different = f"end-of-text is token {end} for the tokenizer and {config.eos_token_id} for the text tower"
+    elif tokenizer.eos_token_id != text.eos_token_id != 2:
+        different = f"end-of-text is {tokenizer.eos_token_id} for the tokenizer and {text.eos_token_id} for the tower"
     if different:
         raise InputError(f"{folder}: {different}; tokenizer and config.json are of different models")
-
-
-def _check_processor_fits(folder: Path, backbone: ClipBackbone) -> None:
     side = backbone.image_size
     got = list(backbone.preprocess(Image.new("RGB", (side + 16, side))).shape)
     if got != [3, side, side]:

@@ -31,11 +31,7 @@ ARCHITECTURE_FIELDS = ("hidden_act", "num_attention_heads", "layer_norm_eps", "p
 
 
 class ImageBlock(nn.Module):
-    """One transformer block of the image tower, tokens to tokens.
-
-    Full attention, no mask. Shares the weights of ``layer``; hides that its arguments differ between transformers
-    versions.
-    """
+    """One transformer block of the image tower, on the weights of ``layer``: full attention, no mask."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -64,11 +60,8 @@ class ClipBackbone:
     Beyond the protocol it opens the image tower: `embed_patches`, each of ``image_blocks`` in turn, then `finish` is
     `encode_image`. These three let gradients through, so a method may train tokens it puts in between.
 
-    Args:
-        name: enters hashes and records.
-        model: a ``CLIPModel``; its weights are used where they are, on their device and in their dtype.
-        logit_scale: factor on cosines, in fp32 even if ``model`` is not.
-        processor: ``CLIPImageProcessorPil``.
+    ``model`` is a ``CLIPModel``, whose weights are used where they are, on their device and in their dtype;
+    ``logit_scale`` is in fp32 even if they are not. ``processor`` is a ``CLIPImageProcessorPil``.
     """
 
     def __init__(self, *, name: str, model: Any, logit_scale: float, tokenizer: Tokenizer, processor: Any) -> None:
@@ -114,10 +107,7 @@ class ClipBackbone:
         return digest.hexdigest()
 
     def preprocess(self, image: Image.Image) -> Float[Tensor, "3 H W"]:
-        """CLIP's own preparation of one picture of any size and mode, by the model's preprocessor config.
-
-        For OpenAI's models: shortest side to ``image_size`` (bicubic), centre crop, normalisation.
-        """
+        """CLIP's own preparation of one picture of any size and mode, by the model's preprocessor config."""
         # Converted here as OpenAI's CLIP does, alpha dropped: newer transformers put transparent pictures on white,
         # and features must not depend on the installed version.
         batch = self._processor(images=image.convert("RGB"), do_convert_rgb=False, return_tensors="pt")

@@ -46,7 +46,7 @@ class EvaluateOptions:
 def evaluate(arguments: list[str]) -> None:
     options = tyro.cli(EvaluateOptions, args=arguments, prog="fedmpt evaluate")
     from fedmpt.data import load_data
-    from fedmpt.evaluation.biased_pairs import biased_pairs
+    from fedmpt.evaluation.context_shift import biased_pairs
     from fedmpt.evaluation.scoring import probabilities, score
     from fedmpt.files import write_json
     from fedmpt.inference.predict import load_trained

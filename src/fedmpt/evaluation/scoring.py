@@ -11,9 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedmpt.data.features.store import FeatureSet
-from fedmpt.evaluation.biased_pairs import BiasedPairs
 from fedmpt.evaluation.calibration import Calibration
-from fedmpt.evaluation.context_shift import context_shift
+from fedmpt.evaluation.context_shift import BiasedPairs, context_shift
 from fedmpt.evaluation.metrics import METRICS, Scores, multilabel_scores, oracle_scores
 from fedmpt.methods import Method
 from fedmpt.state import check_state, get_state, set_state

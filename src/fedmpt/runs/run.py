@@ -18,8 +18,8 @@ from fedmpt.backbone import load_backbone
 from fedmpt.data import load_data
 from fedmpt.data.features.store import FeatureSet, open_features
 from fedmpt.data.partition import Partition
-from fedmpt.evaluation.biased_pairs import biased_pairs
 from fedmpt.evaluation.calibration import calibrate, score_histograms
+from fedmpt.evaluation.context_shift import biased_pairs
 from fedmpt.evaluation.scoring import personal_scores, probabilities, score, set_global
 from fedmpt.federated.aggregate import check_fits
 from fedmpt.federated.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

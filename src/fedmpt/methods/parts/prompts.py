@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from fedmpt.backbone.text_tower import PromptEmbeddings, TextTower
 from fedmpt.types import InputError, Tokenizer
@@ -117,5 +118,4 @@ def _class_ids(tokenizer: Tokenizer, name: str) -> list[int]:
 
 
 def _padded(rows: Sequence[Sequence[int]], filler: int) -> Int64[Tensor, "rows longest"]:
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[filler] * (longest - len(row))] for row in rows], dtype=torch.int64)
+    return pad_sequence([torch.tensor(row, dtype=torch.int64) for row in rows], batch_first=True, padding_value=filler)
