@@ -34,11 +34,8 @@ CONVERT = (
 
 
 def load_clip(folder: Path, *, weights: Path, name: str, device: torch.device, dtype: torch.dtype) -> ClipBackbone:
-    """The CLIP model of a folder, frozen. ``weights`` is the folder of its safetensors, mostly the same.
-
-    Raises:
-        InputError: if a file is missing, broken or of another model, or files do not fit each other.
-    """
+    """The CLIP model of a folder, frozen. ``weights`` is the folder of its safetensors, mostly the same. Raises
+    InputError if a file is missing, broken or of another model, or files do not fit each other."""
     _check_files(folder, weights)
     with quiet_transformers():
         model = _load_model(folder, weights)

@@ -24,11 +24,8 @@ _FILE_OF_WEIGHTS = re.compile(r"[\w.-]+\.safetensors")
 
 
 def weights_in(folder: Path) -> list[Path]:
-    """The files of weights in a folder, as they are named there: they may be missing.
-
-    Raises:
-        InputError: if an index is broken, or names what is no safetensors file in the folder.
-    """
+    """The files of weights in a folder, as they are named there: they may be missing. Raises InputError if an index is
+    broken, or names what is no safetensors file in the folder."""
     index = folder / WEIGHTS_INDEX
     if (folder / WEIGHTS).is_file() or not index.is_file():
         return [folder / WEIGHTS]
@@ -60,11 +57,7 @@ def check_own(folder: Path) -> None:
 
 
 def settings_in(file: Path) -> dict[str, Any]:
-    """A JSON file of settings by name.
-
-    Raises:
-        InputError: if it cannot be read or is something else.
-    """
+    """A JSON file of settings by name. Raises InputError if it cannot be read or is something else."""
     content = read_json(file)
     if not isinstance(content, dict):
         raise InputError(f"{file} holds a {type(content).__name__}, not settings by name; copy it again")

@@ -93,11 +93,8 @@ def load_plugin(factory: Factory, *, spec: str, device: torch.device, dtype: tor
 
 
 def find_factory(where: str, function: str) -> Factory:
-    """The callable ``function`` of a Python file, which is run once for it, or of an importable module.
-
-    Raises:
-        InputError: if there is no such file, module or function, or running it fails.
-    """
+    """The callable ``function`` of a Python file, which is run once for it, or of an importable module. Raises
+    InputError if there is no such file, module or function, or running it fails."""
     module = _module_in(Path(where).expanduser().absolute()) if where.endswith(".py") else _imported(where)
     found = getattr(module, function, None)
     if callable(found):

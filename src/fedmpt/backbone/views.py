@@ -41,11 +41,8 @@ class ImageView(ABC):
 
     @abstractmethod
     def of(self, backbone: Backbone) -> Backbone:
-        """A backbone whose "features" are this view's tokens: the first one as pooled, all others as patches.
-
-        Raises:
-            InputError: if the backbone does not open its image tower.
-        """
+        """A backbone whose "features" are this view's tokens: the first one as pooled, all others as patches. Raises
+        InputError if the backbone does not open its image tower."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +80,7 @@ class StrongView(ImageView):
 
 
 def open_tower(backbone: Backbone) -> ClipBackbone:
-    """The backbone as one whose image tower can be entered.
-
-    Raises:
-        InputError: if it is a plug-in, which is closed.
-    """
+    """The backbone as one whose image tower can be entered. Raises InputError if it is a plug-in, which is closed."""
     if not isinstance(backbone, ClipBackbone):
         raise InputError(
             f"this method puts tokens into the image tower, and backbone {backbone.name!r} does not open its own; "

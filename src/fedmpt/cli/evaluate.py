@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import tyro
 from rich.console import Console
@@ -73,10 +72,6 @@ def evaluate(arguments: list[str]) -> None:
     scores["skipped_images"] = [str(path) for path in features.skipped]
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, scores)
-    _print_evaluation(scores, out)
-
-
-def _print_evaluation(scores: Mapping[str, Any], out: Path) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     for note in scores["notes"]:
         console.print(f"note: {note}", markup=False)

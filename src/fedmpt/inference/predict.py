@@ -104,11 +104,8 @@ class Tagger:
         return [Label(self.class_names[c], shown[c].item(), present[c]) for c in order]
 
     def features(self, split: Split, *, data: str, cache: Path, skip_corrupt: bool = False) -> FeatureSet:
-        """Stored features of images, with all that the method reads of them; computed where they are not stored.
-
-        Raises:
-            InputError: as `fedmpt.data.features.store.open_features`.
-        """
+        """Stored features of images, with all that the method reads of them; computed where they are not stored. Raises
+        InputError as `fedmpt.data.features.store.open_features`."""
         return open_features(
             self.backbone,
             split,
@@ -149,11 +146,8 @@ def load(run: Path | str, *, backbone: str | None = None, device: str = "cpu") -
 def load_trained(
     checkpoint: Path, *, backbone: str | None = None, device: str = "cpu", class_names: Sequence[str] | None = None
 ) -> Tagger:
-    """Build the method a checkpoint was trained with, on the backbone it names or the one given.
-
-    Raises:
-        InputError: if the checkpoint is damaged, or of other classes, another method or another backbone.
-    """
+    """Build the method a checkpoint was trained with, on the backbone it names or the one given. Raises InputError if
+    the checkpoint is damaged, or of other classes, another method or another backbone."""
     if not (checkpoint / "checkpoint.json").exists() and (checkpoint / "checkpoint").is_dir():
         raise InputError(f"{checkpoint} is the folder of a run; give the checkpoint in it, {checkpoint / 'checkpoint'}")
     stored = load_checkpoint(checkpoint)

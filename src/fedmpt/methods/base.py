@@ -43,10 +43,7 @@ class MethodConfig:
 
     def resolved(self) -> MethodConfig:
         """The same config with what its options name in files read into it, so that what is stored needs no file.
-
-        Raises:
-            InputError: if such a file is missing or wrong.
-        """
+        Raises InputError if such a file is missing or wrong."""
         return self
 
     @classmethod
@@ -88,10 +85,7 @@ class Method(nn.Module, ABC):
 
     def __init__(self, backbone: Backbone, class_names: Sequence[str]) -> None:
         """``tower`` is the frozen text tower, ``logit_scale`` the factor on cosines; neither is part of the state.
-
-        Raises:
-            InputError: if there are fewer than two classes: all our methods compare classes within an image.
-        """
+        Raises InputError if there are fewer than two classes: all our methods compare classes within an image."""
         super().__init__()
         if len(class_names) < 2:
             raise InputError(f"{type(self).__name__} compares classes and got {len(class_names)}; give at least two")

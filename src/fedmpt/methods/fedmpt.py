@@ -233,11 +233,8 @@ class FedMPTConfig(MethodConfig):
     """Probability below which absent labels cost nothing."""
 
     def resolved(self) -> FedMPTConfig:
-        """The same with the names of the conditions in place of the set or file that has them.
-
-        Raises:
-            InputError: if there is no such file, it is wrong, or the names are not those of ``conditions_hash``.
-        """
+        """The same with the names of the conditions in place of the set or file that has them. Raises InputError if
+        there is no such file, it is wrong, or the names are not those of ``conditions_hash``."""
         names, digest = resolved_names(self.conditions, given_hash=self.conditions_hash)
         return replace(self, conditions=names, conditions_hash=digest)
 

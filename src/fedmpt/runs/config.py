@@ -137,11 +137,7 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, words: Mapping[str, Any], *, source: str) -> RunConfig:
-        """The inverse of `to_json`.
-
-        Raises:
-            InputError: naming ``source`` and the field that is unknown or missing.
-        """
+        """The inverse of `to_json`. Raises InputError naming ``source`` and the field that is unknown or missing."""
         try:
             rest = dict(words)
             method = dict(rest.pop("method"))

@@ -48,11 +48,8 @@ def _part(split: Split, rows: Int64[Tensor, " n"], *, name: str | None = None) -
 
 
 def partition_clients(config: RunConfig, data: ImageData) -> Partition:
-    """The training images of ``data`` divided among clients, by labels as the reader gives them.
-
-    Raises:
-        InputError: if an option does not fit the data, the images do not suffice, or a partition file is of others.
-    """
+    """The training images of ``data`` divided among clients, by labels as the reader gives them. Raises InputError if
+    an option does not fit the data, the images do not suffice, or a partition file is of others."""
     if config.partition is not None:
         return load_partition(Path(config.partition).expanduser(), data)
     setting = setting_of(config, data)

@@ -129,11 +129,8 @@ def save_calibration(folder: Path, calibration: Calibration, class_names: Sequen
 
 
 def load_calibration(folder: Path, class_names: Sequence[str]) -> Calibration | None:
-    """The calibration stored with a checkpoint; None where training has not come to its end.
-
-    Raises:
-        InputError: if the file is damaged or of other classes.
-    """
+    """The calibration stored with a checkpoint; None where training has not come to its end. Raises InputError if the
+    file is damaged or of other classes."""
     path = folder / "calibration.json"
     if not path.exists():
         return None

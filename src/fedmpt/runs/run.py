@@ -68,11 +68,8 @@ class Prepared:
 
 
 def prepare(config: RunConfig, *, cache: Path, show_progress: bool) -> Prepared:
-    """Load data and backbone, compute or open features, divide them among clients, build the method.
-
-    Raises:
-        InputError: for anything wrong with what the user gave.
-    """
+    """Load data and backbone, compute or open features, divide them among clients, build the method. Raises InputError
+    for anything wrong with what the user gave."""
     began = time.perf_counter()
     config.check()
     data = hold_out(config, load_data(config.data, cache=cache, progress=show_progress))

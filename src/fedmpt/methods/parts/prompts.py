@@ -96,11 +96,8 @@ def context_from(
 def hand_written_features(
     tower: TextTower, class_names: Sequence[str], *, prefix: str = "a photo of a"
 ) -> Float[Tensor, "C D"]:
-    """Normalised frozen features of the prompts ``"PREFIX CLASS."``; an empty prefix gives bare class names.
-
-    Raises:
-        InputError: as `PromptTemplate`.
-    """
+    """Normalised frozen features of the prompts ``"PREFIX CLASS."``; an empty prefix gives bare class names. Raises
+    InputError as `PromptTemplate`."""
     template = PromptTemplate(tower, class_names, prefix_texts=[prefix])
     return F.normalize(tower.encode(template.embed())[0], dim=-1)
 
