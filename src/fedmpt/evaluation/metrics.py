@@ -21,6 +21,8 @@ from fedmpt.types import ABSENT, PRESENT, UNKNOWN, InputError
 
 Table = Tensor | np.ndarray
 """A table of images by classes as callers have it. Shapes are checked here rather than in the type, for the message."""
+Threshold = float | Sequence[float] | Table
+"""One for all classes, or one a class."""
 
 METRICS = ("mAP", "CF1", "OF1", "CF1_PR")
 ORACLE_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -62,9 +64,7 @@ class Scores:
         }
 
 
-def multilabel_scores(
-    probabilities: Table, labels: Table, *, threshold: float | Sequence[float] | Tensor | np.ndarray = 0.5
-) -> Scores:
+def multilabel_scores(probabilities: Table, labels: Table, *, threshold: Threshold = 0.5) -> Scores:
     """Mean average precision and F1 scores, in percent, of probabilities [B, C] against labels [B, C].
 
     Average precision is scikit-learn's: the step-wise sum over distinct scores, without interpolation, so that ties
@@ -174,9 +174,7 @@ def _refuse(noun: str, table: Shaped[np.ndarray, "B C"], is_bad: Bool[np.ndarray
         )
 
 
-def _checked_threshold(
-    threshold: float | Sequence[float] | Tensor | np.ndarray, *, num_classes: int
-) -> Float[np.ndarray, "..."]:
+def _checked_threshold(threshold: Threshold, *, num_classes: int) -> Float[np.ndarray, "..."]:
     given = _as_floats(threshold)
     if given.shape not in {(), (num_classes,)}:
         raise InputError(f"threshold has shape {given.shape}; give one number, or {num_classes}, one a class")
@@ -186,7 +184,7 @@ def _checked_threshold(
     return given
 
 
-def _as_array(values: float | Sequence[float] | Table) -> Shaped[np.ndarray, "..."]:
+def _as_array(values: Threshold) -> Shaped[np.ndarray, "..."]:
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         # NumPy has no bfloat16; half precision goes to float32, where every value of it is exact.
@@ -194,6 +192,6 @@ def _as_array(values: float | Sequence[float] | Table) -> Shaped[np.ndarray, "..
     return np.asarray(values)
 
 
-def _as_floats(values: float | Sequence[float] | Table) -> Float[np.ndarray, "..."]:
+def _as_floats(values: Threshold) -> Float[np.ndarray, "..."]:
     array = _as_array(values)
     return array if array.dtype.kind == "f" else array.astype(np.float64)

@@ -6,8 +6,8 @@ reduced one of published comparisons, which makes one token of the image's class
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -16,10 +16,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedmpt.backbone.text_tower import TextTower
-from fedmpt.backbone.views import ImageView, TowerTokens, open_tower
 from fedmpt.conditions.attributes import find_attributes
 from fedmpt.methods.base import Method, MethodConfig
-from fedmpt.methods.parts.heads import SinglePromptMethod, csra_logits, csra_tokens
+from fedmpt.methods.parts.heads import ImagePromptMethod, csra_logits
 from fedmpt.methods.parts.layers import CrossAttention, initialise
 from fedmpt.methods.parts.losses import asymmetric_loss, text_anchor_loss
 from fedmpt.methods.parts.prompts import PromptTemplate, context_from, hand_written_features
@@ -63,33 +62,25 @@ class FedMVPConfig(MethodConfig):
     """reduced: words the context starts from; where too few, and if empty, tokens are drawn from N(0, 0.02^2)."""
 
     def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> Method:
+        check_options(self, "(0, inf)", "num_context", "num_visual_tokens")
+        check_options(self, "[0, inf)", "consistency_weight")
+        self._check_form()
         form = FedMVP if self.form == "original" else ReducedFedMVP
         built = form(self, backbone, class_names, generator=generator)
         return built.to(built.device)
 
-
-class _VisualPrompts(SinglePromptMethod):
-    """What both forms share: tokens of the image's own before the first block, which stay to the last."""
-
-    views: Mapping[str, ImageView] = {"tokens": TowerTokens(block=0)}
-
-    def __init__(self, config: FedMVPConfig, backbone: Backbone, class_names: Sequence[str]) -> None:
-        super().__init__(backbone, class_names)
-        _check_form(config)
-        check_options(config, "(0, inf)", "num_context", "num_visual_tokens")
-        check_options(config, "[0, inf)", "consistency_weight")
-        self.image_tower = open_tower(backbone)
-
-    def prompted_tokens(self, batch: Batch, prompts: Float[Tensor, "B b V"]) -> Float[Tensor, "B tokens D"]:
-        """Class feature and patch features of images to which ``prompts`` were added."""
-        tower = self.image_tower
-        # Paper has the tokens join the embedded patches: they pass the norm in front of the first block like those.
-        tokens = tower.run_blocks(batch.views["tokens"][:, 0], prompts={0: tower.norm_before(prompts)})
-        patches, pooled = tower.finish(tokens)
-        return csra_tokens(replace(batch, patches=patches, pooled=pooled))
+    def _check_form(self) -> None:
+        """Raises InputError for an option that only the other form reads: it would be ignored."""
+        other = "reduced" if self.form == "original" else "original"
+        for name in FORM_OPTIONS[other]:
+            if (value := getattr(self, name)) != getattr(FedMVPConfig, name):
+                raise InputError(
+                    f"--{name.replace('_', '-')} {value!r} goes with --form {other} of FedMVP, and this is --form "
+                    f"{self.form}; leave it out or take the other form"
+                )
 
 
-class FedMVP(_VisualPrompts):
+class FedMVP(ImagePromptMethod):
     """The original form. State: ``prompt_former``, and the head's calibration.
 
     ``attribute_features`` [A, D] of all classes are frozen; ``averages`` [A, C] takes scores of attributes to their
@@ -99,7 +90,7 @@ class FedMVP(_VisualPrompts):
     def __init__(
         self, config: FedMVPConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
     ) -> None:
-        super().__init__(config, backbone, class_names)
+        super().__init__(backbone, class_names)
         self.consistency_weight = config.consistency_weight
         found = find_attributes(config.attributes, class_names)
         self.sources = dict(found.sources)
@@ -120,7 +111,7 @@ class FedMVP(_VisualPrompts):
         return self.attribute_features
 
     def image_tokens(self, batch: Batch, text: Float[Tensor, "A D"]) -> Float[Tensor, "B tokens D"]:
-        return self.prompted_tokens(batch, self.prompt_former(batch.views["tokens"][:, 0, 1:], text))
+        return self.prompted_tokens(batch, {0: self.prompt_former(batch.views["tokens"][:, 0, 1:], text)})
 
     def forward(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
         text = self.encode_text() if text is None else text
@@ -141,14 +132,14 @@ class FedMVP(_VisualPrompts):
         return asymmetric_loss(self.class_probabilities(tokens, text), batch.labels) + self.consistency_weight * drift
 
 
-class ReducedFedMVP(_VisualPrompts):
+class ReducedFedMVP(ImagePromptMethod):
     """The reduced form. State: ``context`` [b, W]; ``attention`` over the prompts' features; ``to_token``, from D to V;
     and the head's calibration."""
 
     def __init__(
         self, config: FedMVPConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
     ) -> None:
-        super().__init__(config, backbone, class_names)
+        super().__init__(backbone, class_names)
         num, width = config.num_context, self.tower.joint_width
         self.template = PromptTemplate(self.tower, class_names, num_prefix_context=num)
         self.anchor = hand_written_features(self.tower, class_names)
@@ -167,7 +158,7 @@ class ReducedFedMVP(_VisualPrompts):
     def image_tokens(self, batch: Batch, text: Float[Tensor, "C D"]) -> Float[Tensor, "B tokens D"]:
         # Queries do not see each other, so the images may stand in one row.
         attended, _ = self.attention(batch.pooled, text, text, need_weights=False)
-        return self.prompted_tokens(batch, self.to_token(attended)[:, None])
+        return self.prompted_tokens(batch, {0: self.to_token(attended)[:, None]})
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, ""]:
         text = self.encode_text() if text is None else text
@@ -181,19 +172,6 @@ def _attribute_features(
     texts = [f"{name}, which has {text}" for name, own in zip(class_names, attributes, strict=True) for text in own]
     chunks = (texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK))
     return torch.cat([hand_written_features(tower, chunk) for chunk in chunks])
-
-
-def _check_form(config: FedMVPConfig) -> None:
-    """Raises InputError for an option that only the other form reads: it would be ignored."""
-    defaults = FedMVPConfig()
-    for form, names in FORM_OPTIONS.items():
-        for name in names:
-            value = getattr(config, name)
-            if form != config.form and value != getattr(defaults, name):
-                raise InputError(
-                    f"--{name.replace('_', '-')} {value!r} goes with --form {form} of FedMVP, and this is --form "
-                    f"{config.form}; leave it out or take the other form"
-                )
 
 
 class PromptFormer(nn.Module):

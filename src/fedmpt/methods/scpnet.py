@@ -44,7 +44,10 @@ class SCPNet(PromptFL):
             neighbour_share=config.neighbour_share,
         )
         widths = (self.tower.joint_width, config.graph_width, config.graph_width, self.tower.joint_width)
-        self.weights = nn.ParameterList(_drawn(rows, columns, generator) for rows, columns in pairwise(widths))
+        # Uniform in 1 / sqrt(columns), as in ML-GCN (Chen et al. 2019).
+        self.weights = nn.ParameterList(
+            (2 * torch.rand(*shape, generator=generator) - 1) / shape[1] ** 0.5 for shape in pairwise(widths)
+        )
 
     def encode_text(self) -> Float[Tensor, "C D"]:
         text = super().encode_text()
@@ -61,7 +64,9 @@ class SCPNet(PromptFL):
             labels = corrected_labels(found.detach(), labels, threshold=self.config.pseudo_label_threshold)
         # Paper makes confident labels of the weak view's probabilities; taken as they are, they need no threshold.
         # Classes of unknown label take part: no label is read.
-        consistency = consistency_loss(self(strong_view(batch), text), found.detach())
+        tokens = batch.views["strong"][:, 0]
+        strong = self(replace(batch, pooled=tokens[:, 0], patches=tokens[:, 1:]), text)
+        consistency = consistency_loss(strong, found.detach())
         return focal_margin_loss(found, labels) + self.config.consistency_weight * consistency
 
 
@@ -90,12 +95,6 @@ class SCPNetConfig(PromptFLConfig):
     """Weight of the loss that a strongly augmented view of an image scores as the image itself."""
 
 
-def strong_view(batch: Batch) -> Batch:
-    """The same images as their strongly augmented copies."""
-    tokens = batch.views["strong"][:, 0]
-    return replace(batch, pooled=tokens[:, 0], patches=tokens[:, 1:])
-
-
 def label_graph(text: Float[Tensor, "C D"], *, num_neighbours: int, neighbour_share: float) -> Float[Tensor, "C C"]:
     """How much each class (row) hears of each other; rows sum to one. ``text`` is normalised.
 
@@ -121,8 +120,3 @@ def graph_network(
             text = F.leaky_relu(text, NEGATIVE_SLOPE)
         text = adjacency @ text @ weight
     return text
-
-
-def _drawn(rows: int, columns: int, generator: torch.Generator) -> nn.Parameter:
-    """A weight of the graph network, uniform in 1 / sqrt(columns) as in ML-GCN (Chen et al. 2019)."""
-    return nn.Parameter((2 * torch.rand(rows, columns, generator=generator) - 1) / columns**0.5)

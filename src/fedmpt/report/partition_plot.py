@@ -49,7 +49,10 @@ def _draw(figure: Figure, statistics: PartitionStatistics, class_names: Sequence
     sizes = place(width + 0.2, 0, _SIDE_WIDTH, height)
     distances = place(width + _SIDE_WIDTH + 0.45, 0, _SIDE_WIDTH, height)
     image = _draw_shares(whole, shares, statistics, class_names, width=width)
-    _draw_sizes(sizes, statistics)
+    sizes.barh(range(len(statistics.names)), statistics.sizes.tolist(), height=0.8, color=GREY)
+    sizes.set_title("images")
+    sizes.locator_params(axis="x", nbins=3)
+    sizes.grid(axis="x", alpha=0.25)
     _draw_distances(distances, statistics)
     shown = labelled(len(statistics.names), height)
     shares.set_yticks(shown, [shortened(statistics.names[row]) for row in shown])
@@ -85,13 +88,6 @@ def _draw_shares(
     whole.set_yticks([0], ["all clients"])
     shares.set_xticks([])
     return image
-
-
-def _draw_sizes(axes: Axes, statistics: PartitionStatistics) -> None:
-    axes.barh(range(len(statistics.names)), statistics.sizes.tolist(), height=0.8, color=GREY)
-    axes.set_title("images")
-    axes.locator_params(axis="x", nbins=3)
-    axes.grid(axis="x", alpha=0.25)
 
 
 def _draw_distances(axes: Axes, statistics: PartitionStatistics) -> None:

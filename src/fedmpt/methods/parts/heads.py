@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fedmpt.backbone.views import ImageView, TowerTokens, open_tower
 from fedmpt.methods.base import Method
 from fedmpt.types import Backbone, Batch
 
@@ -132,6 +134,28 @@ class SinglePromptMethod(Method):
     def forward(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
         text = self.encode_text() if text is None else text
         return self.calibration(csra_logits(self.image_tokens(batch, text), text))
+
+
+class ImagePromptMethod(SinglePromptMethod):
+    """Puts tokens into the image tower, the first before its first block, and scores what comes out of it."""
+
+    views: Mapping[str, ImageView] = {"tokens": TowerTokens(block=0)}
+
+    def __init__(self, backbone: Backbone, class_names: Sequence[str]) -> None:
+        super().__init__(backbone, class_names)
+        self.image_tower = open_tower(backbone)
+
+    def prompted_tokens(
+        self, batch: Batch, prompts: Mapping[int, Float[Tensor, "#B b V"]]
+    ) -> Float[Tensor, "B tokens D"]:
+        """Class feature and patch features of images to which ``prompts`` were added, by the index of the block."""
+        tower = self.image_tower
+        # Like all that enters the first block, tokens pass the norm in front of it: FedMVP's paper has them join the
+        # embedded patches, MaPLe's does not say.
+        prompts = {**prompts, 0: tower.norm_before(prompts[0])}
+        # Deeper ones replace what the block before made of theirs; behind the last of them, tokens go on as they are.
+        patches, pooled = tower.finish(tower.run_blocks(batch.views["tokens"][:, 0], prompts=prompts))
+        return csra_tokens(replace(batch, patches=patches, pooled=pooled))
 
 
 class DualPromptMethod(Method):
