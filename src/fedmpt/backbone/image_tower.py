@@ -18,7 +18,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from fedmpt.types import InputError, Tokenizer
+from fedmpt.types import Tokenizer
 
 PREPROCESSING_FIELDS = (
     *("do_resize", "size", "resample", "do_center_crop", "crop_size"),
@@ -127,17 +127,8 @@ class ClipBackbone:
     def embed_patches(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B T V"]:
         """Tokens before the first block: class token, then the patches row by row, positions added, normed.
 
-        ``pixels`` may be on any device.
-
-        Raises:
-            InputError: if ``pixels`` are not ``[B, 3, image_size, image_size]``.
+        ``pixels`` [B, 3, image_size, image_size], as `preprocess` makes them, may be on any device.
         """
-        expected = (3, self.image_size, self.image_size)
-        if pixels.ndim != 4 or tuple(pixels.shape[1:]) != expected:
-            raise InputError(
-                f"{self.name} takes pixels of size [B, {', '.join(map(str, expected))}], "
-                f"got {list(pixels.shape)}; prepare pictures with this backbone's preprocess()"
-            )
         embedded = self._vision.embeddings(pixels.to(self.device, self.dtype))
         return self._vision.pre_layrnorm(embedded)  # transformers' spelling
 

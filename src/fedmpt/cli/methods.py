@@ -93,6 +93,5 @@ def _print(rows: list[dict[str, Any]]) -> None:
         )
     console = Console(highlight=False)
     console.print(table)
-    if any(row["head_parameters"] for row in rows):
-        console.print("+ 2: scale and bias of the shared head, which make a method's scores probabilities")
+    console.print("+ 2: scale and bias of the shared head, which make a method's scores probabilities")
     console.print("options of one: fedmpt train --method NAME --help", markup=False)

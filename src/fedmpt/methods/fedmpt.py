@@ -94,7 +94,7 @@ class FedMPT(Method):
 
     def forward(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
         mixture = self.mixture(batch, text)
-        return self._calibrated(mixture) if self.config.calibration else mixture
+        return scaled_log_odds(mixture, self.scale, self.bias) if self.config.calibration else mixture
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, ""]:
         mixture = self.mixture(batch, text)
@@ -102,7 +102,7 @@ class FedMPT(Method):
         if not self.config.calibration:
             return loss
         # Scales and biases learn from their own loss: sent through them, the gradient of all else costs mAP.
-        return loss + self._asymmetric_loss(self._calibrated(mixture.detach()), batch)
+        return loss + self._asymmetric_loss(scaled_log_odds(mixture.detach(), self.scale, self.bias), batch)
 
     def mixture(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
         """(5) P': the conditions' predictions weighed by the gate, in [0, 1]."""
@@ -167,9 +167,6 @@ class FedMPT(Method):
             gamma_negative=config.gamma_negative,
             margin=config.margin,
         )
-
-    def _calibrated(self, probabilities: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
-        return scaled_log_odds(probabilities, self.scale, self.bias)
 
 
 @dataclass(frozen=True)
