@@ -183,3 +183,23 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return {key: _plain(item) for key, item in sorted(dict(value).items()) if item is not None}
+
+
+class _AnyWords:
+    """A tokenizer that takes every word for one token: which one decides no shape."""
+
+    bos_token_id, eos_token_id = 49406, 49407
+
+    def __call__(self, text: str, *, add_special_tokens: bool) -> dict[str, list[int]]:
+        return {"input_ids": [0 for _ in text.split()]}
+
+
+def shapes_of() -> ClipBackbone:
+    """openai/clip-vit-base-patch16 on torch's meta device: tensors have shapes, and computing costs nothing."""
+    from transformers import CLIPConfig, CLIPModel
+
+    # Sizes are by default those of ViT-B/32, from which this one differs in the patches alone.
+    config = CLIPConfig(vision_config={"patch_size": 16})
+    with torch.device("meta"):
+        model = CLIPModel(config).requires_grad_(False).eval()
+    return ClipBackbone(name="shapes", model=model, logit_scale=100.0, tokenizer=_AnyWords(), processor=None)

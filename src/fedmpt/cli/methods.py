@@ -45,7 +45,7 @@ def facts() -> list[dict[str, Any]]:
     """Of every method at its defaults, in the order of the table of methods."""
     import torch
 
-    from fedmpt.backbone.shapes import shapes_of
+    from fedmpt.backbone.image_tower import shapes_of
     from fedmpt.data.datasets.voc import CLASS_NAMES
     from fedmpt.methods import METHODS
     from fedmpt.state import num_bytes
