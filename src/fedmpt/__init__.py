@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fedmpt.data.load import load_data
     from fedmpt.evaluation.context_shift import context_shift
     from fedmpt.evaluation.metrics import multilabel_scores
-    from fedmpt.inference.predict import Tagger, load
+    from fedmpt.inference.tagger import Tagger, load
     from fedmpt.methods import METHODS
     from fedmpt.methods.parts.transport import sinkhorn
     from fedmpt.runs.config import RunConfig, preset
@@ -42,9 +42,9 @@ _WHERE = {
     "METHODS": "methods",
     "InputError": "types",
     "RunConfig": "runs.config",
-    "Tagger": "inference.predict",
+    "Tagger": "inference.tagger",
     "context_shift": "evaluation.context_shift",
-    "load": "inference.predict",
+    "load": "inference.tagger",
     "load_backbone": "backbone.load",
     "load_data": "data.load",
     "multilabel_scores": "evaluation.metrics",

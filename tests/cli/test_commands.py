@@ -20,7 +20,7 @@ import fedmpt.cli.main
 from fedmpt.data import load_data
 from fedmpt.data.features.store import open_features
 from fedmpt.evaluation.scoring import probabilities
-from fedmpt.inference.predict import load_trained
+from fedmpt.inference.tagger import load_trained
 from fedmpt.methods import METHODS
 
 SCORES = ("mAP", "CF1", "OF1", "CF1_PR")

@@ -13,7 +13,7 @@ from toy_method import Toy
 
 import fedmpt.inference.explain as module
 from fedmpt.conditions.scores.scores import score_conditions
-from fedmpt.evaluation.biased_pairs import biased_pairs
+from fedmpt.evaluation.context_shift import biased_pairs
 from fedmpt.evaluation.scoring import probabilities, score
 from fedmpt.inference.explain import condition_parts, with_conditions
 from fedmpt.types import InputError

@@ -48,7 +48,7 @@ def evaluate(arguments: list[str]) -> None:
     from fedmpt.evaluation.context_shift import biased_pairs
     from fedmpt.evaluation.scoring import probabilities, score
     from fedmpt.files import write_json
-    from fedmpt.inference.predict import load_trained
+    from fedmpt.inference.tagger import load_trained
     from fedmpt.runs.records import check_writable
     from fedmpt.types import InputError
 

@@ -38,7 +38,7 @@ class PredictOptions:
 
 def predict(arguments: list[str]) -> None:
     options = tyro.cli(PredictOptions, args=arguments, prog="fedmpt predict")
-    from fedmpt.inference.predict import load_trained
+    from fedmpt.inference.tagger import load_trained
     from fedmpt.types import InputError
 
     if not options.images:

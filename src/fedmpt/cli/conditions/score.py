@@ -68,7 +68,7 @@ def score(words: list[str]) -> None:
     from fedmpt.data import load_data
     from fedmpt.files import write_json
     from fedmpt.inference.explain import with_conditions
-    from fedmpt.inference.predict import load_trained
+    from fedmpt.inference.tagger import load_trained
     from fedmpt.report.condition_plot import plot_condition_scores
     from fedmpt.types import InputError
 

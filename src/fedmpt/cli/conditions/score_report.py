@@ -18,7 +18,7 @@ from fedmpt.conditions.scores.scores import score_conditions
 from fedmpt.data.features.store import FeatureSet
 from fedmpt.evaluation.metrics import multilabel_scores
 from fedmpt.inference.explain import condition_parts
-from fedmpt.inference.predict import Tagger
+from fedmpt.inference.tagger import Tagger
 from fedmpt.methods.fedmpt import FedMPT, FedMPTConfig
 from fedmpt.runs.config import RunConfig
 from fedmpt.runs.partition import hide_labels, hold_out

@@ -22,7 +22,7 @@ from fedmpt.data.datasets.scenes.vocabulary import Partners
 from fedmpt.data.features.store import FeatureSet
 from fedmpt.files import write_atomically
 from fedmpt.inference.explain import explain
-from fedmpt.inference.predict import Tagger
+from fedmpt.inference.tagger import Tagger
 from fedmpt.methods.fedmpt import FedMPT
 from fedmpt.report.demo.trials import TITLES, Outcome, Trial
 from fedmpt.report.plots import BLUE, GREY, ORANGE, rendered

@@ -15,7 +15,7 @@ from fedmpt.evaluation.metrics import multilabel_scores
 from fedmpt.evaluation.scoring import probabilities
 from fedmpt.federated.simulate import Round
 from fedmpt.files import read_json, write_json
-from fedmpt.inference.predict import Tagger, load_trained
+from fedmpt.inference.tagger import Tagger, load_trained
 from fedmpt.methods import Method
 from fedmpt.runs.config import RunConfig, preset
 from fedmpt.runs.run import Prepared, Watcher, train

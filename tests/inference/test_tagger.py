@@ -16,7 +16,7 @@ from fedmpt.backbone.views import ImageView, StrongView, TowerTokens
 from fedmpt.data.features.store import open_features
 from fedmpt.evaluation.scoring import probabilities
 from fedmpt.federated.simulate import Progress
-from fedmpt.inference.predict import Tagger
+from fedmpt.inference.tagger import Tagger
 from fedmpt.runs.config import RunConfig
 from fedmpt.types import Batch, Split
 
