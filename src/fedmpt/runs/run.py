@@ -135,7 +135,7 @@ def train(
     config = replace(config, method=config.method.resolved())
     _earlier(config, out, resume=resume)  # Asked before the long work, and again when the folder is ours.
     if resume and is_finished(out):
-        return dict(read_json(out / "results.json"))
+        return read_json(out / "results.json")
     prepared = prepare(config, cache=Path(cache or default_cache()), show_progress=show_progress)
     with _held(out):
         checkpoint = _earlier(config, out, resume=resume)
