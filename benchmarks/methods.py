@@ -28,7 +28,7 @@ from comparison import with_method
 from rich.console import Console
 from run import interval, slug
 
-from fedmpt.backbone.shapes import shapes_of
+from fedmpt.backbone.image_tower import shapes_of
 from fedmpt.backbone.views import TowerTokens
 from fedmpt.cli.progress import TerminalWatcher
 from fedmpt.data.datasets.voc import CLASS_NAMES

@@ -39,11 +39,8 @@ def set_state(module: nn.Module, state: State, *, source: str = "state") -> None
 
 
 def check_state(state: State, *, like: State, source: str) -> None:
-    """Names, shapes and finiteness of a state that came from elsewhere.
-
-    Raises:
-        InputError: naming ``source``, the tensor and what is wrong with it.
-    """
+    """Names, shapes and finiteness of a state that came from elsewhere. Raises InputError naming ``source``, the tensor
+    and what is wrong with it."""
     if missing := sorted(like.keys() - state.keys()):
         raise InputError(f"{source}: tensor {missing[0]!r} is missing ({len(missing)} in all); is it another method's?")
     if unknown := sorted(state.keys() - like.keys()):

@@ -30,8 +30,7 @@ def backbone(request: pytest.FixtureRequest) -> Backbone:
 
 def template_of(backbone: Backbone, *, prefix: int = 0, suffix: int = 0) -> PromptTemplate:
     return PromptTemplate(
-        TextTower(backbone.text_model),
-        backbone.tokenizer,
+        TextTower(backbone),
         CLASSES,
         prefix_texts=CONDITIONS,
         num_prefix_context=prefix,
@@ -75,7 +74,7 @@ def assert_agree(fast: Tensor, plain: Tensor, *inputs: Tensor) -> None:
 
 @pytest.mark.parametrize("per_condition", [True, False])
 def test_prefix_tokens_replace_the_context_before_their_block(backbone: Backbone, per_condition: bool) -> None:
-    template, tower = template_of(backbone, prefix=NUM), TextTower(backbone.text_model)
+    template, tower = template_of(backbone, prefix=NUM), TextTower(backbone)
     rows = len(CONDITIONS) if per_condition else 1
     context = drawn(len(CONDITIONS), NUM, tower.width, seed=1)
     deep = {index: drawn(rows, NUM, tower.width, seed=index + 2) for index in range(1, len(tower.layers))}
@@ -93,7 +92,7 @@ def test_prefix_tokens_replace_the_context_before_their_block(backbone: Backbone
 
 @pytest.mark.parametrize("block", [1, -1])
 def test_suffix_tokens_may_differ_by_class(backbone: Backbone, block: int) -> None:
-    template, tower = template_of(backbone, suffix=NUM), TextTower(backbone.text_model)
+    template, tower = template_of(backbone, suffix=NUM), TextTower(backbone)
     block = block % len(tower.layers)
     context, own = drawn(NUM, tower.width, seed=1), drawn(len(CLASSES), NUM, tower.width, seed=2)
     prompts = template.embed(suffix_context=context)
@@ -113,7 +112,7 @@ def test_suffix_tokens_may_differ_by_class(backbone: Backbone, block: int) -> No
 
 def test_inserted_tokens_are_there_during_their_block_alone(backbone: Backbone) -> None:
     """In transformers: put in before the block, taken out before the next; a plain causal mask over the longer row."""
-    template, tower = template_of(backbone), TextTower(backbone.text_model)
+    template, tower = template_of(backbone), TextTower(backbone)
     last = len(tower.layers) - 1
     deep = {index: drawn(1, NUM, tower.width, seed=index) for index in (last - 1, last)}
     prompts = template.embed()
@@ -143,6 +142,6 @@ def encode_with_inserted(backbone: Backbone, prompts: Any, deep: Mapping[int, Te
 
 
 def test_deep_tokens_of_a_block_that_is_not_there_are_our_fault(backbone: Backbone) -> None:
-    tower = TextTower(backbone.text_model)
+    tower = TextTower(backbone)
     with pytest.raises(AssertionError):
         tower.encode(template_of(backbone).embed(), DeepTokens(inserted={99: drawn(1, NUM, tower.width, seed=0)}))

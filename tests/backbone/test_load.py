@@ -25,12 +25,12 @@ def error_of(spec: str | Path, **options) -> str:
     [
         ("openai/clip-vit-base-patch16", Source("hub", "openai/clip-vit-base-patch16")),
         ("my_clip.v2", Source("hub", "my_clip.v2")),
-        ("backbone.py:load", Source("file", "backbone.py", "load")),
-        ("../dir with: colon/backbone.py:load", Source("file", "../dir with: colon/backbone.py", "load")),
-        (r"C:\models\backbone.py:load", Source("file", r"C:\models\backbone.py", "load")),
-        ("c:/models/backbone.py:load", Source("file", "c:/models/backbone.py", "load")),
-        ("package.module:load", Source("module", "package.module", "load")),
-        ("m:load", Source("module", "m", "load")),
+        ("backbone.py:load", Source("plugin", "backbone.py", "load")),
+        ("../dir with: colon/backbone.py:load", Source("plugin", "../dir with: colon/backbone.py", "load")),
+        (r"C:\models\backbone.py:load", Source("plugin", r"C:\models\backbone.py", "load")),
+        ("c:/models/backbone.py:load", Source("plugin", "c:/models/backbone.py", "load")),
+        ("package.module:load", Source("plugin", "package.module", "load")),
+        ("m:load", Source("plugin", "m", "load")),
     ],
 )
 def test_spec_is_read_in_the_documented_order(spec: str, expected: Source) -> None:

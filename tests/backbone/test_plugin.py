@@ -12,7 +12,7 @@ from PIL import Image
 
 from fedmpt.backbone import load_backbone
 from fedmpt.backbone.clip_files import load_clip
-from fedmpt.backbone.plugin import MovedPlugin, function_in_file, load_plugin
+from fedmpt.backbone.plugin import MovedPlugin, find_factory, load_plugin
 from fedmpt.types import Backbone, InputError
 
 PLUGIN = """
@@ -54,9 +54,9 @@ def load_later():
 
 
 class NoBackbone:
-    name = ""
+    name = None
     image_size = 8.5
-    logit_scale = float("nan")
+    logit_scale = "100"
     preprocess = 3
 
 """
@@ -122,7 +122,7 @@ META = torch.device("meta")
 
 
 def test_all_its_modules_and_the_pixels_are_moved(plugin_file: Path) -> None:
-    factory = function_in_file(str(plugin_file), "load")
+    factory = find_factory(str(plugin_file), "load")
     moved = load_plugin(factory, spec="own", device=META, dtype=torch.float32)
     assert {parameter.device for parameter in moved.text_model.parameters()} == {META}
     patches, pooled = moved.encode_image(torch.rand(2, 3, 8, 8))
@@ -177,13 +177,13 @@ def test_a_missing_file(tmp_path: Path) -> None:
 def test_a_missing_module(module: str, missing: str) -> None:
     message = str(error_of(f"{module}:load"))
     assert f"no module {missing!r}" in message
-    assert "file.py:load" in message
+    assert "file.py:function" in message
 
 
-def test_a_missing_function_lists_the_files_own_and_the_closest(plugin_file: Path) -> None:
+def test_a_missing_function_lists_the_files_own(plugin_file: Path) -> None:
     message = str(error_of(f"{plugin_file}:laod"))
     assert str(plugin_file) in message
-    assert "it has NoBackbone, Tower, load, load_later; did you mean 'load'?" in message
+    assert "it has NoBackbone, Tower, load, load_later" in message
 
 
 def test_a_file_without_functions(tmp_path: Path) -> None:
@@ -237,12 +237,12 @@ def test_a_module_whose_import_fails_is_not_taken_for_missing(
 def test_every_wrong_member_is_named(plugin_file: Path) -> None:
     message = str(error_of(f"{plugin_file}:NoBackbone"))
     for part in (
-        "name is '', not a non-empty str",
-        "image_size is 8.5, not a positive int",
-        "logit_scale is nan, not a positive float",
+        "name is of type NoneType (wanted: str)",
+        "image_size is of type float (wanted: int)",
+        "logit_scale is of type str (wanted: float)",
         "tokenizer is missing",
         "text_model is missing",
-        "preprocess is 3, not a method",
+        "preprocess is of type int (wanted: method)",
         "encode_image is missing",
     ):
         assert part in message

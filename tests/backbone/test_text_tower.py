@@ -41,10 +41,8 @@ def features_and_gradients(encode: Callable[[], Tensor], *inputs: Tensor) -> lis
 
 @pytest.mark.parametrize("conditions", [CONDITIONS, ("",), ("one",)])
 def test_features_and_gradients_equal_the_plain_computation(backbone: Backbone, conditions: tuple[str, ...]) -> None:
-    tower = TextTower(backbone.text_model)
-    template = PromptTemplate(
-        tower, backbone.tokenizer, CLASSES, prefix_texts=conditions, num_prefix_context=4, num_suffix_context=2
-    )
+    tower = TextTower(backbone)
+    template = PromptTemplate(tower, CLASSES, prefix_texts=conditions, num_prefix_context=4, num_suffix_context=2)
     prefix, suffix = contexts(tower, len(conditions))
     fast = features_and_gradients(lambda: tower.encode(template.embed(prefix, suffix)), prefix, suffix)
     plain = features_and_gradients(
@@ -56,8 +54,8 @@ def test_features_and_gradients_equal_the_plain_computation(backbone: Backbone, 
 
 
 def test_fixed_prompts_equal_the_model_on_tokenised_text(backbone: Backbone) -> None:
-    tower = TextTower(backbone.text_model)
-    template = PromptTemplate(tower, backbone.tokenizer, CLASSES, prefix_texts=["a photo of a"])
+    tower = TextTower(backbone)
+    template = PromptTemplate(tower, CLASSES, prefix_texts=["a photo of a"])
     texts = [f"a photo of a {name}." for name in CLASSES]
     tokens = backbone.tokenizer(texts, padding="max_length", return_tensors="pt")
     expected = backbone.text_model(**tokens).text_embeds
@@ -65,8 +63,8 @@ def test_fixed_prompts_equal_the_model_on_tokenised_text(backbone: Backbone) -> 
 
 
 def test_padding_is_never_read(backbone: Backbone) -> None:
-    tower = TextTower(backbone.text_model)
-    template = PromptTemplate(tower, backbone.tokenizer, CLASSES, prefix_texts=CONDITIONS)
+    tower = TextTower(backbone)
+    template = PromptTemplate(tower, CLASSES, prefix_texts=CONDITIONS)
     prompts = template.embed()
     before = tower.encode(prompts)
     for row, length in zip(prompts.prefixes, prompts.prefix_lengths.tolist(), strict=True):
@@ -77,9 +75,9 @@ def test_padding_is_never_read(backbone: Backbone) -> None:
 
 
 def test_prompts_at_the_length_limit(backbone: Backbone) -> None:
-    tower = TextTower(backbone.text_model)
+    tower = TextTower(backbone)
     name = " ".join(["x"] * 72)
-    template = PromptTemplate(tower, backbone.tokenizer, [name, "y"], prefix_texts=["z", "z z"])
+    template = PromptTemplate(tower, [name, "y"], prefix_texts=["z", "z z"])
     prompts = template.embed()
     assert prompts.max_length == tower.max_length == 77
     torch.testing.assert_close(tower.encode(prompts), encode_plainly(backbone.text_model, prompts), atol=1e-5, rtol=0)
@@ -89,7 +87,7 @@ def test_bf16_is_close_to_fp32(tiny_clip_folder: Path) -> None:
     found = []
     for dtype in (torch.float32, torch.bfloat16):
         backbone = load_backbone(str(tiny_clip_folder), dtype=dtype)
-        tower = TextTower(backbone.text_model)
-        found.append(tower.encode(PromptTemplate(tower, backbone.tokenizer, CLASSES).embed()))
+        tower = TextTower(backbone)
+        found.append(tower.encode(PromptTemplate(tower, CLASSES).embed()))
     assert found[1].dtype == torch.float32
     assert torch.cosine_similarity(found[0], found[1], dim=-1).min() > 0.99

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from fedmpt.backbone import load_backbone
 from fedmpt.backbone.image_tower import ClipBackbone
-from fedmpt.backbone.strong_view import strongly_augmented
-from fedmpt.backbone.views import StrongView, TowerTokens, open_tower, tokens_of
+from fedmpt.backbone.views import StrongView, TowerTokens, open_tower, strongly_augmented, tokens_of
 from fedmpt.types import InputError
 
 

@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ import fedmpt.cli.main
 from fedmpt.data import load_data
 from fedmpt.data.features.store import open_features
 from fedmpt.evaluation.scoring import probabilities
-from fedmpt.inference.predict import load_trained
+from fedmpt.inference.tagger import load_trained
 from fedmpt.methods import METHODS
 
 SCORES = ("mAP", "CF1", "OF1", "CF1_PR")
@@ -98,8 +99,7 @@ def test_quiet_prints_nothing(place: Place, run: Command, tmp_path: Path) -> Non
     assert read_results(tmp_path / "a")["test"]["num_images"] == 8
 
 
-@pytest.mark.parametrize("setting", ["heterogeneous", "iid"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "setting"), [*zip(METHODS, cycle(["heterogeneous", "iid"]), strict=False)])
 def test_every_method_trains_and_is_evaluated(
     place: Place, run: Command, tmp_path: Path, method: str, setting: str
 ) -> None:

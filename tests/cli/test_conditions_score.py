@@ -15,7 +15,7 @@ from command_line import Command, Outcome, Place, read_results
 from fedmpt.cli.conditions.score import ScoreOptions, score
 from fedmpt.cli.conditions.score_report import scored_split
 from fedmpt.cli.train import _train_options
-from fedmpt.cli.train_arguments import train_arguments
+from fedmpt.cli.train_options import train_arguments
 from fedmpt.data import load_data
 from fedmpt.data.partial_labels import mask_labels
 from fedmpt.federated.aggregation import Aggregation

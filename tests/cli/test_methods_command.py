@@ -135,7 +135,7 @@ def test_the_table_of_the_documentation_is_what_the_command_counts(rows: dict[st
 
 
 @pytest.mark.parametrize(
-    "part", ["federated", "evaluation", "runs/run.py", "runs/partition.py", "inference/predict.py", "state.py"]
+    "part", ["federated", "evaluation", "runs/run.py", "runs/partition.py", "inference/tagger.py", "state.py"]
 )
 def test_nothing_around_the_methods_knows_one_by_its_name(part: str) -> None:
     root = PROJECT / "src" / "fedmpt" / part

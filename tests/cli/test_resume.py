@@ -79,7 +79,8 @@ def test_a_run_killed_at_any_step_continues_to_the_same_numbers(
     # tensors and index of each round.
     assert num_tries == 6 + 2 + 2 + 4 + 2 * NUM_ROUNDS + 1
     assert_same_run(tmp_path / "0", one_run)
-    for step in range(1, num_tries):
+    # Of the features' steps every third: what they leave behind has tests of its own.
+    for step in (1, 4, 7, *range(9, num_tries)):
         out, cache = tmp_path / str(step), tmp_path / f"cache{step}"
         assert not (out / "results.json").exists()
         outcome = run(*words, "--out", out, "--cache", cache, "--resume")

@@ -51,7 +51,7 @@ def backbone(tiny_clip_folder: Path) -> Backbone:
 
 
 def encoder(backbone: Backbone) -> Encode:
-    return partial(hand_written_features, TextTower(backbone.text_model), backbone.tokenizer)
+    return partial(hand_written_features, TextTower(backbone))
 
 
 def check(conditions: ConditionSet, backbone: Backbone, *, class_names: Any = None) -> Findings:

@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score, f1_score, precision_score, 
 from torch import Tensor
 from torchmetrics.functional.classification import multilabel_average_precision, multilabel_f1_score
 
-from fedmpt.evaluation.metrics import ORACLE_THRESHOLDS, BestScore, multilabel_scores, oracle_scores
+from fedmpt.evaluation.metrics import ORACLE_THRESHOLDS, multilabel_scores, oracle_scores
 from fedmpt.types import InputError
 
 # Class 0 has AP 5/6 and F1 4/5; class 1, third image unknown, AP 7/12 and F1 1/2; class 2 no positive, one false alarm.
@@ -162,11 +162,10 @@ def test_the_oracle_finds_the_best_threshold_of_each_metric() -> None:
     oracle = oracle_scores(probabilities, labels)
     for metric, average in (("CF1", "macro"), ("OF1", "micro")):
         tried = [f1_score(labels.numpy(), (probabilities > at).numpy(), average=average) for at in ORACLE_THRESHOLDS]
-        found = getattr(oracle, metric)
-        assert found.score == pytest.approx(100 * max(tried))
-        assert found.threshold == ORACLE_THRESHOLDS[int(np.argmax(tried))]
+        assert oracle[metric]["score"] == pytest.approx(100 * max(tried))
+        assert oracle[metric]["threshold"] == ORACLE_THRESHOLDS[int(np.argmax(tried))]
     at_each = [multilabel_scores(probabilities, labels, threshold=at).CF1_PR for at in ORACLE_THRESHOLDS]
-    assert oracle.CF1_PR == BestScore(max(at_each), ORACLE_THRESHOLDS[int(np.argmax(at_each))])
+    assert oracle["CF1_PR"] == {"score": max(at_each), "threshold": ORACLE_THRESHOLDS[int(np.argmax(at_each))]}
 
 
 def test_the_oracle_chooses_for_each_metric_and_takes_the_lowest_of_equals() -> None:
@@ -174,11 +173,9 @@ def test_the_oracle_chooses_for_each_metric_and_takes_the_lowest_of_equals() -> 
     probabilities = torch.tensor([[0.3, 0.7]] + [[0.0, 0.6]] * 9)
     labels = torch.tensor([[1, 1]] + [[0, 0]] * 9, dtype=torch.int8)
     oracle = oracle_scores(probabilities, labels, thresholds=(0.65, 0.2, 0.1))
-    assert (oracle.CF1.threshold, oracle.OF1.threshold, oracle.CF1_PR.threshold) == (0.1, 0.65, 0.1)
-    assert oracle.CF1.score == pytest.approx(100 * (1 + 2 / 11) / 2)
-    assert oracle.OF1.score == pytest.approx(100 * 2 / 3)
-    assert oracle.CF1_PR.score == pytest.approx(100 * harmonic(0.55, 1))
-    assert oracle.to_json()["OF1"] == {"score": oracle.OF1.score, "threshold": 0.65}
+    assert [best["threshold"] for best in oracle.values()] == [0.1, 0.65, 0.1]
+    expected = (100 * (1 + 2 / 11) / 2, 100 * 2 / 3, 100 * harmonic(0.55, 1))
+    assert [best["score"] for best in oracle.values()] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("score", [multilabel_scores, oracle_scores])

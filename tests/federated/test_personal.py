@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from toy_method import CLASSES, WIDTH, Toy, toy
+from toy_method import CLASSES, WIDTH, Toy, run_rounds, toy
 
 from fedmpt.data.features.store import FeatureSet
 from fedmpt.evaluation.metrics import multilabel_scores
 from fedmpt.evaluation.scoring import personal_scores, probabilities, set_global
 from fedmpt.federated.client import LocalTraining
-from fedmpt.federated.simulate import Federation, run_rounds
+from fedmpt.federated.simulate import Federation
 from fedmpt.state import get_state, set_state
 from fedmpt.types import InputError, State
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from checkpoints import assert_same
 from synthetic import separable
-from toy_method import CLASSES, WIDTH, Toy, toy
+from toy_method import CLASSES, WIDTH, Toy, run_rounds, toy
 
 from fedmpt.data.features.store import FeatureSet
 from fedmpt.federated.aggregation import Aggregation
 from fedmpt.federated.checkpoint import load_checkpoint, save_checkpoint
 from fedmpt.federated.client import LocalTraining
-from fedmpt.federated.simulate import Federation, Round, cohort_size, draw_cohort, run_rounds
+from fedmpt.federated.simulate import Federation, Round, cohort_size, draw_cohort
 from fedmpt.types import InputError
 
 FEDERATION = Federation(rounds=4, learning_rate=0.2, eval_every=2, participation=0.8)

@@ -42,7 +42,10 @@ def fedmpt_part(**parts: Any) -> FedMPTConfig:
 def fedmpt_parts() -> dict[str, FedMPTConfig]:
     found = {}
     switch = (True, False)
-    for prompts, adapters, transport, gate in product(switch, switch, ("sinkhorn", "rows", "mean"), switch):
+    parts_of = [(*on, "sinkhorn") for on in product(switch, repeat=3)]
+    # How patches are weighed knows nothing of the other parts.
+    others = [(on, on, on, transport) for on in switch for transport in ("rows", "mean")]
+    for prompts, adapters, gate, transport in (*parts_of, *others):
         parts = [word for word, on in (("prompts", prompts), ("adapters", adapters), ("gate", gate)) if on]
         found["-".join([*parts, transport])] = fedmpt_part(
             condition_prompts=prompts, adapters=adapters, transport=transport, gate=gate, calibration=False

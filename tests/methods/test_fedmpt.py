@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from fedmpt.methods.fedmpt import FedMPT, FedMPTConfig
-from fedmpt.methods.parts.adapted_cosines import adapted_cosines
+from fedmpt.methods.parts.heads import adapted_cosines
 from fedmpt.methods.zero_shot import ZeroShotConfig
 from fedmpt.state import get_state, num_parameters, set_state
 from fedmpt.types import Backbone, Batch

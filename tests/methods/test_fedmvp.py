@@ -19,7 +19,6 @@ from torch import Tensor
 
 from fedmpt.backbone import load_backbone
 from fedmpt.backbone.image_tower import ClipBackbone
-from fedmpt.backbone.shapes import VIT_B_16, shapes_of
 from fedmpt.data.datasets import voc as voc
 from fedmpt.methods import fedmvp
 from fedmpt.methods.base import Method
@@ -231,12 +230,3 @@ def test_every_option_belongs_to_a_form() -> None:
 def test_classes_without_attributes_are_named(backbone: Backbone) -> None:
     with pytest.raises(InputError, match="'zebu'"):
         ORIGINAL.build(backbone, ["cat", "zebu"], generator=torch.Generator())
-
-
-def test_widths_that_the_heads_cannot_share_are_named() -> None:
-    odd_image = shapes_of({**VIT_B_16, "vision": {**VIT_B_16["vision"], "hidden_size": 66, "num_attention_heads": 6}})
-    with pytest.raises(InputError, match="4 heads, and the image width 66 of backbone 'shapes' is no multiple"):
-        FedMVPConfig().build(odd_image, voc.CLASS_NAMES, generator=torch.Generator())
-    odd_joint = shapes_of({**VIT_B_16, "projection_dim": 100})
-    with pytest.raises(InputError, match="8 heads, and the joint width 100 of backbone 'shapes' is no multiple"):
-        REDUCED.build(odd_joint, voc.CLASS_NAMES, generator=torch.Generator())

@@ -48,7 +48,7 @@ def pixels_for(backbone: ClipBackbone) -> Tensor:
 def expected(method: MaPLe, folder: Path, backbone: ClipBackbone, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Text features and probabilities, image by image and class by class."""
     num = method.contexts.shape[1]
-    template = PromptTemplate(TextTower(backbone.text_model), backbone.tokenizer, CLASS_NAMES, num_prefix_context=num)
+    template = PromptTemplate(TextTower(backbone), CLASS_NAMES, num_prefix_context=num)
     contexts = dict(enumerate(method.contexts))
     first = contexts.pop(0)
     text = text_features(backbone.text_model, template.embed(first[None]), contexts)[0]
@@ -134,7 +134,7 @@ def test_trained_parameters_are_those_of_the_published_size() -> None:
 
 def test_the_first_context_may_start_from_words(backbone: Backbone) -> None:
     method = build(MaPLeConfig.paper(), backbone)
-    two = TextTower(backbone.text_model).embed_tokens(torch.tensor(backbone.tokenizer("a photo")["input_ids"][-3:-1]))
+    two = TextTower(backbone).embed_tokens(torch.tensor(backbone.tokenizer("a photo")["input_ids"][-3:-1]))
     torch.testing.assert_close(method.contexts[0].detach(), two, atol=0, rtol=0)
 
 

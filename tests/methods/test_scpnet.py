@@ -86,7 +86,7 @@ def test_text_is_the_prompts_feature_plus_what_the_graph_says(backbone: Backbone
     method = build(CONFIG, backbone)
     written = backbone.tokenizer([f"of a {name}." for name in CLASS_NAMES], padding=True, return_tensors="pt")
     text = F.normalize(backbone.text_model(**written).text_embeds, dim=-1)
-    frozen = hand_written_features(method.tower, backbone.tokenizer, CLASS_NAMES)
+    frozen = hand_written_features(method.tower, CLASS_NAMES)
     graph = label_graph(frozen, num_neighbours=20, neighbour_share=0.2)
     hidden = F.leaky_relu(graph @ text @ method.weights[0], 0.2)
     hidden = F.leaky_relu(graph @ hidden @ method.weights[1], 0.2)

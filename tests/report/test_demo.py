@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from fedmpt.cli.main import main
-from fedmpt.report.demo.charts import curves
+from fedmpt.report.demo.page import curves
 
 COMMAND = ("demo", "--rounds", "2", "--num-train", "60", "--num-test", "80")
 

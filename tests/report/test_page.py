@@ -6,8 +6,7 @@ from typing import Any
 
 from fedmpt.data.datasets.scenes import PARTNERS, SceneOptions, sample_scene
 from fedmpt.data.datasets.scenes.vocabulary import CLASS_NAMES
-from fedmpt.report.demo.page import verdict
-from fedmpt.report.demo.pictures import scenes_with
+from fedmpt.report.demo.page import scenes_with, verdict
 from fedmpt.report.demo.trials import PAIRS, TITLES, Trial
 
 

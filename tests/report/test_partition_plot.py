@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from fedmpt.data.partition import PartitionStatistics, partition_split, partition_statistics
-from fedmpt.report.partition_plot import _ticks, grid_size, plot_partition
+from fedmpt.report.partition_plot import plot_partition
 from fedmpt.report.plots import labelled, shortened
 from fedmpt.types import InputError, Split
 
@@ -68,13 +68,12 @@ def test_letters_the_font_lacks_are_no_warning(tmp_path: Path) -> None:
     plot_partition(statistics(2, 2), ["自転車", "\udc80\n"], tmp_path / "p.png")
 
 
-@pytest.mark.parametrize("count", [1, 5, 20, 56, 80, 100, 200, 1000, 5000])
-def test_labels_have_room(count: int) -> None:
-    for length in grid_size(count, count):
-        rows = labelled(count, length)
-        assert rows[0] == 0
-        assert all((after - before) * length / count >= 0.12999 for before, after in pairwise(rows))
-        assert len(rows) == count or count > 55
+@pytest.mark.parametrize(("count", "length"), [(1, 1.6), (55, 11), (80, 11), (100, 12), (200, 11), (5000, 12)])
+def test_labels_have_room(count: int, length: float) -> None:
+    rows = labelled(count, length)
+    assert rows[0] == 0
+    assert all((after - before) * length / count >= 0.12999 for before, after in pairwise(rows))
+    assert len(rows) == count or count > 55
 
 
 def test_long_names_lose_their_middle() -> None:
@@ -83,14 +82,6 @@ def test_long_names_lose_their_middle() -> None:
     assert len(long) == 28
     assert long.startswith("department of r")
     assert long.endswith(", site 17")
-
-
-@pytest.mark.parametrize("largest", [0.01, 0.02, 0.18, 0.65, 1.0])
-def test_the_scale_has_ticks_that_do_not_touch(largest: float) -> None:
-    ticks = _ticks(largest)
-    assert len(ticks) >= 2
-    assert 0.3 * largest <= ticks[-1] <= largest
-    assert all(after**0.5 - before**0.5 > 0.13 * largest**0.5 for before, after in pairwise(ticks))
 
 
 @pytest.mark.parametrize("name", ["p.jpg", "p", "png"])

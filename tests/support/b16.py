@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fedmpt.backbone.image_tower import ClipBackbone
-from fedmpt.backbone.shapes import shapes_of
+from fedmpt.backbone.image_tower import ClipBackbone, shapes_of
 from fedmpt.data.datasets.voc import CLASS_NAMES
 from fedmpt.methods import MethodConfig
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from fedmpt.data.features.store import FeatureSet
+from fedmpt.federated.simulate import Progress, Round, Simulation
 from fedmpt.methods import Method, MethodConfig
 from fedmpt.types import Backbone, Batch
 
@@ -58,3 +60,9 @@ class Toy(Method):
 def toy(*, personal: bool = False, seed: int = 0, num_classes: int = CLASSES, width: int = WIDTH) -> Toy:
     generator = torch.Generator().manual_seed(seed)
     return Toy(num_classes, width, personal_offset=personal, generator=generator)
+
+
+def run_rounds(
+    method: Method, clients: Sequence[FeatureSet], test: FeatureSet, *, start: Progress | None = None, **options: Any
+) -> Iterator[Round]:
+    return Simulation(method=method, clients=clients, test=test, **options).rounds(start)

@@ -34,11 +34,8 @@ CONVERT = (
 
 
 def load_clip(folder: Path, *, weights: Path, name: str, device: torch.device, dtype: torch.dtype) -> ClipBackbone:
-    """The CLIP model of a folder, frozen. ``weights`` is the folder of its safetensors, mostly the same.
-
-    Raises:
-        InputError: if a file is missing, broken or of another model, or files do not fit each other.
-    """
+    """The CLIP model of a folder, frozen. ``weights`` is the folder of its safetensors, mostly the same. Raises
+    InputError if a file is missing, broken or of another model, or files do not fit each other."""
     _check_files(folder, weights)
     with quiet_transformers():
         model = _load_model(folder, weights)
@@ -46,16 +43,8 @@ def load_clip(folder: Path, *, weights: Path, name: str, device: torch.device, d
     # Read before the cast: bf16 would turn a scale of 100.0 into 98.9.
     logit_scale = model.logit_scale.detach().double().exp().item()
     model.requires_grad_(False).eval().to(device=device, dtype=dtype)
-    backbone = ClipBackbone(
-        name=name,
-        model=model,
-        logit_scale=logit_scale,
-        tokenizer=tokenizer,
-        text_model=text_model_of(model),
-        processor=processor,
-    )
-    _check_tokenizer_fits(folder, model.config.text_config, tokenizer)
-    _check_processor_fits(folder, backbone)
+    backbone = ClipBackbone(name=name, model=model, logit_scale=logit_scale, tokenizer=tokenizer, processor=processor)
+    _check_parts_fit(folder, backbone, model.config.text_config)
     return backbone
 
 
@@ -208,30 +197,17 @@ def _preprocessor_file(folder: Path) -> Path:
     return newer if newer.is_file() and not file.is_file() else file
 
 
-def text_model_of(model: Any) -> Any:
-    """The text tower by itself, on the weights of ``model``."""
-    from transformers import CLIPTextModelWithProjection
-
-    with torch.device("meta"):  # a shell without memory; both its parts are replaced
-        text_model = CLIPTextModelWithProjection(model.config.text_config)
-    text_model.text_model, text_model.text_projection = model.text_model, model.text_projection
-    text_model.config.projection_dim = model.config.projection_dim  # the joint width; its own entry may be stale
-    assert {id(own) for own in text_model.parameters()} <= {id(shared) for shared in model.parameters()}
-    return text_model.requires_grad_(False).eval()
-
-
-def _check_tokenizer_fits(folder: Path, config: Any, tokenizer: Any) -> None:
+def _check_parts_fit(folder: Path, backbone: ClipBackbone, text: Any) -> None:
+    """Tokenizer and preprocessing against the towers; ``text`` is the config of the text tower."""
+    tokenizer: Any = backbone.tokenizer
     different = None
-    if len(tokenizer) > config.vocab_size:
-        different = f"the tokenizer knows {len(tokenizer)} tokens, the text tower {config.vocab_size} (vocab_size)"
+    if len(tokenizer) > text.vocab_size:
+        different = f"the tokenizer knows {len(tokenizer)} tokens, the text tower {text.vocab_size} (vocab_size)"
     # 2 stands in OpenAI's own configs and means: the highest id, which is end-of-text.
-    elif (end := tokenizer.eos_token_id) != config.eos_token_id != 2:
-        different = f"end-of-text is token {end} for the tokenizer and {config.eos_token_id} for the text tower"
+    elif tokenizer.eos_token_id != text.eos_token_id != 2:
+        different = f"end-of-text is {tokenizer.eos_token_id} for the tokenizer and {text.eos_token_id} for the tower"
     if different:
         raise InputError(f"{folder}: {different}; tokenizer and config.json are of different models")
-
-
-def _check_processor_fits(folder: Path, backbone: ClipBackbone) -> None:
     side = backbone.image_size
     got = list(backbone.preprocess(Image.new("RGB", (side + 16, side))).shape)
     if got != [3, side, side]:

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,22 +18,11 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from fedmpt.types import InputError, Tokenizer
-
-if TYPE_CHECKING:
-    from transformers import CLIPTextModelWithProjection
+from fedmpt.types import Tokenizer
 
 PREPROCESSING_FIELDS = (
-    "do_resize",
-    "size",
-    "resample",
-    "do_center_crop",
-    "crop_size",
-    "do_rescale",
-    "rescale_factor",
-    "do_normalize",
-    "image_mean",
-    "image_std",
+    *("do_resize", "size", "resample", "do_center_crop", "crop_size"),
+    *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"),
 )
 """What decides the pixels; the rest of a preprocessor config varies with the version that wrote it."""
 
@@ -42,11 +31,7 @@ ARCHITECTURE_FIELDS = ("hidden_act", "num_attention_heads", "layer_norm_eps", "p
 
 
 class ImageBlock(nn.Module):
-    """One transformer block of the image tower, tokens to tokens.
-
-    Full attention, no mask. Shares the weights of ``layer``; hides that its arguments differ between transformers
-    versions.
-    """
+    """One transformer block of the image tower, on the weights of ``layer``: full attention, no mask."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -75,33 +60,19 @@ class ClipBackbone:
     Beyond the protocol it opens the image tower: `embed_patches`, each of ``image_blocks`` in turn, then `finish` is
     `encode_image`. These three let gradients through, so a method may train tokens it puts in between.
 
-    Args:
-        name: enters hashes and records.
-        model: a ``CLIPModel``; its weights are used where they are, on their device and in their dtype.
-        logit_scale: factor on cosines, in fp32 even if ``model`` is not.
-        text_model: the text tower, sharing ``model``'s weights.
-        processor: ``CLIPImageProcessorPil``.
+    ``model`` is a ``CLIPModel``, whose weights are used where they are, on their device and in their dtype;
+    ``logit_scale`` is in fp32 even if they are not. ``processor`` is a ``CLIPImageProcessorPil``.
     """
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        model: Any,
-        logit_scale: float,
-        tokenizer: Tokenizer,
-        text_model: CLIPTextModelWithProjection,
-        processor: Any,
-    ) -> None:
+    def __init__(self, *, name: str, model: Any, logit_scale: float, tokenizer: Tokenizer, processor: Any) -> None:
         config = model.config.vision_config
         self.name = name
         self.image_size: int = config.image_size
         self.logit_scale = logit_scale
         self.tokenizer = tokenizer
-        self.text_model = text_model
+        self.text_model = _text_model_of(model)
         self.num_patches: int = (config.image_size // config.patch_size) ** 2
         self.width: int = config.hidden_size
-        self.feature_width: int = model.visual_projection.out_features
         self.image_blocks = nn.ModuleList(ImageBlock(layer) for layer in model.vision_model.encoder.layers).eval()
         self._vision = model.vision_model
         self._projection = model.visual_projection
@@ -136,10 +107,7 @@ class ClipBackbone:
         return digest.hexdigest()
 
     def preprocess(self, image: Image.Image) -> Float[Tensor, "3 H W"]:
-        """CLIP's own preparation of one picture of any size and mode, by the model's preprocessor config.
-
-        For OpenAI's models: shortest side to ``image_size`` (bicubic), centre crop, normalisation.
-        """
+        """CLIP's own preparation of one picture of any size and mode, by the model's preprocessor config."""
         # Converted here as OpenAI's CLIP does, alpha dropped: newer transformers put transparent pictures on white,
         # and features must not depend on the installed version.
         batch = self._processor(images=image.convert("RGB"), do_convert_rgb=False, return_tensors="pt")
@@ -150,9 +118,6 @@ class ClipBackbone:
         """Features of every patch and of the class token, fp32, on the tower's device, not normalised, no gradient.
 
         Every output token takes the way of the class token: final layer norm, then projection into the text space.
-
-        Raises:
-            InputError: if ``pixels`` are not ``[B, 3, image_size, image_size]``.
         """
         tokens = self.embed_patches(pixels)
         for block in self.image_blocks:
@@ -162,17 +127,8 @@ class ClipBackbone:
     def embed_patches(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B T V"]:
         """Tokens before the first block: class token, then the patches row by row, positions added, normed.
 
-        ``pixels`` may be on any device.
-
-        Raises:
-            InputError: if ``pixels`` are not ``[B, 3, image_size, image_size]``.
+        ``pixels`` [B, 3, image_size, image_size], as `preprocess` makes them, may be on any device.
         """
-        expected = (3, self.image_size, self.image_size)
-        if pixels.ndim != 4 or tuple(pixels.shape[1:]) != expected:
-            raise InputError(
-                f"{self.name} takes pixels of size [B, {', '.join(map(str, expected))}], "
-                f"got {list(pixels.shape)}; prepare pictures with this backbone's preprocess()"
-            )
         embedded = self._vision.embeddings(pixels.to(self.device, self.dtype))
         return self._vision.pre_layrnorm(embedded)  # transformers' spelling
 
@@ -207,6 +163,17 @@ class ClipBackbone:
         return features[:, 1:], features[:, 0]
 
 
+def _text_model_of(model: Any) -> Any:
+    """The text tower by itself, on the weights of ``model``."""
+    from transformers import CLIPTextModelWithProjection
+
+    with torch.device("meta"):  # a shell without memory; both its parts are replaced
+        text_model = CLIPTextModelWithProjection(model.config.text_config)
+    text_model.text_model, text_model.text_projection = model.text_model, model.text_projection
+    text_model.config.projection_dim = model.config.projection_dim  # the joint width; its own entry may be stale
+    return text_model.requires_grad_(False).eval()
+
+
 def _plain(value: Any) -> Any:
     """Preprocessor settings as JSON has them, whichever classes the transformers version uses."""
     if value is None or isinstance(value, (bool, str)):
@@ -216,3 +183,23 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return {key: _plain(item) for key, item in sorted(dict(value).items()) if item is not None}
+
+
+class _AnyWords:
+    """A tokenizer that takes every word for one token: which one decides no shape."""
+
+    bos_token_id, eos_token_id = 49406, 49407
+
+    def __call__(self, text: str, *, add_special_tokens: bool) -> dict[str, list[int]]:
+        return {"input_ids": [0 for _ in text.split()]}
+
+
+def shapes_of() -> ClipBackbone:
+    """openai/clip-vit-base-patch16 on torch's meta device: tensors have shapes, and computing costs nothing."""
+    from transformers import CLIPConfig, CLIPModel
+
+    # Sizes are by default those of ViT-B/32, from which this one differs in the patches alone.
+    config = CLIPConfig(vision_config={"patch_size": 16})
+    with torch.device("meta"):
+        model = CLIPModel(config).requires_grad_(False).eval()
+    return ClipBackbone(name="shapes", model=model, logit_scale=100.0, tokenizer=_AnyWords(), processor=None)

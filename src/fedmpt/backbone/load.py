@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from fedmpt.backbone.clip_files import fetch_from_hub, load_clip
-from fedmpt.backbone.plugin import function_in_file, function_in_module, load_plugin
+from fedmpt.backbone.plugin import find_factory, load_plugin
 from fedmpt.types import Backbone, InputError
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -27,15 +27,15 @@ FORMS = (
 )
 
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
-_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+_PLUGIN = re.compile(r"(?P<where>.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<function>[^\W\d]\w*)")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a backbone comes from. ``function`` is empty unless ``kind`` is ``file`` or ``module``."""
+    """Where a backbone comes from. ``function`` is empty unless it is a plug-in, in a file or a module."""
 
-    kind: Literal["folder", "built-in", "file", "module", "hub"]
+    kind: Literal["folder", "built-in", "plugin", "hub"]
     where: str
     function: str = ""
 
@@ -60,9 +60,8 @@ def load_backbone(
     if dtype not in DTYPES:
         raise InputError(f"dtype {dtype}: a backbone computes in torch.float32 or torch.bfloat16")
     source = parse_spec(spec)
-    if source.kind in ("file", "module"):
-        find = function_in_file if source.kind == "file" else function_in_module
-        return load_plugin(find(source.where, source.function), spec=spec, device=target, dtype=dtype)
+    if source.kind == "plugin":
+        return load_plugin(find_factory(source.where, source.function), spec=spec, device=target, dtype=dtype)
     if source.kind == "hub":
         folder, weights = fetch_from_hub(source.where)
     else:
@@ -94,7 +93,9 @@ def parse_spec(spec: str) -> Source:
         return Source("built-in", spec)
     drive = 2 if _DRIVE.match(spec) else 0
     if ":" in spec[drive:]:
-        return _parse_plugin(spec)
+        if found := _PLUGIN.fullmatch(spec):
+            return Source("plugin", found["where"], found["function"])
+        raise InputError(f"backbone {spec!r}: neither file.py:function nor package.module:function; give {FORMS}")
     if path.is_file():
         hint = f"append the function that makes it: {spec}:load" if path.suffix == ".py" else f"give {path.parent}"
         raise InputError(f"backbone {spec!r} is a file, not a folder; {hint}")
@@ -103,15 +104,6 @@ def parse_spec(spec: str) -> Source:
     if not _HUB_ID.fullmatch(spec):
         raise InputError(f"backbone {spec!r} is no folder here and cannot be a hub id; give {FORMS}")
     return Source("hub", spec)
-
-
-def _parse_plugin(spec: str) -> Source:
-    where, function = spec.rsplit(":", 1)
-    if function.isidentifier() and where.endswith(".py"):
-        return Source("file", where, function)
-    if function.isidentifier() and _MODULE.fullmatch(where):
-        return Source("module", where, function)
-    raise InputError(f"backbone {spec!r}: neither file.py:function nor package.module:function; give {FORMS}")
 
 
 def _usable_device(device: str) -> torch.device:

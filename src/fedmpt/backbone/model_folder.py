@@ -7,7 +7,7 @@ from the network, and an adapter's config another model.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,15 @@ _FILE_OF_WEIGHTS = re.compile(r"[\w.-]+\.safetensors")
 
 
 def weights_in(folder: Path) -> list[Path]:
-    """The files of weights in a folder, as they are named there: they may be missing.
-
-    Raises:
-        InputError: if an index is broken, or names what is no safetensors file in the folder.
-    """
+    """The files of weights in a folder, as they are named there: they may be missing. Raises InputError if an index is
+    broken, or names what is no safetensors file in the folder."""
     index = folder / WEIGHTS_INDEX
     if (folder / WEIGHTS).is_file() or not index.is_file():
         return [folder / WEIGHTS]
     names = settings_in(index).get("weight_map")
-    if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
+    if not isinstance(names, dict) or not names:
         raise InputError(f"{index}: weight_map is missing or names no files; copy the file again")
-    if strange := sorted(name for name in names.values() if not _FILE_OF_WEIGHTS.fullmatch(name)):
+    if strange := sorted(str(name) for name in names.values() if not _FILE_OF_WEIGHTS.fullmatch(str(name))):
         raise InputError(
             f"{index} names {strange[0]!r}, which is no safetensors file in that folder; take a complete model"
         )
@@ -45,33 +42,26 @@ def weights_in(folder: Path) -> list[Path]:
 def check_own(folder: Path) -> None:
     """Raises InputError if the configs in a folder have other weights or code loaded than what lies there."""
     config = folder / "config.json"
-    _refuse_other_sources(config, settings_in(config))
+    parts = [settings_in(config)]
+    while parts:
+        for name, value in parts.pop().items():
+            if name.endswith(("_implementation", "transformers_weights")) and value not in IMPLEMENTATIONS:
+                raise InputError(
+                    f"{config}: {name} names {value!r}, weights or code that are not looked at here; delete that line, "
+                    "if the model is complete without, or take another model"
+                )
+            if isinstance(value, dict):
+                parts.append(value)
     if (adapter := folder / "adapter_config.json").exists():
         raise InputError(f"{adapter}: weights that are an adapter's are not read; merge it with its model first")
 
 
 def settings_in(file: Path) -> dict[str, Any]:
-    """A JSON file of settings by name.
-
-    Raises:
-        InputError: if it cannot be read or is something else.
-    """
+    """A JSON file of settings by name. Raises InputError if it cannot be read or is something else."""
     content = read_json(file)
     if not isinstance(content, dict):
         raise InputError(f"{file} holds a {type(content).__name__}, not settings by name; copy it again")
     return content
-
-
-def _refuse_other_sources(config: Path, settings: Mapping[str, Any]) -> None:
-    for name, value in settings.items():
-        is_known = name != "transformers_weights" and (not name.endswith("_implementation") or value in IMPLEMENTATIONS)
-        if not is_known and value is not None:
-            raise InputError(
-                f"{config}: {name} names {value!r}, weights or code that are not looked at here; delete that line, if "
-                "the model is complete without, or take another model"
-            )
-        if isinstance(value, dict):
-            _refuse_other_sources(config, value)
 
 
 @contextmanager

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
-import math
 import sys
 import traceback
 from collections.abc import Callable
@@ -16,12 +14,37 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor, nn
 
-from fedmpt.backbone.wrapped import Wrapped
 from fedmpt.types import Backbone, InputError
 
 Factory = Callable[[], Any]
+
+
+class Wrapped:
+    """A backbone around another one: it changes what a subclass says, and all else is the other's own.
+
+    ``plugin`` is the backbone within; fingerprints of features look into a wrapper under that name.
+    """
+
+    def __init__(self, plugin: Any) -> None:
+        self.plugin = plugin
+        # Attributes of its own, since isinstance with a protocol does not ask `__getattr__`.
+        self.name: str = plugin.name
+        self.image_size: int = plugin.image_size
+        self.logit_scale: float = plugin.logit_scale
+        self.tokenizer = plugin.tokenizer
+        self.text_model = plugin.text_model
+
+    def __getattr__(self, name: str) -> Any:
+        """Members beyond the protocol. Called only for names this object has not got."""
+        if name == "plugin":  # not set yet, while being unpickled
+            raise AttributeError(name)
+        return getattr(self.plugin, name)
+
+    def preprocess(self, image: Image.Image) -> Float[Tensor, "3 H W"]:
+        return self.plugin.preprocess(image)
 
 
 class MovedPlugin(Wrapped):
@@ -69,11 +92,26 @@ def load_plugin(factory: Factory, *, spec: str, device: torch.device, dtype: tor
     return MovedPlugin(plugin, device)
 
 
-def function_in_file(path: str, function: str) -> Factory:
-    """The callable ``function`` of a Python file, which is run once for it. Its folder does not enter ``sys.path``."""
-    file = Path(path).expanduser().absolute()
+def find_factory(where: str, function: str) -> Factory:
+    """The callable ``function`` of a Python file, which is run once for it, or of an importable module. Raises
+    InputError if there is no such file, module or function, or running it fails."""
+    module = _module_in(Path(where).expanduser().absolute()) if where.endswith(".py") else _imported(where)
+    found = getattr(module, function, None)
+    if callable(found):
+        return found
+    # Imported names would drown the module's own.
+    own = sorted(
+        name
+        for name, value in vars(module).items()
+        if callable(value) and not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    )
+    raise InputError(f"{module.__file__}: no function {function!r}; it has {', '.join(own) or 'no function at all'}")
+
+
+def _module_in(file: Path) -> ModuleType:
+    """A file as a module. Its folder does not enter ``sys.path``."""
     if not file.is_file():
-        raise InputError(f"backbone {path}:{function}: no file {file}; check the path before the colon")
+        raise InputError(f"backbone: no file {file}; check the path before the colon")
     # The path enters the name so that two files called backbone.py do not replace each other.
     name = f"fedmpt_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, file)
@@ -86,38 +124,21 @@ def function_in_file(path: str, function: str) -> Factory:
     except Exception as error:
         del sys.modules[name]
         raise _failed(error, "running this file", file=str(file)) from error
-    return _function(module, function, where=str(file))
+    return module
 
 
-def function_in_module(name: str, function: str) -> Factory:
-    """The callable ``function`` of an importable module."""
+def _imported(name: str) -> ModuleType:
     try:
-        module = importlib.import_module(name)
+        return importlib.import_module(name)
     except Exception as error:
         # A package that the module itself imports may be missing too; then the module is there, and fails.
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing is None or not f"{name}.".startswith(f"{missing}."):
             raise _failed(error, f"importing {name}") from error
         raise InputError(
-            f"backbone {name}:{function}: no module {missing!r}; install its package, set PYTHONPATH, "
-            f"or give the file itself, file.py:{function}"
+            f"backbone {name}: no module {missing!r}; install its package, set PYTHONPATH, or give the file itself, "
+            "file.py:function"
         ) from error
-    return _function(module, function, where=getattr(module, "__file__", None) or name)
-
-
-def _function(module: ModuleType, function: str, *, where: str) -> Factory:
-    found = getattr(module, function, None)
-    if callable(found):
-        return found
-    # Imported names would drown the module's own.
-    own = sorted(
-        name
-        for name, value in vars(module).items()
-        if callable(value) and not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
-    )
-    close = difflib.get_close_matches(function, own, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise InputError(f"{where}: no function {function!r}; it has {', '.join(own) or 'no function at all'}{hint}")
 
 
 def _failed(error: Exception, what: str, *, file: str | None = None) -> InputError:
@@ -134,26 +155,19 @@ def _problems(plugin: Any) -> list[str]:
     """Everything that keeps an object from being a backbone, one phrase each."""
     from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-    def is_positive(value: Any) -> bool:
-        return isinstance(value, (int, float)) and math.isfinite(value) and value > 0
-
-    checks: dict[str, tuple[str, Callable[[Any], bool]]] = {
-        "name": ("a non-empty str", lambda value: isinstance(value, str) and bool(value)),
-        "image_size": ("a positive int", lambda value: isinstance(value, int) and value > 0),
-        "logit_scale": ("a positive float", is_positive),
-        "tokenizer": ("a transformers CLIPTokenizer", lambda value: isinstance(value, CLIPTokenizer)),
-        "text_model": (
-            "a transformers CLIPTextModelWithProjection",
-            lambda value: isinstance(value, CLIPTextModelWithProjection),
-        ),
-        "preprocess": ("a method", callable),
-        "encode_image": ("a method", callable),
+    wanted: dict[str, tuple[str, Any]] = {
+        "name": ("str", str),
+        "image_size": ("int", int),
+        "logit_scale": ("float", (int, float)),
+        "tokenizer": ("CLIPTokenizer of transformers", CLIPTokenizer),
+        "text_model": ("CLIPTextModelWithProjection of transformers", CLIPTextModelWithProjection),
+        "preprocess": ("method", Callable),
+        "encode_image": ("method", Callable),
     }
     problems = []
-    for member, (wanted, fits) in checks.items():
+    for member, (kind, types) in wanted.items():
         if not hasattr(plugin, member):
-            problems.append(f"{member} is missing (wanted {wanted})")
-        elif not fits(value := getattr(plugin, member)):
-            shown = repr(value) if isinstance(value, (str, int, float)) else f"a {type(value).__name__}"
-            problems.append(f"{member} is {shown}, not {wanted}")
+            problems.append(f"{member} is missing (wanted: {kind})")
+        elif not isinstance(value := getattr(plugin, member), types):
+            problems.append(f"{member} is of type {type(value).__name__} (wanted: {kind})")
     return problems

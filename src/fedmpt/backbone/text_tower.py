@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from fedmpt.types import Backbone
+
 
 @dataclass(frozen=True)
 class PromptEmbeddings:
@@ -31,10 +33,6 @@ class PromptEmbeddings:
     ends: Int64[Tensor, " C"]
     max_length: int
     """Tokens of the longest prompt."""
-
-    @property
-    def num_prompts(self) -> int:
-        return self.prefixes.shape[0] * self.suffixes.shape[0]
 
 
 @dataclass(frozen=True)
@@ -52,13 +50,12 @@ class DeepTokens:
 
 
 class TextTower:
-    """Prompt embeddings to text features. A plain object: nothing of it is a parameter of what holds it.
+    """Prompt embeddings to text features. A plain object: nothing of it is a parameter of what holds it."""
 
-    ``model`` is a CLIPTextModelWithProjection of transformers.
-    """
-
-    def __init__(self, model: Any) -> None:
+    def __init__(self, backbone: Backbone) -> None:
+        model: Any = backbone.text_model
         inner = model.text_model
+        self.tokenizer = backbone.tokenizer
         # Any: transformers' layers are used by the names of their weights, which checkpoints fix, not by signature.
         self.layers: list[Any] = list(inner.encoder.layers)
         self.token_embedding: nn.Embedding = inner.embeddings.token_embedding
@@ -123,21 +120,19 @@ class TextTower:
         return torch.cat([prefixes, suffixes.flatten(1, 2)], dim=1)
 
     def _block(self, layer: Any, tokens: Float[Tensor, "N L W"], tree: _PromptTree) -> Float[Tensor, "N L W"]:
-        normed = layer.layer_norm1(tokens)
+        normed, p = layer.layer_norm1(tokens), tree.prefix_size
         query, (key, value) = self._split(layer.self_attn.q_proj(normed)), self._keys_and_values(layer, normed)
-        attended = torch.cat(
-            [_prefix_attention(query, key, value, tree), _suffix_attention(query, key, value, tree)], dim=2
-        )
-        tokens = tokens + layer.self_attn.out_proj(attended.transpose(1, 2).flatten(2))
-        return tokens + layer.mlp(layer.layer_norm2(tokens))
+        # A padded token of a prefix stands behind all real ones, so the causal mask alone hides it from them.
+        prefix = F.scaled_dot_product_attention(query[:, :, :p], key[:, :, :p], value[:, :, :p], is_causal=True)
+        suffix = _attend(tree.suffixes(query), key, value, tree, tree.suffix_bias).flatten(2, 3)
+        return _block_output(layer, tokens, torch.cat([prefix, suffix], dim=2))
 
     def _last_block(self, layer: Any, tokens: Float[Tensor, "N L W"], tree: _PromptTree) -> Float[Tensor, "N C W"]:
         key, value = self._keys_and_values(layer, layer.layer_norm1(tokens))
         ends = tokens[:, tree.end_index]
         query = self._split(layer.self_attn.q_proj(layer.layer_norm1(ends)))
-        attended = _end_attention(query, key, value, tree)
-        ends = ends + layer.self_attn.out_proj(attended.transpose(1, 2).flatten(2))
-        return ends + layer.mlp(layer.layer_norm2(ends))
+        bias = tree.suffix_bias[tree.ends][:, None]
+        return _block_output(layer, ends, _attend(query[:, :, :, None], key, value, tree, bias)[:, :, :, 0])
 
     def _keys_and_values(self, layer: Any, normed: Float[Tensor, "N L W"]) -> tuple[Tensor, Tensor]:
         return self._split(layer.self_attn.k_proj(normed)), self._split(layer.self_attn.v_proj(normed))
@@ -211,21 +206,11 @@ def _with_deep_tokens(
     return tokens, tree
 
 
-def _prefix_attention(query: Tensor, key: Tensor, value: Tensor, tree: _PromptTree) -> Float[Tensor, "N H P d"]:
-    # A padded token stands behind all real ones, so the causal mask alone hides it from them.
-    p = tree.prefix_size
-    return F.scaled_dot_product_attention(query[:, :, :p], key[:, :, :p], value[:, :, :p], is_causal=True)
-
-
-def _suffix_attention(query: Tensor, key: Tensor, value: Tensor, tree: _PromptTree) -> Float[Tensor, "N H CS d"]:
-    return _attend(tree.suffixes(query), key, value, tree, tree.suffix_bias).flatten(2, 3)
-
-
-def _end_attention(
-    query: Float[Tensor, "N H C d"], key: Tensor, value: Tensor, tree: _PromptTree
-) -> Float[Tensor, "N H C d"]:
-    bias = tree.suffix_bias[tree.ends][:, None]
-    return _attend(query[:, :, :, None], key, value, tree, bias)[:, :, :, 0]
+def _block_output(
+    layer: Any, tokens: Float[Tensor, "N L W"], attended: Float[Tensor, "N H L d"]
+) -> Float[Tensor, "N L W"]:
+    tokens = tokens + layer.self_attn.out_proj(attended.transpose(1, 2).flatten(2))
+    return tokens + layer.mlp(layer.layer_norm2(tokens))
 
 
 def _attend(

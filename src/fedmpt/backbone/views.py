@@ -7,18 +7,23 @@ comes behind the first block that a method touches runs in every step.
 from __future__ import annotations
 
 import hashlib
+import random
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor
 
 from fedmpt.backbone.image_tower import ClipBackbone
-from fedmpt.backbone.strong_view import strongly_augmented
-from fedmpt.backbone.wrapped import Wrapped
+from fedmpt.backbone.plugin import Wrapped
 from fedmpt.types import Backbone, InputError
+
+MIN_AREA = 0.3
+"""Smallest share of a picture that the crop of its augmented copy keeps."""
+CHANGE = 0.4
+"""Brightness, contrast and colour are scaled by factors in [1 - CHANGE, 1 + CHANGE]."""
 
 
 class ImageView(ABC):
@@ -36,11 +41,8 @@ class ImageView(ABC):
 
     @abstractmethod
     def of(self, backbone: Backbone) -> Backbone:
-        """A backbone whose "features" are this view's tokens: the first one as pooled, all others as patches.
-
-        Raises:
-            InputError: if the backbone does not open its image tower.
-        """
+        """A backbone whose "features" are this view's tokens: the first one as pooled, all others as patches. Raises
+        InputError if the backbone does not open its image tower."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,7 @@ class StrongView(ImageView):
 
 
 def open_tower(backbone: Backbone) -> ClipBackbone:
-    """The backbone as one whose image tower can be entered.
-
-    Raises:
-        InputError: if it is a plug-in, which is closed.
-    """
+    """The backbone as one whose image tower can be entered. Raises InputError if it is a plug-in, which is closed."""
     if not isinstance(backbone, ClipBackbone):
         raise InputError(
             f"this method puts tokens into the image tower, and backbone {backbone.name!r} does not open its own; "
@@ -128,3 +126,28 @@ class _StrongViewOf(Wrapped):
     @torch.no_grad()
     def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B D"]]:
         return self.plugin.encode_image(pixels)
+
+
+def strongly_augmented(image: Image.Image) -> Image.Image:
+    """A random crop, perhaps mirrored, with colours changed, sometimes grey or blurred (SimCLR, Chen et al. 2020).
+
+    What is drawn depends on the picture's pixels alone, so features of the copy can be stored.
+    """
+    picture = image.convert("RGB")
+    # Of a small copy: enough to tell pictures apart, and quick for large ones.
+    seed = hashlib.sha256(picture.resize((32, 32)).tobytes() + repr(picture.size).encode()).digest()
+    draw = random.Random(seed)
+    scale = draw.uniform(MIN_AREA, 1) ** 0.5
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    left, top = draw.randint(0, picture.width - width), draw.randint(0, picture.height - height)
+    picture = picture.crop((left, top, left + width, top + height))
+    if draw.random() < 0.5:
+        picture = ImageOps.mirror(picture)
+    for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        picture = enhancer(picture).enhance(1 + draw.uniform(-CHANGE, CHANGE))
+    if draw.random() < 0.2:
+        picture = ImageOps.grayscale(picture).convert("RGB")
+    if draw.random() < 0.5:
+        # Relative to the size, so that a large photo is blurred as much as a small one.
+        picture = picture.filter(ImageFilter.GaussianBlur(draw.uniform(0.1, 2.0) * min(picture.size) / 224))
+    return picture

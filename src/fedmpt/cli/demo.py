@@ -15,7 +15,7 @@ from rich.table import Table
 from fedmpt.cli.cache import cache_folder
 
 if TYPE_CHECKING:
-    from fedmpt.report.demo.trials import Outcome, Trial
+    from fedmpt.report.demo.trials import Outcome
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,14 @@ def demo(arguments: list[str]) -> None:
     began = time.perf_counter()
     _check_extra()
     from fedmpt.cli.progress import TerminalWatcher
+    from fedmpt.report.demo.page import write_page
     from fedmpt.report.demo.trials import TITLES, Trial, run_trial
     from fedmpt.runs.records import check_writable
 
     check_writable(options.out, kind="folder")
     given = {name: value for name, value in vars(options).items() if name not in ("out", "cache")}
     trial = Trial(**given)
-    cache = cache_folder(options.cache)
+    cache, page = cache_folder(options.cache), options.out / "index.html"
     outcomes = {}
     try:
         for name, title in TITLES.items():
@@ -66,7 +67,7 @@ def demo(arguments: list[str]) -> None:
             with TerminalWatcher(console) as watcher:
                 config = trial.config(name)
                 outcomes[name] = run_trial(trial, config, out=options.out / name, cache=cache, watcher=watcher)
-        page = _write_page(trial, outcomes, out=options.out, cache=cache, began=began)
+        write_page(page, trial, outcomes, cache=cache, began=began)
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt("; complete rounds are stored, the same command goes on") from stop
     _print_table(outcomes)
@@ -82,28 +83,6 @@ def _check_extra() -> None:
     missing = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
     if missing:
         raise InputError(f"the page needs {' and '.join(missing)}; install them with: pip install 'fedmpt[report]'")
-
-
-def _write_page(trial: Trial, outcomes: Mapping[str, Outcome], *, out: Path, cache: Path, began: float) -> Path:
-    from fedmpt.data import load_data
-    from fedmpt.data.features.store import open_features
-    from fedmpt.report.demo.page import write_page
-    from fedmpt.runs.run import prepare
-
-    page = out / "index.html"
-    trained = outcomes["fedmpt"].trained
-    prepared = prepare(trained.config, cache=cache, show_progress=False)
-    unseen = load_data(trial.data("reversed"), cache=cache).test
-    write_page(
-        page,
-        trial=trial,
-        outcomes=outcomes,
-        clients=prepared.clients,
-        train=prepared.data.train,
-        unseen=open_features(trained.backbone, unseen, cache=cache, progress=False),
-        seconds=time.perf_counter() - began,
-    )
-    return page
 
 
 def _print_table(outcomes: Mapping[str, Outcome]) -> None:

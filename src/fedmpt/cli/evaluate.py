@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import tyro
 from rich.console import Console
@@ -46,11 +45,10 @@ class EvaluateOptions:
 def evaluate(arguments: list[str]) -> None:
     options = tyro.cli(EvaluateOptions, args=arguments, prog="fedmpt evaluate")
     from fedmpt.data import load_data
-    from fedmpt.data.features.store import open_features
-    from fedmpt.evaluation.biased_pairs import biased_pairs
+    from fedmpt.evaluation.context_shift import biased_pairs
     from fedmpt.evaluation.scoring import probabilities, score
     from fedmpt.files import write_json
-    from fedmpt.inference.predict import load_trained
+    from fedmpt.inference.tagger import load_trained
     from fedmpt.runs.records import check_writable
     from fedmpt.types import InputError
 
@@ -58,20 +56,12 @@ def evaluate(arguments: list[str]) -> None:
     check_writable(out, kind="file")
     if out.resolve().parent == options.checkpoint.resolve() or out.name in RUN_FILES:
         raise InputError(f"--out {out} would overwrite a file of the run; choose another name")
-    data = load_data(options.data, cache=cache_folder(options.cache), progress=True)
+    cache = cache_folder(options.cache)
+    data = load_data(options.data, cache=cache, progress=True)
     trained = load_trained(
         options.checkpoint, backbone=options.backbone, device=options.device, class_names=data.class_names
     )
-    features = open_features(
-        trained.backbone,
-        data.test,
-        cache=cache_folder(options.cache),
-        store_dtype=trained.config.store_dtype,
-        device=options.device,
-        skip_corrupt=options.skip_corrupt,
-        data=options.data,
-        views=trained.method.views,
-    )
+    features = trained.features(data.test, data=options.data, cache=cache, skip_corrupt=options.skip_corrupt)
     found = probabilities(trained.method, features)
     oracle = options.protocol == "oracle"
     pairs = biased_pairs(data.train.labels, features.labels)
@@ -82,10 +72,6 @@ def evaluate(arguments: list[str]) -> None:
     scores["skipped_images"] = [str(path) for path in features.skipped]
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, scores)
-    _print_evaluation(scores, out)
-
-
-def _print_evaluation(scores: Mapping[str, Any], out: Path) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     for note in scores["notes"]:
         console.print(f"note: {note}", markup=False)

@@ -45,7 +45,7 @@ def facts() -> list[dict[str, Any]]:
     """Of every method at its defaults, in the order of the table of methods."""
     import torch
 
-    from fedmpt.backbone.shapes import shapes_of
+    from fedmpt.backbone.image_tower import shapes_of
     from fedmpt.data.datasets.voc import CLASS_NAMES
     from fedmpt.methods import METHODS
     from fedmpt.state import num_bytes
@@ -93,6 +93,5 @@ def _print(rows: list[dict[str, Any]]) -> None:
         )
     console = Console(highlight=False)
     console.print(table)
-    if any(row["head_parameters"] for row in rows):
-        console.print("+ 2: scale and bias of the shared head, which make a method's scores probabilities")
+    console.print("+ 2: scale and bias of the shared head, which make a method's scores probabilities")
     console.print("options of one: fedmpt train --method NAME --help", markup=False)

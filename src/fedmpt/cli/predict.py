@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import tyro
 from rich.console import Console
-
-if TYPE_CHECKING:
-    from fedmpt.inference.predict import Label
 
 
 @dataclass(frozen=True)
@@ -43,28 +38,22 @@ class PredictOptions:
 
 def predict(arguments: list[str]) -> None:
     options = tyro.cli(PredictOptions, args=arguments, prog="fedmpt predict")
-    from fedmpt.inference.predict import load_trained
-    from fedmpt.inference.predict import predict as predict_labels
+    from fedmpt.inference.tagger import load_trained
     from fedmpt.types import InputError
 
     if not options.images:
         raise InputError("give at least one image file")
     if options.top < 0:
         raise InputError(f"--top must not be negative, got {options.top}")
-    trained = load_trained(options.checkpoint, backbone=options.backbone, device=options.device)
-    found = list(predict_labels(trained, options.images))
+    tagger = load_trained(options.checkpoint, backbone=options.backbone, device=options.device)
+    found = list(tagger.tag(options.images))
     if options.json:
         labels = [{"image": str(path), "labels": list(map(dataclasses.asdict, row))} for path, row in found]
         print(json.dumps(labels, indent=2))
-    else:
-        _print_labels(found, options.top)
-
-
-def _print_labels(found: Iterable[tuple[Path, Sequence[Label]]], top: int) -> None:
+        return
     console = Console(highlight=False, soft_wrap=True)
-    for path, labels in found:
+    for path, row in found:
         console.print(str(path), style="bold", markup=False)
-        shown = [label for rank, label in enumerate(labels) if label.present or rank < top]
-        for label in shown:
+        for label in (label for rank, label in enumerate(row) if label.present or rank < options.top):
             below = "" if label.present else "  (below threshold)"
             console.print(f"  {label.probability:6.1%}  {label.name}{below}", markup=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from fedmpt.federated.simulate import Round, draw_cohort
+from fedmpt.federated.simulate import Round, cohort_size
 from fedmpt.runs.config import RunConfig
 from fedmpt.runs.run import Prepared, Watcher
 from fedmpt.state import Update, get_state, num_parameters
@@ -27,9 +27,7 @@ class TerminalWatcher(Watcher):
             disable=not console.is_terminal,
         )
         self._task: TaskID | None = None
-        self._num_rounds = 0
-        self._cohort_size = 0
-        self._in_cohort = 0
+        self._num_rounds = self._cohort_size = self._in_cohort = 0
 
     def __enter__(self) -> TerminalWatcher:
         return self
@@ -38,38 +36,31 @@ class TerminalWatcher(Watcher):
         self._bar.stop()
 
     def started(self, config: RunConfig, prepared: Prepared, *, rounds_done: int) -> None:
-        federation, num_clients = config.federation, len(prepared.clients)
-        self._num_rounds = federation.rounds
-        self._cohort_size = len(draw_cohort(num_clients, federation.participation, seed=config.seed, round_index=1))
-        self._introduce(config, prepared, rounds_done=rounds_done)
-        if not prepared.method.is_trained:
+        trainable, num_rounds = num_parameters(get_state(prepared.method)), config.federation.rounds
+        rounds = f"{num_rounds} round{'' if num_rounds == 1 else 's'}" if trainable else "nothing to train"
+        self._print(f"{config.method.name}: {trainable:,} trained parameters, {rounds}")
+        num_clients, train, test = len(prepared.clients), prepared.train, prepared.test
+        self._print(f"{num_clients} clients, {len(train)} training and {len(test)} test images")
+        for note in prepared.data.notes:
+            self._print(f"note: {note}")
+        for path in (*train.skipped, *test.skipped):
+            self._print(f"left out, cannot be read: {path}")
+        if rounds_done:
+            self._print(f"continuing after round {rounds_done}")
+        if not trainable:
             return
+        self._num_rounds, self._cohort_size = num_rounds, cohort_size(num_clients, config.federation.participation)
         self._task = self._bar.add_task(
             "rounds",
-            total=federation.rounds * self._cohort_size,
+            total=num_rounds * self._cohort_size,
             completed=rounds_done * self._cohort_size,
-            round=f"{min(rounds_done + 1, federation.rounds)}/{federation.rounds}",
+            round=f"{min(rounds_done + 1, num_rounds)}/{num_rounds}",
             client=f"0/{self._cohort_size}",
             loss="-",
             mAP="-",
         )
         # Not earlier: features have a bar of their own, and two at once wipe each other out.
         self._bar.start()
-
-    def _introduce(self, config: RunConfig, prepared: Prepared, *, rounds_done: int) -> None:
-        num_rounds = config.federation.rounds
-        trainable = num_parameters(get_state(prepared.method))
-        rounds = f"{num_rounds} round{'' if num_rounds == 1 else 's'}" if trainable else "nothing to train"
-        self._print(f"{config.method.name}: {trainable:,} trained parameters, {rounds}")
-        self._print(
-            f"{len(prepared.clients)} clients, {len(prepared.train)} training and {len(prepared.test)} test images"
-        )
-        for note in prepared.data.notes:
-            self._print(f"note: {note}")
-        for path in (*prepared.train.skipped, *prepared.test.skipped):
-            self._print(f"left out, cannot be read: {path}")
-        if rounds_done:
-            self._print(f"continuing after round {rounds_done}")
 
     def _print(self, line: str) -> None:
         # Never wrapped: a path cut in two cannot be copied.

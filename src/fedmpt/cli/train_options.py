@@ -1,4 +1,4 @@
-"""Options of ``fedmpt train``: where the run goes, and the config of the run."""
+"""Options of ``fedmpt train``: where the run goes, and the config of the run; and a config as such options."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from fedmpt.runs.config import RunConfig
+from fedmpt.runs.config import RunConfig, flat, preset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,3 +39,20 @@ class TrainOptions:
     quiet: bool = False
     """Print nothing but errors."""
     run: Annotated[RunConfig, tyro.conf.arg(name="")]
+
+
+def train_arguments(config: RunConfig) -> list[str]:
+    """The options of ``fedmpt train`` that give ``config``: the method, and all that are not the default."""
+    start = flat(preset("default", config.method.name, data="").to_json())
+    arguments = ["--method", config.method.name]
+    for name, value in flat(config.to_json()).items():
+        flag = name.rpartition(".")[2].replace("_", "-")
+        if value == start[name]:
+            continue
+        if isinstance(value, bool):
+            arguments.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            # In one argument with the flag, a text may begin with a hyphen. Several texts cannot, here and on the line.
+            given = [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
+            arguments += ["=".join(given)] if isinstance(value, str) and value.startswith("-") else given
+    return arguments

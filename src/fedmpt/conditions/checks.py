@@ -81,7 +81,7 @@ def prompt_lengths(names: Sequence[str], *, class_names: Sequence[str], backbone
     longest = [max(names, key=count), max(class_names, key=count)]
     fixed = sum(map(count, longest)) + count(".") + 2  # Start and end.
     return {
-        "limit": TextTower(backbone.text_model).max_length,
+        "limit": TextTower(backbone).max_length,
         "names": {name: count(name) for name in names},
         "longest": fixed + 2 * NUM_CONTEXT,
         "longest_parts": longest,

@@ -10,8 +10,8 @@ classes' F1 (DualCoOp), ``CF1_PR`` the harmonic mean of mean precision and mean 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -21,7 +21,10 @@ from fedmpt.types import ABSENT, PRESENT, UNKNOWN, InputError
 
 Table = Tensor | np.ndarray
 """A table of images by classes as callers have it. Shapes are checked here rather than in the type, for the message."""
+Threshold = float | Sequence[float] | Table
+"""One for all classes, or one a class."""
 
+METRICS = ("mAP", "CF1", "OF1", "CF1_PR")
 ORACLE_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -53,10 +56,7 @@ class Scores:
         """The scores as JSON holds them, ``per_class`` keyed by name and null where a class has no positives."""
         assert len(set(class_names)) == len(class_names), "scores are stored by name"
         return {
-            "mAP": self.mAP,
-            "CF1": self.CF1,
-            "OF1": self.OF1,
-            "CF1_PR": self.CF1_PR,
+            **{metric: getattr(self, metric) for metric in METRICS},
             "per_class": dict(zip(class_names, self.per_class, strict=True)),
             "threshold": list(self.threshold) if isinstance(self.threshold, tuple) else self.threshold,
             "classes_without_positives": self.num_classes_without_positives,
@@ -64,30 +64,7 @@ class Scores:
         }
 
 
-@dataclass(frozen=True)
-class BestScore:
-    """The highest score in percent, and the lowest threshold that reaches it."""
-
-    score: float
-    threshold: float
-
-
-@dataclass(frozen=True)
-class OracleScores:
-    """Scores at thresholds chosen on the very labels they are measured on: optimistic, see `oracle_scores`."""
-
-    CF1: BestScore
-    OF1: BestScore
-    CF1_PR: BestScore
-
-    def to_json(self) -> dict[str, dict[str, float]]:
-        """``{"CF1": {"score": ..., "threshold": ...}, "OF1": ..., "CF1_PR": ...}``, scores in percent."""
-        return asdict(self)
-
-
-def multilabel_scores(
-    probabilities: Table, labels: Table, *, threshold: float | Sequence[float] | Tensor | np.ndarray = 0.5
-) -> Scores:
+def multilabel_scores(probabilities: Table, labels: Table, *, threshold: Threshold = 0.5) -> Scores:
     """Mean average precision and F1 scores, in percent, of probabilities [B, C] against labels [B, C].
 
     Average precision is scikit-learn's: the step-wise sum over distinct scores, without interpolation, so that ties
@@ -120,24 +97,20 @@ def multilabel_scores(
 
 def oracle_scores(
     probabilities: Table, labels: Table, *, thresholds: Sequence[float] = ORACLE_THRESHOLDS
-) -> OracleScores:
-    """For CF1, OF1 and CF1_PR each, the best score over ``thresholds``, chosen on the given labels.
+) -> dict[str, dict[str, float]]:
+    """``{"CF1": {"score": ..., "threshold": ...}, "OF1": ..., "CF1_PR": ...}``: for each the best score in percent over
+    ``thresholds``, and the lowest threshold that reaches it, chosen on the given labels.
 
     Optimistic: on test labels this picks the threshold with knowledge nobody has in use. It serves only to compare with
     published tables that were made this way. Inputs and errors are those of `multilabel_scores`.
     """
     answers = _checked_answers(probabilities, labels)
     tried = [(at, _f1_scores(answers, _checked_threshold(at, num_classes=1))) for at in thresholds]
-
-    def best(metric: str) -> BestScore:
-        score, lowest = max((scores[metric], -at) for at, scores in tried)
-        return BestScore(score, -lowest)
-
-    return OracleScores(CF1=best("CF1"), OF1=best("OF1"), CF1_PR=best("CF1_PR"))
+    best = {metric: max((scores[metric], -at) for at, scores in tried) for metric in METRICS[1:]}
+    return {metric: {"score": score, "threshold": -lowest} for metric, (score, lowest) in best.items()}
 
 
-@dataclass(frozen=True)
-class _Answers:
+class _Answers(NamedTuple):
     probabilities: Float[np.ndarray, "B C"]
     present: Bool[np.ndarray, "B C"]
     known: Bool[np.ndarray, "B C"]
@@ -167,7 +140,7 @@ def _average_precisions(answers: _Answers) -> tuple[float | None, ...]:
     from sklearn.metrics import average_precision_score
 
     # One class at a time is read below, so each should lie in one piece.
-    columns = (np.ascontiguousarray(table.T) for table in (answers.probabilities, answers.present, answers.known))
+    columns = (np.ascontiguousarray(table.T) for table in answers)
     return tuple(
         100 * float(average_precision_score(present[known], probabilities[known])) if present.any() else None
         for probabilities, present, known in zip(*columns, strict=True)
@@ -201,9 +174,7 @@ def _refuse(noun: str, table: Shaped[np.ndarray, "B C"], is_bad: Bool[np.ndarray
         )
 
 
-def _checked_threshold(
-    threshold: float | Sequence[float] | Tensor | np.ndarray, *, num_classes: int
-) -> Float[np.ndarray, "..."]:
+def _checked_threshold(threshold: Threshold, *, num_classes: int) -> Float[np.ndarray, "..."]:
     given = _as_floats(threshold)
     if given.shape not in {(), (num_classes,)}:
         raise InputError(f"threshold has shape {given.shape}; give one number, or {num_classes}, one a class")
@@ -213,7 +184,7 @@ def _checked_threshold(
     return given
 
 
-def _as_array(values: float | Sequence[float] | Table) -> Shaped[np.ndarray, "..."]:
+def _as_array(values: Threshold) -> Shaped[np.ndarray, "..."]:
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         # NumPy has no bfloat16; half precision goes to float32, where every value of it is exact.
@@ -221,6 +192,6 @@ def _as_array(values: float | Sequence[float] | Table) -> Shaped[np.ndarray, "..
     return np.asarray(values)
 
 
-def _as_floats(values: float | Sequence[float] | Table) -> Float[np.ndarray, "..."]:
+def _as_floats(values: Threshold) -> Float[np.ndarray, "..."]:
     array = _as_array(values)
     return array if array.dtype.kind == "f" else array.astype(np.float64)

@@ -11,15 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedmpt.data.features.store import FeatureSet
-from fedmpt.evaluation.biased_pairs import BiasedPairs
 from fedmpt.evaluation.calibration import Calibration
-from fedmpt.evaluation.context_shift import context_shift
-from fedmpt.evaluation.metrics import Scores, multilabel_scores, oracle_scores
+from fedmpt.evaluation.context_shift import BiasedPairs, context_shift
+from fedmpt.evaluation.metrics import METRICS, Scores, multilabel_scores, oracle_scores
 from fedmpt.methods import Method
 from fedmpt.state import check_state, get_state, set_state
 from fedmpt.types import State
-
-METRICS = ("mAP", "CF1", "OF1", "CF1_PR")
 
 
 @torch.no_grad()
@@ -96,17 +93,10 @@ def score(
         calibrated = multilabel_scores(found, features.labels, threshold=calibration.thresholds)
         scores["test_calibrated"] = calibrated.to_json(class_names)
     if oracle:
-        scores["oracle"] = oracle_scores(found, features.labels).to_json()
+        scores["oracle"] = oracle_scores(found, features.labels)
     if pairs.per_pair:
-        scores["context_shift"] = _shift(found, features, class_names, pairs)
+        shift = context_shift(found, features.labels, pairs.pairs).to_json(pairs.pairs, class_names)
+        chosen = pairs.to_json(class_names)
+        per_pair = {name: {**chosen["per_pair"][name], **measured} for name, measured in shift["per_pair"].items()}
+        scores["context_shift"] = {**chosen, **shift, "per_pair": per_pair}
     return scores
-
-
-def _shift(
-    found: Float[Tensor, "images C"], features: FeatureSet, class_names: Sequence[str], pairs: BiasedPairs
-) -> dict[str, Any]:
-    """Scores and counts of each pair, and the means."""
-    shift = context_shift(found, features.labels, pairs.pairs).to_json(pairs.pairs, class_names)
-    chosen = pairs.to_json(class_names)
-    per_pair = {name: {**chosen["per_pair"][name], **scores} for name, scores in shift["per_pair"].items()}
-    return {**chosen, **shift, "per_pair": per_pair}

@@ -53,11 +53,8 @@ def save_checkpoint(folder: Path, progress: Progress, record: Mapping[str, Any])
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint, verifying that it is complete and undamaged. Nothing is unpickled.
-
-    Raises:
-        InputError: if it is missing, of a newer format, truncated or changed.
-    """
+    """Read a checkpoint, verifying that it is complete and undamaged. Nothing is unpickled. Raises InputError if it is
+    missing, of a newer format, truncated or changed."""
     index_path = folder / INDEX
     if not index_path.is_file():
         raise InputError(f"{folder} holds no checkpoint ({INDEX} is missing); give a run's 'checkpoint' folder")

@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int64
-from torch import Tensor, nn
 
 from fedmpt.data.features.store import FeatureSet
 from fedmpt.methods import Method
@@ -90,38 +88,22 @@ def _train(
     training: LocalTraining,
 ) -> float:
     """All steps of a round; the mean loss over the images."""
-    anchors = _anchors(method) if training.proximal else []
+    # The shared parameters, each with its value now.
+    shared = [parameter for name, parameter in method.named_parameters() if name not in method.personal]
+    anchors = [(parameter, parameter.detach().clone()) for parameter in shared] if training.proximal else []
     total = 0.0
     for _ in range(training.local_epochs):
         for rows in torch.randperm(len(features), generator=order).split(training.batch_size):
-            total += _step(method, features, rows, optimizer, anchors, training.proximal) * len(rows)
+            optimizer.zero_grad(set_to_none=True)
+            loss = method.loss(features.batch(rows, device=method.device))
+            if not loss.isfinite():
+                raise InputError(f"the loss is {loss.item()}; try a lower learning rate")
+            loss.backward()
+            # FedProx's term (Li et al. 2020) by its gradient, mu (w - w_server): the loss that is reported stays that
+            # of the images, and can be compared with runs of another mu.
+            for parameter, anchor in anchors:
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter.detach() - anchor, alpha=training.proximal)
+            optimizer.step()
+            total += loss.item() * len(rows)
     return total / (len(features) * training.local_epochs)
-
-
-def _anchors(method: Method) -> list[tuple[nn.Parameter, Tensor]]:
-    """The shared parameters, each with its value now."""
-    named = method.named_parameters()
-    return [(parameter, parameter.detach().clone()) for name, parameter in named if name not in method.personal]
-
-
-def _step(
-    method: Method,
-    features: FeatureSet,
-    rows: Int64[Tensor, " B"],
-    optimizer: torch.optim.Optimizer,
-    anchors: list[tuple[nn.Parameter, Tensor]],
-    proximal: float,
-) -> float:
-    batch = features.batch(rows, device=method.device)
-    optimizer.zero_grad(set_to_none=True)
-    loss = method.loss(batch)
-    if not loss.isfinite():
-        raise InputError(f"the loss is {loss.item()}; try a lower learning rate")
-    loss.backward()
-    # FedProx's term (Li et al. 2020) by its gradient, mu (w - w_server): the loss that is reported stays that of the
-    # images, and can be compared with runs of another mu.
-    for parameter, anchor in anchors:
-        if parameter.grad is not None:
-            parameter.grad.add_(parameter.detach() - anchor, alpha=proximal)
-    optimizer.step()
-    return loss.item()

@@ -62,53 +62,43 @@ class Round:
     progress: Progress
 
 
-def run_rounds(
-    method: Method,
-    clients: Sequence[FeatureSet],
-    test: FeatureSet,
-    *,
-    federation: Federation,
-    training: LocalTraining,
-    seed: int,
-    aggregation: Aggregation = MEAN,
-    start: Progress | None = None,
-    on_update: Callable[[Update], None] = lambda update: None,
-) -> Iterator[Round]:
-    """Train, yielding after every round, so that the caller can store it before the next one starts.
+@dataclass(frozen=True, kw_only=True)
+class Simulation:
+    """A federation in one process.
 
-    Continues from ``start``; nothing else carries over from round to round. One module serves all clients in turn and
-    updates are averaged as they come, so memory does not grow with their number (but for their personal tensors, and
-    for robust aggregation). Personal tensors start as the module has them when this is called; the global model is
-    evaluated with those that `Method.neutral_personal` names.
-
-    Raises:
-        InputError: from `local_update`, `check_fits` and `aggregate`.
+    One module serves all clients in turn and updates are averaged as they come, so memory does not grow with their
+    number (but for their personal tensors, and for robust aggregation). ``on_update`` is told of every update.
     """
-    check_fits(method, aggregation, cohort_size=cohort_size(len(clients), federation.participation))
-    shared, initial = method.split(get_state(method))
-    progress = Progress(rounds_done=0, state=shared, personal={}) if start is None else start
-    loop = _Loop(method, clients, test, initial, federation, training, aggregation, seed, on_update)
-    for index in range(progress.rounds_done + 1, federation.rounds + 1):
-        done = loop.run_round(index, progress)
-        progress = done.progress
-        yield done
-
-
-@dataclass(frozen=True)
-class _Loop:
-    """All that stays the same from round to round; ``initial`` are the personal tensors that a client starts with."""
 
     method: Method
     clients: Sequence[FeatureSet]
     test: FeatureSet
-    initial: State
     federation: Federation
     training: LocalTraining
-    aggregation: Aggregation
     seed: int
-    on_update: Callable[[Update], None]
+    aggregation: Aggregation = MEAN
+    on_update: Callable[[Update], None] = lambda update: None
 
-    def run_round(self, index: int, before: Progress) -> Round:
+    def rounds(self, start: Progress | None = None) -> Iterator[Round]:
+        """Train, yielding after every round, so that the caller can store it before the next one starts.
+
+        Continues from ``start``; nothing else carries over from round to round. Personal tensors start as the module
+        has them when this is called; the global model is evaluated with those that `Method.neutral_personal` names.
+
+        Raises:
+            InputError: from `local_update`, `check_fits` and `aggregate`.
+        """
+        size = cohort_size(len(self.clients), self.federation.participation)
+        check_fits(self.method, self.aggregation, cohort_size=size)
+        shared, initial = self.method.split(get_state(self.method))
+        progress = start or Progress(rounds_done=0, state=shared, personal={})
+        for index in range(progress.rounds_done + 1, self.federation.rounds + 1):
+            done = self._round(index, progress, initial)
+            progress = done.progress
+            yield done
+
+    def _round(self, index: int, before: Progress, initial: State) -> Round:
+        """``initial`` are the personal tensors that a client starts with."""
         began, federation = time.perf_counter(), self.federation
         cohort = draw_cohort(len(self.clients), federation.participation, seed=self.seed, round_index=index)
         rate = learning_rate_of(index, federation)
@@ -121,7 +111,7 @@ class _Loop:
                     self.method,
                     before.state,
                     self.clients[client],
-                    personal=before.personal.get(client, self.initial),
+                    personal=before.personal.get(client, initial),
                     client=client,
                     round_index=index,
                     seed=self.seed,
@@ -142,20 +132,19 @@ class _Loop:
             aggregation=self.aggregation,
             memory=before.memory,
         )
-        set_global(self.method, state, initial=self.initial, source="server")
-        is_evaluated = index % federation.eval_every == 0 or index == federation.rounds
+        set_global(self.method, state, initial=initial, source="server")
+        scores = None
+        if index % federation.eval_every == 0 or index == federation.rounds:
+            scores = multilabel_scores(probabilities(self.method, self.test), self.test.labels)
         return Round(
             index=index,
             clients=cohort,
             loss=sum(loss * num for loss, num in losses) / sum(num for _, num in losses),
             learning_rate=rate,
-            scores=self._scores() if is_evaluated else None,
+            scores=scores,
             seconds=time.perf_counter() - began,
             progress=Progress(rounds_done=index, state=state, personal=personal, memory=memory),
         )
-
-    def _scores(self) -> Scores:
-        return multilabel_scores(probabilities(self.method, self.test), self.test.labels)
 
 
 def draw_cohort(num_clients: int, participation: float, *, seed: int, round_index: int) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -23,12 +23,14 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class MethodConfig(ABC):
+class MethodConfig:
     """Options of a method; every one is a flag of ``fedmpt train``."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
     source: ClassVar[str]
+    method: ClassVar[Callable[..., Method]]
+    """Its class, which takes the config and what `build` takes."""
     learning_rate: ClassVar[float] = 0.05
     """Where ``--learning-rate`` starts from: what measured best of a few."""
     paper_learning_rate: ClassVar[float] = 0.001
@@ -41,10 +43,7 @@ class MethodConfig(ABC):
 
     def resolved(self) -> MethodConfig:
         """The same config with what its options name in files read into it, so that what is stored needs no file.
-
-        Raises:
-            InputError: if such a file is missing or wrong.
-        """
+        Raises InputError if such a file is missing or wrong."""
         return self
 
     @classmethod
@@ -56,9 +55,10 @@ class MethodConfig(ABC):
         """
         return options
 
-    @abstractmethod
     def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> Method:
         """The method's module, initialised by ``generator``, on the text tower's device."""
+        built = self.method(self.resolved(), backbone, class_names, generator=generator)
+        return built.to(built.device)
 
 
 class Method(nn.Module, ABC):
@@ -85,14 +85,11 @@ class Method(nn.Module, ABC):
 
     def __init__(self, backbone: Backbone, class_names: Sequence[str]) -> None:
         """``tower`` is the frozen text tower, ``logit_scale`` the factor on cosines; neither is part of the state.
-
-        Raises:
-            InputError: if there are fewer than two classes: all our methods compare classes within an image.
-        """
+        Raises InputError if there are fewer than two classes: all our methods compare classes within an image."""
         super().__init__()
         if len(class_names) < 2:
             raise InputError(f"{type(self).__name__} compares classes and got {len(class_names)}; give at least two")
-        self.tower = TextTower(backbone.text_model)
+        self.tower = TextTower(backbone)
         self.logit_scale = backbone.logit_scale
 
     @abstractmethod
@@ -128,11 +125,12 @@ class Method(nn.Module, ABC):
 
     def _parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """The parameters, one a group, each with its own rate."""
-        factors = self.learning_rate_factors()
-        return [
-            {"params": [parameter], "lr": learning_rate * _factor(name, factors)}
-            for name, parameter in self.named_parameters()
-        ]
+        factors = self.learning_rate_factors().items()
+
+        def rate(name: str) -> float:
+            return learning_rate * next((factor for prefix, factor in factors if name.startswith(prefix)), 1.0)
+
+        return [{"params": [parameter], "lr": rate(name)} for name, parameter in self.named_parameters()]
 
     def aggregate(
         self, previous: State, updates: Iterable[Update], *, weighting: Weighting, memory: State
@@ -157,7 +155,3 @@ class Method(nn.Module, ABC):
     def is_trained(self) -> bool:
         """Whether there is anything to train: zero-shot has nothing."""
         return any(True for _ in self.parameters())
-
-
-def _factor(name: str, factors: dict[str, float]) -> float:
-    return next((factor for prefix, factor in factors.items() if name.startswith(prefix)), 1.0)

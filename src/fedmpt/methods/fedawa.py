@@ -30,23 +30,6 @@ SLOTS = ("theta", "first_moment", "second_moment", "steps")
 """What the server remembers of each client: theta_k, and the state of Adam for it."""
 
 
-@dataclass(frozen=True)
-class FedAWAConfig(PromptFLConfig):
-    """PromptFL, with clients' weights in the mean that the server learns."""
-
-    name: ClassVar[str] = "fedawa"
-    summary: ClassVar[str] = "PromptFL whose server learns how much each client counts in the mean"
-    source: ClassVar[str] = "Shi et al. 2025 (FedAWA); Guo et al. 2023 (PromptFL)"
-
-    num_context: int = 4
-    """Learnable tokens before the class name."""
-    weights_rate: float = 1e-3
-    """Learning rate of Adam for the clients' weights."""
-
-    def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> FedAWA:
-        return FedAWA(self, backbone, class_names, generator=generator)
-
-
 class FedAWA(PromptFL):
     """State: as PromptFL's. The server's memory has a row for every client that has taken part, see `SLOTS`."""
 
@@ -73,6 +56,21 @@ class FedAWA(PromptFL):
         rows = adam_step(rows, gradient, learning_rate=self.weights_rate)
         state = _weighted_mean(cohort, rows[:, 0].softmax(0))
         return state, _memory(known | {update.client: row for update, row in zip(cohort, rows, strict=True)})
+
+
+@dataclass(frozen=True)
+class FedAWAConfig(PromptFLConfig):
+    """PromptFL, with clients' weights in the mean that the server learns."""
+
+    name: ClassVar[str] = "fedawa"
+    summary: ClassVar[str] = "PromptFL whose server learns how much each client counts in the mean"
+    source: ClassVar[str] = "Shi et al. 2025 (FedAWA); Guo et al. 2023 (PromptFL)"
+    method: ClassVar = FedAWA
+
+    num_context: int = 4
+    """Learnable tokens before the class name."""
+    weights_rate: float = 1e-3
+    """Learning rate of Adam for the clients' weights."""
 
 
 def alignment_loss(theta: Float[Tensor, " K"], clients: Float[Tensor, "K P"]) -> Float[Tensor, ""]:

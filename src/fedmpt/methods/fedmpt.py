@@ -27,8 +27,7 @@ from torch import Tensor, nn
 
 from fedmpt.conditions.record import names_hash, resolved_names
 from fedmpt.methods.base import Method, MethodConfig
-from fedmpt.methods.parts.adapted_cosines import adapted_cosines
-from fedmpt.methods.parts.heads import scaled_log_odds
+from fedmpt.methods.parts.heads import adapted_cosines, scaled_log_odds
 from fedmpt.methods.parts.losses import asymmetric_loss
 from fedmpt.methods.parts.prompts import PromptTemplate, context_from, random_context
 from fedmpt.methods.parts.transport import check_similarity, patch_marginals, sinkhorn
@@ -36,105 +35,6 @@ from fedmpt.types import Backbone, Batch, InputError, check_options
 
 # The five that the paper prints as its example; the shipped set "generic" has the same.
 GENERIC_CONDITIONS = ("spatial layout", "object pose", "background", "lighting and weather", "object scale")
-
-
-@dataclass(frozen=True)
-class FedMPTConfig(MethodConfig):
-    """FedMPT and its parts; each can be switched off."""
-
-    name: ClassVar[str] = "fedmpt"
-    summary: ClassVar[str] = "condition prompts, optimal transport to patches, and a gate"
-    source: ClassVar[str] = "FedMPT, CVPR 2026, arXiv 2605.28347"
-
-    conditions: tuple[str, ...] = GENERIC_CONDITIONS
-    """Names of the conditions, the same for all clients; or one word, a shipped set such as generic or a .json file."""
-    conditions_hash: str = ""
-    """SHA-256 of the names, filled in where a set or file gave them; given by hand, other names are refused."""
-    condition_prompts: bool = True
-    """Prompts of their own for each condition; off: one prompt a class."""
-    adapters: bool = True
-    """A low-rank adapter of the patch features for each condition."""
-    transport: Literal["sinkhorn", "rows", "mean"] = "sinkhorn"
-    """How patches are weighed: by a transport plan, by its row marginal alone, or all the same."""
-    gate: bool = True
-    """Conditions weighed by the image; off: all the same."""
-
-    num_condition_context: int = 4
-    """Learnable tokens before the condition, one set each."""
-    num_class_context: int = 4
-    """Learnable tokens before the class, one set for all."""
-    class_context_init: str = "a photo of a"
-    """Words the class context starts from; where too few, and if empty, tokens are drawn from N(0, 0.02^2)."""
-    rank: int = 32
-    """Rank of adapters and gate."""
-    entropy: float = 1.0
-    """Entropy of the transport in cost units (POT's reg)."""
-    patch_temperature: float = 4.0
-    """tau: how evenly patches share the mass; smaller is sharper."""
-    sinkhorn_iterations: int = 100
-    """Most Sinkhorn iterations."""
-    sinkhorn_tolerance: float = 1e-3
-    """Largest relative error of a row sum at which Sinkhorn stops."""
-    calibration: bool = True
-    """Also train a scale and a bias for each class on the log-odds."""
-
-    scale_rates: bool = True
-    """Rates of what each condition has of its own, tokens and adapters, are for five conditions and grow with their
-    number: the mean over N conditions passes each one N-th of the gradient. --weight-decay and --proximal grow too."""
-    context_rate: float = 1.0
-    """Factor on the learning rate for the prompts' tokens."""
-    adapter_rate: float = 50.0
-    """Factor on the learning rate for the adapters."""
-    gate_rate: float = 30.0
-    """Factor on the learning rate for the gate."""
-    calibration_rate: float = 30.0
-    """Factor on the learning rate for the calibration's scales and biases."""
-
-    gamma_positive: float = 1.0
-    """Focusing of the asymmetric loss on present labels."""
-    gamma_negative: float = 2.0
-    """Focusing of the asymmetric loss on absent labels."""
-    margin: float = 0.05
-    """Probability below which absent labels cost nothing."""
-
-    def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> FedMPT:
-        return FedMPT(self.resolved(), backbone, class_names, generator=generator)
-
-    def resolved(self) -> FedMPTConfig:
-        """The same with the names of the conditions in place of the set or file that has them.
-
-        Raises:
-            InputError: if there is no such file, it is wrong, or the names are not those of ``conditions_hash``.
-        """
-        names, digest = resolved_names(self.conditions, given_hash=self.conditions_hash)
-        return replace(self, conditions=names, conditions_hash=digest)
-
-    @classmethod
-    def of_stored(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Runs of before there was a choice had one rate for any number of conditions, and took no name for a set."""
-        before: dict[str, Any] = {"scale_rates": False}
-        match options:
-            case {"conditions": [str(name)]}:
-                before["conditions_hash"] = names_hash([name])  # Names of the given hash are taken as they stand.
-        return {**before, **options}
-
-    @classmethod
-    def paper(cls) -> FedMPTConfig:
-        """The paper's values, and zero-initialised residual adapters and a random start where it is silent."""
-        return cls(
-            entropy=0.2,
-            scale_rates=False,
-            context_rate=1.0,
-            adapter_rate=1.0,
-            gate_rate=1.0,
-            class_context_init="",
-            calibration=False,
-        )
-
-    @property
-    def num_conditions(self) -> int:
-        """N: one where nothing depends on the condition."""
-        return len(self.conditions) if self.condition_prompts or self.adapters else 1
 
 
 class FedMPT(Method):
@@ -151,31 +51,17 @@ class FedMPT(Method):
         self.num_classes = len(class_names)
         self.template = PromptTemplate(
             self.tower,
-            backbone.tokenizer,
             class_names,
             prefix_texts=config.conditions if config.condition_prompts else ("",),
             num_prefix_context=config.num_condition_context if config.condition_prompts else 0,
             num_suffix_context=config.num_class_context,
         )
-        self._add_contexts(backbone, generator)
-        self._add_adapters_and_gate(self.tower.joint_width, generator)
-        if config.calibration:
-            self.scale = nn.Parameter(torch.ones(self.num_classes))
-            self.bias = nn.Parameter(torch.zeros(self.num_classes))
-        self.to(self.tower.device)
-
-    def _add_contexts(self, backbone: Backbone, generator: torch.Generator) -> None:
-        config, width = self.config, self.tower.width
+        num, width, joint_width = config.num_conditions, self.tower.width, self.tower.joint_width
         if config.condition_prompts:
-            shape = (config.num_conditions, config.num_condition_context, width)
-            self.condition_context = nn.Parameter(random_context(*shape, generator=generator))
+            drawn = random_context(num, config.num_condition_context, width, generator=generator)
+            self.condition_context = nn.Parameter(drawn)
         words, size = config.class_context_init, config.num_class_context
-        self.class_context = nn.Parameter(
-            context_from(self.tower, backbone.tokenizer, words, size, generator=generator)
-        )
-
-    def _add_adapters_and_gate(self, joint_width: int, generator: torch.Generator) -> None:
-        config, num = self.config, self.config.num_conditions
+        self.class_context = nn.Parameter(context_from(self.tower, words, size, generator=generator))
         # The paper leaves the start open. Zero up-projections make training start from zero-shot CLIP.
         if config.adapters:
             down = torch.randn(num, joint_width, config.rank, generator=generator) / joint_width**0.5
@@ -184,6 +70,9 @@ class FedMPT(Method):
         if config.gate and num > 1:
             self.gate_down = nn.Parameter(torch.randn(joint_width, config.rank, generator=generator) / joint_width**0.5)
             self.gate_up = nn.Parameter(torch.zeros(config.rank, num))
+        if config.calibration:
+            self.scale = nn.Parameter(torch.ones(self.num_classes))
+            self.bias = nn.Parameter(torch.zeros(self.num_classes))
 
     def learning_rate_factors(self) -> dict[str, float]:
         config = self.config
@@ -205,7 +94,7 @@ class FedMPT(Method):
 
     def forward(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
         mixture = self.mixture(batch, text)
-        return self._calibrated(mixture) if self.config.calibration else mixture
+        return scaled_log_odds(mixture, self.scale, self.bias) if self.config.calibration else mixture
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, ""]:
         mixture = self.mixture(batch, text)
@@ -213,7 +102,7 @@ class FedMPT(Method):
         if not self.config.calibration:
             return loss
         # Scales and biases learn from their own loss: sent through them, the gradient of all else costs mAP.
-        return loss + self._asymmetric_loss(self._calibrated(mixture.detach()), batch)
+        return loss + self._asymmetric_loss(scaled_log_odds(mixture.detach(), self.scale, self.bias), batch)
 
     def mixture(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
         """(5) P': the conditions' predictions weighed by the gate, in [0, 1]."""
@@ -279,8 +168,99 @@ class FedMPT(Method):
             margin=config.margin,
         )
 
-    def _calibrated(self, probabilities: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
-        return scaled_log_odds(probabilities, self.scale, self.bias)
+
+@dataclass(frozen=True)
+class FedMPTConfig(MethodConfig):
+    """FedMPT and its parts; each can be switched off."""
+
+    name: ClassVar[str] = "fedmpt"
+    summary: ClassVar[str] = "condition prompts, optimal transport to patches, and a gate"
+    source: ClassVar[str] = "FedMPT, CVPR 2026, arXiv 2605.28347"
+    method: ClassVar = FedMPT
+
+    conditions: tuple[str, ...] = GENERIC_CONDITIONS
+    """Names of the conditions, the same for all clients; or one word, a shipped set such as generic or a .json file."""
+    conditions_hash: str = ""
+    """SHA-256 of the names, filled in where a set or file gave them; given by hand, other names are refused."""
+    condition_prompts: bool = True
+    """Prompts of their own for each condition; off: one prompt a class."""
+    adapters: bool = True
+    """A low-rank adapter of the patch features for each condition."""
+    transport: Literal["sinkhorn", "rows", "mean"] = "sinkhorn"
+    """How patches are weighed: by a transport plan, by its row marginal alone, or all the same."""
+    gate: bool = True
+    """Conditions weighed by the image; off: all the same."""
+
+    num_condition_context: int = 4
+    """Learnable tokens before the condition, one set each."""
+    num_class_context: int = 4
+    """Learnable tokens before the class, one set for all."""
+    class_context_init: str = "a photo of a"
+    """Words the class context starts from; where too few, and if empty, tokens are drawn from N(0, 0.02^2)."""
+    rank: int = 32
+    """Rank of adapters and gate."""
+    entropy: float = 1.0
+    """Entropy of the transport in cost units (POT's reg)."""
+    patch_temperature: float = 4.0
+    """tau: how evenly patches share the mass; smaller is sharper."""
+    sinkhorn_iterations: int = 100
+    """Most Sinkhorn iterations."""
+    sinkhorn_tolerance: float = 1e-3
+    """Largest relative error of a row sum at which Sinkhorn stops."""
+    calibration: bool = True
+    """Also train a scale and a bias for each class on the log-odds."""
+
+    scale_rates: bool = True
+    """Rates of what each condition has of its own, tokens and adapters, are for five conditions and grow with their
+    number: the mean over N conditions passes each one N-th of the gradient. --weight-decay and --proximal grow too."""
+    context_rate: float = 1.0
+    """Factor on the learning rate for the prompts' tokens."""
+    adapter_rate: float = 50.0
+    """Factor on the learning rate for the adapters."""
+    gate_rate: float = 30.0
+    """Factor on the learning rate for the gate."""
+    calibration_rate: float = 30.0
+    """Factor on the learning rate for the calibration's scales and biases."""
+
+    gamma_positive: float = 1.0
+    """Focusing of the asymmetric loss on present labels."""
+    gamma_negative: float = 2.0
+    """Focusing of the asymmetric loss on absent labels."""
+    margin: float = 0.05
+    """Probability below which absent labels cost nothing."""
+
+    def resolved(self) -> FedMPTConfig:
+        """The same with the names of the conditions in place of the set or file that has them. Raises InputError if
+        there is no such file, it is wrong, or the names are not those of ``conditions_hash``."""
+        names, digest = resolved_names(self.conditions, given_hash=self.conditions_hash)
+        return replace(self, conditions=names, conditions_hash=digest)
+
+    @classmethod
+    def of_stored(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Runs of before there was a choice had one rate for any number of conditions, and took no name for a set."""
+        before: dict[str, Any] = {"scale_rates": False}
+        match options:
+            case {"conditions": [str(name)]}:
+                before["conditions_hash"] = names_hash([name])  # Names of the given hash are taken as they stand.
+        return {**before, **options}
+
+    @classmethod
+    def paper(cls) -> FedMPTConfig:
+        """The paper's values, and zero-initialised residual adapters and a random start where it is silent."""
+        return cls(
+            entropy=0.2,
+            scale_rates=False,
+            context_rate=1.0,
+            adapter_rate=1.0,
+            gate_rate=1.0,
+            class_context_init="",
+            calibration=False,
+        )
+
+    @property
+    def num_conditions(self) -> int:
+        """N: one where nothing depends on the condition."""
+        return len(self.conditions) if self.condition_prompts or self.adapters else 1
 
 
 def _check(config: FedMPTConfig) -> None:

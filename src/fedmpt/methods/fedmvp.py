@@ -6,8 +6,8 @@ reduced one of published comparisons, which makes one token of the image's class
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -16,17 +16,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedmpt.backbone.text_tower import TextTower
-from fedmpt.backbone.views import ImageView, TowerTokens, open_tower
 from fedmpt.conditions.attributes import find_attributes
-from fedmpt.methods.base import MethodConfig
-from fedmpt.methods.parts.heads import csra_logits, csra_tokens
-from fedmpt.methods.parts.initialise import initialise
+from fedmpt.methods.base import Method, MethodConfig
+from fedmpt.methods.parts.heads import ImagePromptMethod, csra_logits
+from fedmpt.methods.parts.layers import CrossAttention, initialise
 from fedmpt.methods.parts.losses import asymmetric_loss, text_anchor_loss
-from fedmpt.methods.parts.prompt_former import NUM_HEADS, PromptFormer
 from fedmpt.methods.parts.prompts import PromptTemplate, context_from, hand_written_features
-from fedmpt.methods.parts.single_prompt import SinglePromptMethod
 from fedmpt.types import Backbone, Batch, InputError, check_options
 
+NUM_HEADS = 4
+RANK = 8
+"""Of the low-rank terms on queries, keys and values."""
 REDUCED_HEADS = 8
 REDUCED_WIDTH = 64
 FORM_OPTIONS = {
@@ -61,35 +61,26 @@ class FedMVPConfig(MethodConfig):
     context_init: str = ""
     """reduced: words the context starts from; where too few, and if empty, tokens are drawn from N(0, 0.02^2)."""
 
-    def build(
-        self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
-    ) -> FedMVP | ReducedFedMVP:
+    def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> Method:
+        check_options(self, "(0, inf)", "num_context", "num_visual_tokens")
+        check_options(self, "[0, inf)", "consistency_weight")
+        self._check_form()
         form = FedMVP if self.form == "original" else ReducedFedMVP
-        return form(self, backbone, class_names, generator=generator)
+        built = form(self, backbone, class_names, generator=generator)
+        return built.to(built.device)
+
+    def _check_form(self) -> None:
+        """Raises InputError for an option that only the other form reads: it would be ignored."""
+        other = "reduced" if self.form == "original" else "original"
+        for name in FORM_OPTIONS[other]:
+            if (value := getattr(self, name)) != getattr(FedMVPConfig, name):
+                raise InputError(
+                    f"--{name.replace('_', '-')} {value!r} goes with --form {other} of FedMVP, and this is --form "
+                    f"{self.form}; leave it out or take the other form"
+                )
 
 
-class _VisualPrompts(SinglePromptMethod):
-    """What both forms share: tokens of the image's own before the first block, which stay to the last."""
-
-    views: Mapping[str, ImageView] = {"tokens": TowerTokens(block=0)}
-
-    def __init__(self, config: FedMVPConfig, backbone: Backbone, class_names: Sequence[str]) -> None:
-        super().__init__(backbone, class_names)
-        _check_form(config)
-        check_options(config, "(0, inf)", "num_context", "num_visual_tokens")
-        check_options(config, "[0, inf)", "consistency_weight")
-        self.image_tower = open_tower(backbone)
-
-    def prompted_tokens(self, batch: Batch, prompts: Float[Tensor, "B b V"]) -> Float[Tensor, "B tokens D"]:
-        """Class feature and patch features of images to which ``prompts`` were added."""
-        tower = self.image_tower
-        # Paper has the tokens join the embedded patches: they pass the norm in front of the first block like those.
-        tokens = tower.run_blocks(batch.views["tokens"][:, 0], prompts={0: tower.norm_before(prompts)})
-        patches, pooled = tower.finish(tokens)
-        return csra_tokens(replace(batch, patches=patches, pooled=pooled))
-
-
-class FedMVP(_VisualPrompts):
+class FedMVP(ImagePromptMethod):
     """The original form. State: ``prompt_former``, and the head's calibration.
 
     ``attribute_features`` [A, D] of all classes are frozen; ``averages`` [A, C] takes scores of attributes to their
@@ -99,8 +90,7 @@ class FedMVP(_VisualPrompts):
     def __init__(
         self, config: FedMVPConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
     ) -> None:
-        super().__init__(config, backbone, class_names)
-        _check_heads(backbone, self.image_tower.width, "image", NUM_HEADS)
+        super().__init__(backbone, class_names)
         self.consistency_weight = config.consistency_weight
         found = find_attributes(config.attributes, class_names)
         self.sources = dict(found.sources)
@@ -115,14 +105,13 @@ class FedMVP(_VisualPrompts):
             num_tokens=config.num_visual_tokens,
             generator=generator,
         )
-        self.to(self.tower.device)
 
     def encode_text(self) -> Float[Tensor, "A D"]:
         """Features of all attributes: nothing of the text is trained."""
         return self.attribute_features
 
     def image_tokens(self, batch: Batch, text: Float[Tensor, "A D"]) -> Float[Tensor, "B tokens D"]:
-        return self.prompted_tokens(batch, self.prompt_former(batch.views["tokens"][:, 0, 1:], text))
+        return self.prompted_tokens(batch, {0: self.prompt_former(batch.views["tokens"][:, 0, 1:], text)})
 
     def forward(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
         text = self.encode_text() if text is None else text
@@ -143,28 +132,24 @@ class FedMVP(_VisualPrompts):
         return asymmetric_loss(self.class_probabilities(tokens, text), batch.labels) + self.consistency_weight * drift
 
 
-class ReducedFedMVP(_VisualPrompts):
+class ReducedFedMVP(ImagePromptMethod):
     """The reduced form. State: ``context`` [b, W]; ``attention`` over the prompts' features; ``to_token``, from D to V;
     and the head's calibration."""
 
     def __init__(
         self, config: FedMVPConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
     ) -> None:
-        super().__init__(config, backbone, class_names)
+        super().__init__(backbone, class_names)
         num, width = config.num_context, self.tower.joint_width
-        _check_heads(backbone, width, "joint", REDUCED_HEADS)
-        self.template = PromptTemplate(self.tower, backbone.tokenizer, class_names, num_prefix_context=num)
-        self.anchor = hand_written_features(self.tower, backbone.tokenizer, class_names)
-        self.context = nn.Parameter(
-            context_from(self.tower, backbone.tokenizer, config.context_init, num, generator=generator)
-        )
+        self.template = PromptTemplate(self.tower, class_names, num_prefix_context=num)
+        self.anchor = hand_written_features(self.tower, class_names)
+        self.context = nn.Parameter(context_from(self.tower, config.context_init, num, generator=generator))
         self.attention = nn.MultiheadAttention(width, REDUCED_HEADS)
         self.to_token = nn.Sequential(
             nn.Linear(width, REDUCED_WIDTH), nn.ReLU(), nn.Linear(REDUCED_WIDTH, self.image_tower.width)
         )
         initialise(self.attention, generator)
         initialise(self.to_token, generator)
-        self.to(self.tower.device)
 
     def encode_text(self) -> Float[Tensor, "C D"]:
         """Not normalised: between unit vectors, attention of fresh weights is even, and all images' tokens the same."""
@@ -173,7 +158,7 @@ class ReducedFedMVP(_VisualPrompts):
     def image_tokens(self, batch: Batch, text: Float[Tensor, "C D"]) -> Float[Tensor, "B tokens D"]:
         # Queries do not see each other, so the images may stand in one row.
         attended, _ = self.attention(batch.pooled, text, text, need_weights=False)
-        return self.prompted_tokens(batch, self.to_token(attended)[:, None])
+        return self.prompted_tokens(batch, {0: self.to_token(attended)[:, None]})
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, ""]:
         text = self.encode_text() if text is None else text
@@ -186,25 +171,44 @@ def _attribute_features(
     """Features of "a photo of a CLASS, which has ATTRIBUTE." (Menon and Vondrick 2023), class by class."""
     texts = [f"{name}, which has {text}" for name, own in zip(class_names, attributes, strict=True) for text in own]
     chunks = (texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK))
-    return torch.cat([hand_written_features(tower, backbone.tokenizer, chunk) for chunk in chunks])
+    return torch.cat([hand_written_features(tower, chunk) for chunk in chunks])
 
 
-def _check_form(config: FedMVPConfig) -> None:
-    """Raises InputError for an option that only the other form reads: it would be ignored."""
-    defaults = FedMVPConfig()
-    for form, names in FORM_OPTIONS.items():
-        for name in names:
-            value = getattr(config, name)
-            if form != config.form and value != getattr(defaults, name):
-                raise InputError(
-                    f"--{name.replace('_', '-')} {value!r} goes with --form {form} of FedMVP, and this is --form "
-                    f"{config.form}; leave it out or take the other form"
-                )
+class PromptFormer(nn.Module):
+    """Patches attend to texts; what they found, averaged over parts of the image, is ``num_tokens`` tokens for it.
+
+    Args:
+        text_width: D.
+        width: V, divisible by `NUM_HEADS`.
+    """
+
+    def __init__(self, text_width: int, width: int, *, num_tokens: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.num_tokens = num_tokens
+        self.from_text = nn.Linear(text_width, width)
+        self.attention = LowRankCrossAttention(width, num_heads=NUM_HEADS, rank=RANK, generator=generator)
+        initialise(self, generator)
+
+    def forward(self, patches: Float[Tensor, "B M V"], texts: Float[Tensor, "L D"]) -> Float[Tensor, "B b V"]:
+        found = self.attention(patches.flatten(0, 1), self.from_text(texts)).view_as(patches)
+        # Patches come row by row, so each token is of a band across the image.
+        return F.adaptive_avg_pool1d(found.transpose(1, 2), self.num_tokens).transpose(1, 2)
 
 
-def _check_heads(backbone: Backbone, width: int, space: str, num_heads: int) -> None:
-    if width % num_heads:
-        raise InputError(
-            f"FedMVP attends with {num_heads} heads, and the {space} width {width} of backbone {backbone.name!r} is no "
-            "multiple of that; choose another backbone or the other --form"
+class LowRankCrossAttention(CrossAttention):
+    """Queries, keys and values are each ``x + x A B`` of the normed input ``x``, with A [V, r] and B [r, V]."""
+
+    def __init__(self, width: int, *, num_heads: int, rank: int, generator: torch.Generator) -> None:
+        super().__init__(width, num_heads=num_heads)
+        # Paper has these only in its public description, without a start: as in LoRA (Hu et al. 2022), no effect.
+        self.low_rank_down = nn.Parameter(torch.randn(3, width, rank, generator=generator) / width**0.5)
+        self.low_rank_up = nn.Parameter(torch.zeros(3, rank, width))
+
+    def attention_inputs(
+        self, queries: Float[Tensor, "Q width"], context: Float[Tensor, "L width"]
+    ) -> tuple[Float[Tensor, "Q width"], Float[Tensor, "L width"], Float[Tensor, "L width"]]:
+        pairs = zip(self.low_rank_down, self.low_rank_up, strict=True)
+        query, key, value = (
+            x + x @ down @ up for x, (down, up) in zip((queries, context, context), pairs, strict=True)
         )
+        return query, key, value

@@ -15,28 +15,6 @@ from fedmpt.methods.plot import PromptTransport, different_contexts
 from fedmpt.types import Backbone, State, check_options
 
 
-@dataclass(frozen=True)
-class FedOTPConfig(MethodConfig):
-    """A shared and a personal context; partial transport decides which patch answers to which, or to none."""
-
-    name: ClassVar[str] = "fedotp"
-    summary: ClassVar[str] = "a shared and a personal context, partial transport to patches"
-    source: ClassVar[str] = "Li et al. 2024 (FedOTP), CVPR"
-
-    num_context: int = 16
-    """Learnable tokens before the class name, in each of the two contexts."""
-    context_init: str = ""
-    """Words both contexts start from, the personal one with small noise; where too few, and if empty, tokens are drawn
-    from N(0, 0.02^2)."""
-    entropy: float = 0.1
-    """Entropy of the transport in units of a cosine (POT's reg)."""
-    mass: float = 0.8
-    """Share of the patches' mass that is transported, in (0, 1]."""
-
-    def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> FedOTP:
-        return FedOTP(self, backbone, class_names, generator=generator)
-
-
 class FedOTP(PromptTransport):
     """State: ``context`` [b, W] and the head's calibration, which travel; ``personal_context`` [b, W], which stays.
 
@@ -53,11 +31,10 @@ class FedOTP(PromptTransport):
         super().__init__(config, backbone, class_names, num_prompts=2)
         self.mass = config.mass
         shared, personal = different_contexts(
-            self.tower, backbone.tokenizer, config.context_init, 2, config.num_context, generator=generator
+            self.tower, config.context_init, 2, config.num_context, generator=generator
         )
         self.context = nn.Parameter(shared.clone())
         self.personal_context = nn.Parameter(personal.clone())
-        self.to(self.tower.device)
 
     def contexts(self) -> Float[Tensor, "2 b W"]:
         return torch.stack([self.context, self.personal_context])
@@ -66,3 +43,23 @@ class FedOTP(PromptTransport):
         # Paper scores clients' own models only. A personal context as it was drawn knows nothing, and half of the mass
         # has to go to it; what all clients learned stands in for it.
         return {"personal_context": shared["context"].clone()}
+
+
+@dataclass(frozen=True)
+class FedOTPConfig(MethodConfig):
+    """A shared and a personal context; partial transport decides which patch answers to which, or to none."""
+
+    name: ClassVar[str] = "fedotp"
+    summary: ClassVar[str] = "a shared and a personal context, partial transport to patches"
+    source: ClassVar[str] = "Li et al. 2024 (FedOTP), CVPR"
+    method: ClassVar = FedOTP
+
+    num_context: int = 16
+    """Learnable tokens before the class name, in each of the two contexts."""
+    context_init: str = ""
+    """Words both contexts start from, the personal one with small noise; where too few, and if empty, tokens are drawn
+    from N(0, 0.02^2)."""
+    entropy: float = 0.1
+    """Entropy of the transport in units of a cosine (POT's reg)."""
+    mass: float = 0.8
+    """Share of the patches' mass that is transported, in (0, 1]."""

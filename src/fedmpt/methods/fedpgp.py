@@ -13,31 +13,10 @@ from torch import Tensor, nn
 
 from fedmpt.methods.parts.prompts import PromptTemplate, hand_written_features
 from fedmpt.methods.promptfl import PromptFL, PromptFLConfig
-from fedmpt.types import Backbone, Batch, Tokenizer, check_options
+from fedmpt.types import Backbone, Batch, check_options
 
 CALIBRATION_RATE = 50.0
 """Factor on the learning rate for the shared head: it then has the rate of other methods."""
-
-
-@dataclass(frozen=True)
-class FedPGPConfig(PromptFLConfig):
-    """A shared context plus a personal low-rank one, which a contrastive loss pushes apart, with the CSRA head."""
-
-    name: ClassVar[str] = "fedpgp"
-    summary: ClassVar[str] = "one shared context and a personal low-rank change of it"
-    source: ClassVar[str] = "Cui et al. 2024 (FedPGP), ICML"
-    # At higher rates the contrastive loss parts the two contexts faster than the labels hold either.
-    learning_rate: ClassVar[float] = 0.001
-
-    rank: int = 4
-    """Rank of the personal change."""
-    contrast_weight: float = 1.0
-    """mu: weight of the contrastive loss."""
-    temperature: float = 0.5
-    """Temperature of the contrastive loss."""
-
-    def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> FedPGP:
-        return FedPGP(self, backbone, class_names, generator=generator)
 
 
 class FedPGP(PromptFL):
@@ -60,23 +39,20 @@ class FedPGP(PromptFL):
         self.contrast_weight = config.contrast_weight
         self.temperature = config.temperature
         # Paper's neutral prompt: as many X as there are context tokens.
-        self.neutral = hand_written_features(
-            self.tower, backbone.tokenizer, class_names, prefix=" ".join(["X"] * config.num_context)
-        )
+        self.neutral = hand_written_features(self.tower, class_names, prefix=" ".join(["X"] * config.num_context))
         width = self.tower.width
         # Paper leaves the start open. As in LoRA, one factor is zero. The other's rows are about of length one: a
         # step of U then moves the context about as far, within V's rows, as a step of sigma.
         self.personal_u = nn.Parameter(torch.zeros(config.num_context, config.rank))
         self.personal_v = nn.Parameter(torch.randn(config.rank, width, generator=generator) / width**0.5)
-        self.to(self.tower.device)
 
     def learning_rate_factors(self) -> dict[str, float]:
         # Two numbers that know nothing of the contrast, and would hardly move at its rate.
         return {"calibration.": CALIBRATION_RATE}
 
-    def make_template(self, tokenizer: Tokenizer, class_names: Sequence[str], num_context: int) -> PromptTemplate:
+    def make_template(self, class_names: Sequence[str], num_context: int) -> PromptTemplate:
         # Two prefixes of the same classes: the tower encodes both contexts in one call.
-        return PromptTemplate(self.tower, tokenizer, class_names, prefix_texts=("", ""), num_prefix_context=num_context)
+        return PromptTemplate(self.tower, class_names, prefix_texts=("", ""), num_prefix_context=num_context)
 
     def encode_text(self) -> Float[Tensor, "2 C D"]:
         """Normalised features: first of the client's own context, which predicts, then of the shared one."""
@@ -93,6 +69,25 @@ class FedPGP(PromptFL):
         own, shared = text
         contrast = contrastive_loss(own, shared, self.neutral, temperature=self.temperature)
         return super().loss(batch, text) + self.contrast_weight * contrast
+
+
+@dataclass(frozen=True)
+class FedPGPConfig(PromptFLConfig):
+    """A shared context plus a personal low-rank one, which a contrastive loss pushes apart, with the CSRA head."""
+
+    name: ClassVar[str] = "fedpgp"
+    summary: ClassVar[str] = "one shared context and a personal low-rank change of it"
+    source: ClassVar[str] = "Cui et al. 2024 (FedPGP), ICML"
+    method: ClassVar = FedPGP
+    # At higher rates the contrastive loss parts the two contexts faster than the labels hold either.
+    learning_rate: ClassVar[float] = 0.001
+
+    rank: int = 4
+    """Rank of the personal change."""
+    contrast_weight: float = 1.0
+    """mu: weight of the contrastive loss."""
+    temperature: float = 0.5
+    """Temperature of the contrastive loss."""
 
 
 def contrastive_loss(

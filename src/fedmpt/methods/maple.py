@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -12,14 +12,42 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedmpt.backbone.text_tower import DeepTokens
-from fedmpt.backbone.views import ImageView, TowerTokens, open_tower
 from fedmpt.methods.base import MethodConfig
-from fedmpt.methods.parts.depth import PUBLISHED_DEPTH, scaled_block
-from fedmpt.methods.parts.heads import csra_tokens
-from fedmpt.methods.parts.initialise import initialise
+from fedmpt.methods.parts.heads import ImagePromptMethod
+from fedmpt.methods.parts.layers import PUBLISHED_DEPTH, initialise, scaled_block
 from fedmpt.methods.parts.prompts import PromptTemplate, context_from, random_context
-from fedmpt.methods.parts.single_prompt import SinglePromptMethod
 from fedmpt.types import Backbone, Batch, check_options
+
+
+class MaPLe(ImagePromptMethod):
+    """State: ``contexts`` [depth, b, W], the text tokens of each block; ``couplings``, a Linear(W, V) for each, which
+    makes the image tokens of them; and the head's calibration."""
+
+    def __init__(
+        self, config: MaPLeConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
+    ) -> None:
+        super().__init__(backbone, class_names)
+        check_options(config, "(0, inf)", "num_context")
+        check_options(config, f"[1, {PUBLISHED_DEPTH}]", "depth")
+        num, width = config.num_context, self.tower.width
+        self.template = PromptTemplate(self.tower, class_names, num_prefix_context=num)
+        # Blocks of the towers are coupled one to one, so the tower in which fewer of them get tokens decides.
+        num_blocks = min(len(self.tower.layers), len(self.image_tower.image_blocks))
+        depth = max(1, scaled_block(config.depth, num_blocks))
+        first = context_from(self.tower, config.context_init, num, generator=generator)
+        deeper = random_context(depth - 1, num, width, generator=generator).to(first.device)
+        self.contexts = nn.Parameter(torch.cat([first[None], deeper]))
+        self.couplings = nn.ModuleList(nn.Linear(width, self.image_tower.width) for _ in range(depth))
+        initialise(self.couplings, generator)
+
+    def encode_text(self) -> Float[Tensor, "C D"]:
+        first, *deeper = self.contexts.split(1)
+        deep = DeepTokens(prefix=dict(enumerate(deeper, start=1)))
+        return F.normalize(self.tower.encode(self.template.embed(first), deep)[0], dim=-1)
+
+    def image_tokens(self, batch: Batch, text: Float[Tensor, "C D"]) -> Float[Tensor, "B tokens D"]:
+        pairs = zip(self.couplings, self.contexts.split(1), strict=True)
+        return self.prompted_tokens(batch, dict(enumerate(coupling(context) for coupling, context in pairs)))
 
 
 @dataclass(frozen=True)
@@ -29,6 +57,7 @@ class MaPLeConfig(MethodConfig):
     name: ClassVar[str] = "maple"
     summary: ClassVar[str] = "coupled prompts in the first blocks of both towers, CSRA head"
     source: ClassVar[str] = "Khattak et al., CVPR 2023 (MaPLe)"
+    method: ClassVar = MaPLe
 
     num_context: int = 2
     """Learnable tokens in each block of either tower."""
@@ -37,53 +66,7 @@ class MaPLeConfig(MethodConfig):
     context_init: str = ""
     """Words the first block's context starts from; where too few, and if empty, tokens are drawn from N(0, 0.02^2)."""
 
-    def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> MaPLe:
-        return MaPLe(self, backbone, class_names, generator=generator)
-
     @classmethod
     def paper(cls) -> MaPLeConfig:
         """The original starts from the first two words of "a photo of a"."""
         return cls(context_init="a photo")
-
-
-class MaPLe(SinglePromptMethod):
-    """State: ``contexts`` [depth, b, W], the text tokens of each block; ``couplings``, a Linear(W, V) for each, which
-    makes the image tokens of them; and the head's calibration."""
-
-    views: Mapping[str, ImageView] = {"tokens": TowerTokens(block=0)}
-
-    def __init__(
-        self, config: MaPLeConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
-    ) -> None:
-        super().__init__(backbone, class_names)
-        check_options(config, "(0, inf)", "num_context")
-        check_options(config, f"[1, {PUBLISHED_DEPTH}]", "depth")
-        self.image_tower = open_tower(backbone)
-        num, width = config.num_context, self.tower.width
-        self.template = PromptTemplate(self.tower, backbone.tokenizer, class_names, num_prefix_context=num)
-        # Blocks of the towers are coupled one to one, so the tower in which fewer of them get tokens decides.
-        num_blocks = min(len(self.tower.layers), len(self.image_tower.image_blocks))
-        depth = max(1, scaled_block(config.depth, num_blocks))
-        first = context_from(self.tower, backbone.tokenizer, config.context_init, num, generator=generator)
-        deeper = random_context(depth - 1, num, width, generator=generator).to(first.device)
-        self.contexts = nn.Parameter(torch.cat([first[None], deeper]))
-        self.couplings = nn.ModuleList(nn.Linear(width, self.image_tower.width) for _ in range(depth))
-        initialise(self.couplings, generator)
-        self.to(self.tower.device)
-
-    def encode_text(self) -> Float[Tensor, "C D"]:
-        first, *deeper = self.contexts.split(1)
-        deep = DeepTokens(prefix=dict(enumerate(deeper, start=1)))
-        return F.normalize(self.tower.encode(self.template.embed(first), deep)[0], dim=-1)
-
-    def image_tokens(self, batch: Batch, text: Float[Tensor, "C D"]) -> Float[Tensor, "B tokens D"]:
-        tower = self.image_tower
-        prompts = {
-            index: coupling(context)
-            for index, (coupling, context) in enumerate(zip(self.couplings, self.contexts.split(1), strict=True))
-        }
-        # The paper does not say: like all that enters the first block, its tokens pass the tower's own norm.
-        prompts[0] = tower.norm_before(prompts[0])
-        # Deeper ones replace what the block before made of theirs; behind the last of them, tokens go on as they are.
-        patches, pooled = tower.finish(tower.run_blocks(batch.views["tokens"][:, 0], prompts=prompts))
-        return csra_tokens(replace(batch, patches=patches, pooled=pooled))

@@ -17,30 +17,7 @@ from fedmpt.methods.base import Method, MethodConfig
 from fedmpt.methods.parts.heads import CLIP_LOGIT_SCALE, SigmoidCalibration
 from fedmpt.methods.parts.prompts import PromptTemplate, context_from, random_context, token_ids
 from fedmpt.methods.parts.transport import check_similarity, sinkhorn
-from fedmpt.types import Backbone, Batch, Tokenizer, check_options
-
-
-@dataclass(frozen=True)
-class PLOTConfig(MethodConfig):
-    """Several learnable contexts for all classes; transport decides which patch answers to which of a class's."""
-
-    name: ClassVar[str] = "plot"
-    summary: ClassVar[str] = "four contexts; optimal transport matches them to patches"
-    source: ClassVar[str] = "Chen et al. 2023 (PLOT), ICLR"
-    learning_rate: ClassVar[float] = 0.3
-
-    num_prompts: int = 4
-    """Prompts a class has, each with a context of its own."""
-    num_context: int = 16
-    """Learnable tokens before the class name, in each context."""
-    context_init: str = ""
-    """Words all contexts start from, but for small noise; where too few, and if empty, tokens are drawn from
-    N(0, 0.02^2)."""
-    entropy: float = 0.1
-    """Entropy of the transport in units of a cosine (POT's reg)."""
-
-    def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> PLOT:
-        return PLOT(self, backbone, class_names, generator=generator)
+from fedmpt.types import Backbone, Batch, check_options
 
 
 class PromptTransport(Method):
@@ -61,7 +38,6 @@ class PromptTransport(Method):
         # Prefixes of the same classes: the tower encodes all contexts in one call.
         self.template = PromptTemplate(
             self.tower,
-            backbone.tokenizer,
             class_names,
             prefix_texts=("",) * num_prompts,
             num_prefix_context=config.num_context,
@@ -103,24 +79,40 @@ class PLOT(PromptTransport):
         check_options(config, "(0, inf)", "num_prompts")
         super().__init__(config, backbone, class_names, num_prompts=config.num_prompts)
         sizes = (config.num_prompts, config.num_context)
-        self.context = nn.Parameter(
-            different_contexts(self.tower, backbone.tokenizer, config.context_init, *sizes, generator=generator)
-        )
-        self.to(self.tower.device)
+        self.context = nn.Parameter(different_contexts(self.tower, config.context_init, *sizes, generator=generator))
 
     def contexts(self) -> Float[Tensor, "N b W"]:
         return self.context
 
 
+@dataclass(frozen=True)
+class PLOTConfig(MethodConfig):
+    """Several learnable contexts for all classes; transport decides which patch answers to which of a class's."""
+
+    name: ClassVar[str] = "plot"
+    summary: ClassVar[str] = "four contexts; optimal transport matches them to patches"
+    source: ClassVar[str] = "Chen et al. 2023 (PLOT), ICLR"
+    method: ClassVar = PLOT
+    learning_rate: ClassVar[float] = 0.3
+
+    num_prompts: int = 4
+    """Prompts a class has, each with a context of its own."""
+    num_context: int = 16
+    """Learnable tokens before the class name, in each context."""
+    context_init: str = ""
+    """Words all contexts start from, but for small noise; where too few, and if empty, tokens are drawn from
+    N(0, 0.02^2)."""
+    entropy: float = 0.1
+    """Entropy of the transport in units of a cosine (POT's reg)."""
+
+
 def different_contexts(
-    tower: TextTower, tokenizer: Tokenizer, phrase: str, num: int, num_tokens: int, *, generator: torch.Generator
+    tower: TextTower, phrase: str, num: int, num_tokens: int, *, generator: torch.Generator
 ) -> Float[Tensor, "num num_tokens W"]:
     """Contexts of `context_from`, none of which is like another where they start from the same words."""
-    contexts = torch.stack(
-        [context_from(tower, tokenizer, phrase, num_tokens, generator=generator) for _ in range(num)]
-    )
+    contexts = torch.stack([context_from(tower, phrase, num_tokens, generator=generator) for _ in range(num)])
     # The same contexts would get the same gradients, and stay the same for ever. The first one keeps the words.
-    num_words = min(len(token_ids(tokenizer, phrase)), num_tokens)
+    num_words = min(len(token_ids(tower.tokenizer, phrase)), num_tokens)
     noise = random_context(num - 1, num_words, tower.width, generator=generator).to(contexts.device)
     contexts[1:, num_tokens - num_words :] += noise
     return contexts

@@ -11,34 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedmpt.methods.base import MethodConfig
-from fedmpt.methods.parts.dual_prompt import DualPromptMethod
+from fedmpt.methods.parts.heads import DualPromptMethod
 from fedmpt.methods.parts.prompts import PromptTemplate, context_from
 from fedmpt.types import Backbone, check_options
-
-
-@dataclass(frozen=True)
-class PosCoOpConfig(MethodConfig):
-    """A learnable context and, for each class, two free vectors. Trains without weight decay, whatever is given."""
-
-    name: ClassVar[str] = "poscoop"
-    summary: ClassVar[str] = "positive prompts; free vectors for what is not there"
-    source: ClassVar[str] = "Rawlekar et al. 2025 (PositiveCoOp), WACV"
-    # The vectors' own, which are long and taken by their direction alone; the context has a hundredth of it.
-    learning_rate: ClassVar[float] = 10.0
-    # The context then has the common 0.001.
-    paper_learning_rate: ClassVar[float] = 0.1
-
-    num_context: int = 16
-    """Learnable tokens before the class name."""
-    context_init: str = ""
-    """Words the context starts from; where they are too few, and if empty, tokens are drawn from N(0, 0.02^2)."""
-    vector_std: float = 1.0
-    """Standard deviation from which the vectors are drawn; their learning rate grows with its square."""
-    context_rate: float = 0.01
-    """Factor on the learning rate for the context; the vectors have the full rate."""
-
-    def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> PosCoOp:
-        return PosCoOp(self, backbone, class_names, generator=generator)
 
 
 class PosCoOp(DualPromptMethod):
@@ -55,17 +30,12 @@ class PosCoOp(DualPromptMethod):
         check_options(config, "(0, inf)", "num_context", "vector_std")
         check_options(config, "[0, inf)", "context_rate")
         self.context_rate = config.context_rate
-        self.template = PromptTemplate(
-            self.tower, backbone.tokenizer, class_names, num_prefix_context=config.num_context
-        )
-        context = context_from(
-            self.tower, backbone.tokenizer, config.context_init, config.num_context, generator=generator
-        )
+        self.template = PromptTemplate(self.tower, class_names, num_prefix_context=config.num_context)
+        context = context_from(self.tower, config.context_init, config.num_context, generator=generator)
         shape = (len(class_names), self.tower.joint_width)
         self.context = nn.Parameter(context)
         self.delta = nn.Parameter(config.vector_std * torch.randn(shape, generator=generator))
         self.nu = nn.Parameter(config.vector_std * torch.randn(shape, generator=generator))
-        self.to(self.tower.device)
 
     def encode_text(self) -> Float[Tensor, "2 C D"]:
         features = self.tower.encode(self.template.embed(self.context[None]))[0]
@@ -79,3 +49,26 @@ class PosCoOp(DualPromptMethod):
     def optimizer(self, *, learning_rate: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:
         """As of all methods, but without weight decay: published so."""
         return super().optimizer(learning_rate=learning_rate, momentum=momentum, weight_decay=0.0)
+
+
+@dataclass(frozen=True)
+class PosCoOpConfig(MethodConfig):
+    """A learnable context and, for each class, two free vectors. Trains without weight decay, whatever is given."""
+
+    name: ClassVar[str] = "poscoop"
+    summary: ClassVar[str] = "positive prompts; free vectors for what is not there"
+    source: ClassVar[str] = "Rawlekar et al. 2025 (PositiveCoOp), WACV"
+    method: ClassVar = PosCoOp
+    # The vectors' own, which are long and taken by their direction alone; the context has a hundredth of it.
+    learning_rate: ClassVar[float] = 10.0
+    # The context then has the common 0.001.
+    paper_learning_rate: ClassVar[float] = 0.1
+
+    num_context: int = 16
+    """Learnable tokens before the class name."""
+    context_init: str = ""
+    """Words the context starts from; where they are too few, and if empty, tokens are drawn from N(0, 0.02^2)."""
+    vector_std: float = 1.0
+    """Standard deviation from which the vectors are drawn; their learning rate grows with its square."""
+    context_rate: float = 0.01
+    """Factor on the learning rate for the context; the vectors have the full rate."""

@@ -16,50 +16,20 @@ from fedmpt.backbone.image_tower import ImageBlock
 from fedmpt.backbone.text_tower import DeepTokens
 from fedmpt.backbone.views import TowerTokens, open_tower
 from fedmpt.methods.base import Method, MethodConfig
-from fedmpt.methods.parts.depth import scaled_block
 from fedmpt.methods.parts.heads import SigmoidCalibration
+from fedmpt.methods.parts.layers import initialise, scaled_block
 from fedmpt.methods.parts.losses import asymmetric_loss, multi_matching_loss
 from fedmpt.methods.parts.prompts import PromptTemplate, hand_written_features, random_context
-from fedmpt.methods.parts.ram_adapter import LocalAdapter
 from fedmpt.methods.parts.transport import check_similarity, patch_marginals, sinkhorn
 from fedmpt.types import PRESENT, Backbone, Batch, check_options
 
 IMAGE_BLOCK, TEXT_BLOCK = 9, 6
 """First touched blocks, of towers of 12."""
 PROMPT = "a photo of a"
+UP_SCALE = 1e-3
+"""Of the adapters' last convolution at the start."""
 TEACHER_SCALE = 20.0
 """How sharply the frozen model's shares decide where a class is."""
-
-
-@dataclass(frozen=True)
-class RAMConfig(MethodConfig):
-    """Local adapters and prompts in both towers, transport between patches and classes, and a matching loss."""
-
-    name: ClassVar[str] = "ram"
-    summary: ClassVar[str] = "local adapters in the image tower, transport to classes"
-    source: ClassVar[str] = "Tan et al. 2025 (RAM), CVPR"
-    learning_rate: ClassVar[float] = 5e-5
-    paper_learning_rate: ClassVar[float] = 5e-5
-
-    num_context: int = 4
-    """Learnable tokens in each of the text tower's upper blocks."""
-    num_visual_context: int = 8
-    """Learnable tokens in each of the image tower's last blocks."""
-    entropy: float = 0.1
-    """Entropy of the transport in cost units (POT's reg)."""
-    training_entropy: float = 0.15
-    """The same in training."""
-    patch_temperature: float = 0.1
-    """How evenly patches share the mass, in cosines; smaller is sharper."""
-    teacher_weight: float = 0.05
-    """How much training's transport heeds where the frozen model sees the classes that are there."""
-    temperature: float = 2e-3
-    """Temperature of the local logits before training."""
-    calibration_rate: float = 300.0
-    """Factor on the learning rate for the calibration's scale and bias."""
-
-    def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> RAM:
-        return RAM(self, backbone, class_names, generator=generator)
 
 
 class RAM(Method):
@@ -74,8 +44,8 @@ class RAM(Method):
         check_options(config, "(0, inf)", *(field.name for field in fields(config) if field.name != "teacher_weight"))
         self.config = config
         self.image_tower = open_tower(backbone)
-        self.template = PromptTemplate(self.tower, backbone.tokenizer, class_names, prefix_texts=[PROMPT])
-        self.hand_written = hand_written_features(self.tower, backbone.tokenizer, class_names, prefix=PROMPT)
+        self.template = PromptTemplate(self.tower, class_names, prefix_texts=[PROMPT])
+        self.hand_written = hand_written_features(self.tower, class_names, prefix=PROMPT)
         num_image_blocks, num_text_blocks = len(self.image_tower.image_blocks), len(self.tower.layers)
         self.first_image_block = scaled_block(IMAGE_BLOCK, num_image_blocks)
         self.first_text_block = scaled_block(TEXT_BLOCK, num_text_blocks)
@@ -84,7 +54,6 @@ class RAM(Method):
         # Scores are shares of a softmax: a class that has no more than its even share starts undecided.
         nn.init.constant_(self.calibration.bias, math.log(len(class_names) - 1))
         self._add_trained(num_image_blocks - self.first_image_block, num_text_blocks - self.first_text_block, generator)
-        self.to(self.tower.device)
 
     def _add_trained(self, num_image_blocks: int, num_text_blocks: int, generator: torch.Generator) -> None:
         config, width = self.config, self.image_tower.width
@@ -175,6 +144,35 @@ class RAM(Method):
         return self.calibration.scaled(log_scores - (-torch.expm1(log_scores.clamp_max(-1e-6))).log())
 
 
+@dataclass(frozen=True)
+class RAMConfig(MethodConfig):
+    """Local adapters and prompts in both towers, transport between patches and classes, and a matching loss."""
+
+    name: ClassVar[str] = "ram"
+    summary: ClassVar[str] = "local adapters in the image tower, transport to classes"
+    source: ClassVar[str] = "Tan et al. 2025 (RAM), CVPR"
+    method: ClassVar = RAM
+    learning_rate: ClassVar[float] = 5e-5
+    paper_learning_rate: ClassVar[float] = 5e-5
+
+    num_context: int = 4
+    """Learnable tokens in each of the text tower's upper blocks."""
+    num_visual_context: int = 8
+    """Learnable tokens in each of the image tower's last blocks."""
+    entropy: float = 0.1
+    """Entropy of the transport in cost units (POT's reg)."""
+    training_entropy: float = 0.15
+    """The same in training."""
+    patch_temperature: float = 0.1
+    """How evenly patches share the mass, in cosines; smaller is sharper."""
+    teacher_weight: float = 0.05
+    """How much training's transport heeds where the frozen model sees the classes that are there."""
+    temperature: float = 2e-3
+    """Temperature of the local logits before training."""
+    calibration_rate: float = 300.0
+    """Factor on the learning rate for the calibration's scale and bias."""
+
+
 def teacher_cost(similarity: Float[Tensor, "B M C"], labels: Int8[Tensor, "B C"]) -> Float[Tensor, "B M C"]:
     """What keeps transport in training to the patches where the frozen model sees a class that is there.
 
@@ -185,3 +183,52 @@ def teacher_cost(similarity: Float[Tensor, "B M C"], labels: Int8[Tensor, "B C"]
     # Paper takes the batch's smallest. A class's plan is the same for any constant, and an image's is its own matter.
     lowest = shares.amin((1, 2), keepdim=True)
     return -shares.where((labels == PRESENT)[:, None], lowest)
+
+
+class LocalAdapter(nn.Module):
+    """What is added to the local stream behind a block, from the normal stream's patches and the classes' text (RAM).
+
+    Two branches, 1 x 1 and 3 x 3, each convolution, batch norm, GELU, then cross-attention to the text. A 3 x 3
+    convolution of the mean and the maximum over the channels of both says how much each branch counts at each patch.
+    Branches are as wide as the text features (D), since these are keys and values of queries from the branch.
+    """
+
+    def __init__(self, width: int, joint_width: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.point = _Branch(width, joint_width, kernel_size=1)
+        self.window = _Branch(width, joint_width, kernel_size=3)
+        self.gate = nn.Conv2d(2, 2, kernel_size=3, padding=1, bias=False)
+        self.up = nn.Conv2d(joint_width, width, kernel_size=1, bias=False)
+        initialise(self, generator)
+        # Paper leaves the start open. Almost zero, training starts from CLIP's own local stream, as from zero-shot
+        # elsewhere; not quite zero, so that every part gets a gradient in the first step.
+        nn.init.normal_(self.up.weight, std=UP_SCALE, generator=generator)
+
+    def forward(self, tokens: Float[Tensor, "B T V"], text: Float[Tensor, "C D"]) -> Float[Tensor, "B T V"]:
+        """``tokens`` are the class token and the patches of a square image, row by row; nothing for the class token."""
+        side = round((tokens.shape[1] - 1) ** 0.5)
+        patches = tokens[:, 1:].mT.unflatten(-1, (side, side))
+        point, window = self.point(patches, text), self.window(patches, text)
+        both = torch.cat([point, window], dim=1)
+        gates = self.gate(torch.stack([both.mean(1), both.amax(1)], dim=1)).sigmoid()
+        mixed = self.up(gates[:, :1] * point + gates[:, 1:] * window)
+        return F.pad(mixed.flatten(2).mT, (0, 0, 1, 0))
+
+
+class _Branch(nn.Module):
+    def __init__(self, width: int, joint_width: int, *, kernel_size: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(width, joint_width, kernel_size, padding=kernel_size // 2)
+        self.norm = nn.BatchNorm2d(joint_width)
+        # A count of batches is no state to be averaged, and with a fixed momentum nothing reads it.
+        self.norm.num_batches_tracked = None
+
+    def forward(self, patches: Float[Tensor, "B V H W"], text: Float[Tensor, "C D"]) -> Float[Tensor, "B D H W"]:
+        hidden = F.gelu(self.norm(self.convolution(patches)))
+        return hidden + attended_text(hidden.flatten(2).mT, text).mT.unflatten(-1, hidden.shape[2:])
+
+
+def attended_text(queries: Float[Tensor, "B M D"], text: Float[Tensor, "C D"]) -> Float[Tensor, "B M D"]:
+    """Attention with text features as both keys and values, one head, without projections."""
+    weights = (queries @ text.T / text.shape[-1] ** 0.5).softmax(-1)
+    return weights @ text

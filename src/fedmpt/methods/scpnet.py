@@ -21,33 +21,6 @@ from fedmpt.types import Backbone, Batch, check_options
 NEGATIVE_SLOPE = 0.2
 
 
-@dataclass(frozen=True)
-class SCPNetConfig(PromptFLConfig):
-    """A learnable context and a graph network over the classes' text features, with the CSRA head."""
-
-    name: ClassVar[str] = "scpnet"
-    summary: ClassVar[str] = "one context, a graph over labels, pseudo-labels and consistency"
-    source: ClassVar[str] = "Ding et al. 2023 (SCPNet), CVPR; Zhang et al. 2021 (SPLC)"
-
-    num_context: int = 4
-    """Learnable tokens before the class name."""
-    graph_width: int = 1024
-    """Width of the graph network's two hidden layers."""
-    num_neighbours: int = 20
-    """Most similar classes that a class hears; all others where there are fewer."""
-    neighbour_share: float = 0.2
-    """Share of a class's new feature that its neighbours have together, in [0, 1]."""
-    pseudo_label_after: int = 1
-    """Rounds after which labels marked absent but found with a high probability count as present."""
-    pseudo_label_threshold: float = 0.6
-    """That probability, in (0, 1]; 1 for no pseudo-labels."""
-    consistency_weight: float = 0.125
-    """Weight of the loss that a strongly augmented view of an image scores as the image itself."""
-
-    def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> SCPNet:
-        return SCPNet(self, backbone, class_names, generator=generator)
-
-
 class SCPNet(PromptFL):
     """State: as PromptFL's, and the graph network's ``weights`` (D to H to H to D)."""
 
@@ -66,13 +39,15 @@ class SCPNet(PromptFL):
         self.config = config
         self.has_pseudo_labels = config.pseudo_label_after < 1
         self.adjacency = label_graph(
-            hand_written_features(self.tower, backbone.tokenizer, class_names),
+            hand_written_features(self.tower, class_names),
             num_neighbours=config.num_neighbours,
             neighbour_share=config.neighbour_share,
         )
         widths = (self.tower.joint_width, config.graph_width, config.graph_width, self.tower.joint_width)
-        self.weights = nn.ParameterList(_drawn(rows, columns, generator) for rows, columns in pairwise(widths))
-        self.to(self.tower.device)
+        # Uniform in 1 / sqrt(columns), as in ML-GCN (Chen et al. 2019).
+        self.weights = nn.ParameterList(
+            (2 * torch.rand(*shape, generator=generator) - 1) / shape[1] ** 0.5 for shape in pairwise(widths)
+        )
 
     def encode_text(self) -> Float[Tensor, "C D"]:
         text = super().encode_text()
@@ -89,14 +64,35 @@ class SCPNet(PromptFL):
             labels = corrected_labels(found.detach(), labels, threshold=self.config.pseudo_label_threshold)
         # Paper makes confident labels of the weak view's probabilities; taken as they are, they need no threshold.
         # Classes of unknown label take part: no label is read.
-        consistency = consistency_loss(self(strong_view(batch), text), found.detach())
+        tokens = batch.views["strong"][:, 0]
+        strong = self(replace(batch, pooled=tokens[:, 0], patches=tokens[:, 1:]), text)
+        consistency = consistency_loss(strong, found.detach())
         return focal_margin_loss(found, labels) + self.config.consistency_weight * consistency
 
 
-def strong_view(batch: Batch) -> Batch:
-    """The same images as their strongly augmented copies."""
-    tokens = batch.views["strong"][:, 0]
-    return replace(batch, pooled=tokens[:, 0], patches=tokens[:, 1:])
+@dataclass(frozen=True)
+class SCPNetConfig(PromptFLConfig):
+    """A learnable context and a graph network over the classes' text features, with the CSRA head."""
+
+    name: ClassVar[str] = "scpnet"
+    summary: ClassVar[str] = "one context, a graph over labels, pseudo-labels and consistency"
+    source: ClassVar[str] = "Ding et al. 2023 (SCPNet), CVPR; Zhang et al. 2021 (SPLC)"
+    method: ClassVar = SCPNet
+
+    num_context: int = 4
+    """Learnable tokens before the class name."""
+    graph_width: int = 1024
+    """Width of the graph network's two hidden layers."""
+    num_neighbours: int = 20
+    """Most similar classes that a class hears; all others where there are fewer."""
+    neighbour_share: float = 0.2
+    """Share of a class's new feature that its neighbours have together, in [0, 1]."""
+    pseudo_label_after: int = 1
+    """Rounds after which labels marked absent but found with a high probability count as present."""
+    pseudo_label_threshold: float = 0.6
+    """That probability, in (0, 1]; 1 for no pseudo-labels."""
+    consistency_weight: float = 0.125
+    """Weight of the loss that a strongly augmented view of an image scores as the image itself."""
 
 
 def label_graph(text: Float[Tensor, "C D"], *, num_neighbours: int, neighbour_share: float) -> Float[Tensor, "C C"]:
@@ -124,8 +120,3 @@ def graph_network(
             text = F.leaky_relu(text, NEGATIVE_SLOPE)
         text = adjacency @ text @ weight
     return text
-
-
-def _drawn(rows: int, columns: int, generator: torch.Generator) -> nn.Parameter:
-    """A weight of the graph network, uniform in 1 / sqrt(columns) as in ML-GCN (Chen et al. 2019)."""
-    return nn.Parameter((2 * torch.rand(rows, columns, generator=generator) - 1) / columns**0.5)

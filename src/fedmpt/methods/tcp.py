@@ -13,25 +13,12 @@ from torch import Tensor, nn
 
 from fedmpt.backbone.text_tower import DeepTokens
 from fedmpt.methods.kgcoop import KgCoOp, KgCoOpConfig
-from fedmpt.methods.parts.depth import scaled_block
-from fedmpt.methods.parts.initialise import initialise
+from fedmpt.methods.parts.layers import initialise, scaled_block
 from fedmpt.methods.parts.prompts import PromptTemplate
-from fedmpt.types import Backbone, Tokenizer
+from fedmpt.types import Backbone
 
 CLASS_TOKENS_BLOCK = 8
 """Block of a text tower of 12 before which the context makes room for the class's own tokens; counted from 0."""
-
-
-@dataclass(frozen=True)
-class TCPConfig(KgCoOpConfig):
-    """A context for all classes that a small network replaces by class-aware tokens in the upper blocks."""
-
-    name: ClassVar[str] = "tcp"
-    summary: ClassVar[str] = "KgCoOp with tokens made from each class's frozen text feature"
-    source: ClassVar[str] = "Yao et al. 2024 (TCP), CVPR"
-
-    def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> TCP:
-        return TCP(self, backbone, class_names, generator=generator)
 
 
 class TCP(KgCoOp):
@@ -49,11 +36,10 @@ class TCP(KgCoOp):
             nn.Linear(joint_width // 4, config.num_context * self.tower.width),
         )
         initialise(self.meta_net, generator)
-        self.to(self.tower.device)
 
-    def make_template(self, tokenizer: Tokenizer, class_names: Sequence[str], num_context: int) -> PromptTemplate:
+    def make_template(self, class_names: Sequence[str], num_context: int) -> PromptTemplate:
         # The context differs by class from a block on, so it is part of the suffixes: the prompts are the same.
-        return PromptTemplate(self.tower, tokenizer, class_names, num_suffix_context=num_context)
+        return PromptTemplate(self.tower, class_names, num_suffix_context=num_context)
 
     def class_tokens(self) -> Float[Tensor, "C b W"]:
         """What replaces the context before block ``self.block``."""
@@ -63,3 +49,13 @@ class TCP(KgCoOp):
         prompts = self.template.embed(suffix_context=self.context)
         deep = DeepTokens(suffix={self.block: self.class_tokens()})
         return F.normalize(self.tower.encode(prompts, deep)[0], dim=-1)
+
+
+@dataclass(frozen=True)
+class TCPConfig(KgCoOpConfig):
+    """A context for all classes that a small network replaces by class-aware tokens in the upper blocks."""
+
+    name: ClassVar[str] = "tcp"
+    summary: ClassVar[str] = "KgCoOp with tokens made from each class's frozen text feature"
+    source: ClassVar[str] = "Yao et al. 2024 (TCP), CVPR"
+    method: ClassVar = TCP

@@ -17,32 +17,16 @@ from fedmpt.methods.parts.prompts import PromptTemplate
 from fedmpt.types import Backbone, Batch, InputError
 
 
-@dataclass(frozen=True)
-class ZeroShotConfig(MethodConfig):
-    """Zero-shot CLIP with a hand-written prompt."""
-
-    name: ClassVar[str] = "zero-shot"
-    summary: ClassVar[str] = "the frozen model with a hand-written prompt; trains nothing"
-    source: ClassVar[str] = "Radford et al. 2021"
-
-    template: str = "a photo of a {}."
-    """Prompt; {} stands for the class name and has to be followed by the full stop."""
-    head: Literal["patches", "pooled", "csra"] = "patches"
-    """patches: softmax over classes, averaged over patches; pooled: softmax of the pooled feature; csra: the head of
-    the prompt-tuning methods."""
-
-    def build(self, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator) -> ZeroShot:
-        return ZeroShot(self, backbone, class_names)
-
-
 class ZeroShot(Method):
-    def __init__(self, config: ZeroShotConfig, backbone: Backbone, class_names: Sequence[str]) -> None:
+    def __init__(
+        self, config: ZeroShotConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
+    ) -> None:
         super().__init__(backbone, class_names)
         if not config.template.endswith(" {}.") or config.template.count("{}") != 1:
             raise InputError(f"--template {config.template!r} must end with ' {{}}.', as in 'a photo of a {{}}.'")
         self.head = config.head
         prefix = config.template.removesuffix(" {}.")
-        self.template = PromptTemplate(self.tower, backbone.tokenizer, class_names, prefix_texts=[prefix])
+        self.template = PromptTemplate(self.tower, class_names, prefix_texts=[prefix])
 
     def encode_text(self) -> Float[Tensor, "C D"]:
         return F.normalize(self.tower.encode(self.template.embed())[0], dim=-1)
@@ -54,3 +38,19 @@ class ZeroShot(Method):
         features = batch.patches if self.head == "patches" else batch.pooled[:, None]
         similarity = self.logit_scale * F.normalize(features, dim=-1) @ text.T
         return similarity.softmax(-1).mean(1)
+
+
+@dataclass(frozen=True)
+class ZeroShotConfig(MethodConfig):
+    """Zero-shot CLIP with a hand-written prompt."""
+
+    name: ClassVar[str] = "zero-shot"
+    summary: ClassVar[str] = "the frozen model with a hand-written prompt; trains nothing"
+    source: ClassVar[str] = "Radford et al. 2021"
+    method: ClassVar = ZeroShot
+
+    template: str = "a photo of a {}."
+    """Prompt; {} stands for the class name and has to be followed by the full stop."""
+    head: Literal["patches", "pooled", "csra"] = "patches"
+    """patches: softmax over classes, averaged over patches; pooled: softmax of the pooled feature; csra: the head of
+    the prompt-tuning methods."""

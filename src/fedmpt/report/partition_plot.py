@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,15 +33,12 @@ def plot_partition(statistics: PartitionStatistics, class_names: Sequence[str], 
     write_plot(path, lambda figure: _draw(figure, statistics, names))
 
 
-def grid_size(num_clients: int, num_classes: int) -> tuple[float, float]:
-    """Width and height of clients by classes, in inches."""
-    width = min(max(_CELL * num_classes, _MIN_GRID_WIDTH), _MAX_GRID_WIDTH)
-    return width, min(max(_CELL * num_clients, _MIN_GRID_HEIGHT), _MAX_GRID_HEIGHT)
-
-
 def _draw(figure: Figure, statistics: PartitionStatistics, class_names: Sequence[str]) -> None:
     """Axes are placed in inches from the corner of the grid; `savefig` then cuts the picture to what was drawn."""
-    width, height = grid_size(len(statistics.names), len(class_names))
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    width = min(max(_CELL * len(class_names), _MIN_GRID_WIDTH), _MAX_GRID_WIDTH)
+    height = min(max(_CELL * len(statistics.names), _MIN_GRID_HEIGHT), _MAX_GRID_HEIGHT)
     figure.set_size_inches(width, height)
 
     def place(x: float, y: float, across: float, up: float) -> Axes:
@@ -53,7 +49,10 @@ def _draw(figure: Figure, statistics: PartitionStatistics, class_names: Sequence
     sizes = place(width + 0.2, 0, _SIDE_WIDTH, height)
     distances = place(width + _SIDE_WIDTH + 0.45, 0, _SIDE_WIDTH, height)
     image = _draw_shares(whole, shares, statistics, class_names, width=width)
-    _draw_sizes(sizes, statistics)
+    sizes.barh(range(len(statistics.names)), statistics.sizes.tolist(), height=0.8, color=GREY)
+    sizes.set_title("images")
+    sizes.locator_params(axis="x", nbins=3)
+    sizes.grid(axis="x", alpha=0.25)
     _draw_distances(distances, statistics)
     shown = labelled(len(statistics.names), height)
     shares.set_yticks(shown, [shortened(statistics.names[row]) for row in shown])
@@ -63,8 +62,8 @@ def _draw(figure: Figure, statistics: PartitionStatistics, class_names: Sequence
         axes.spines[["top", "right"]].set_visible(False)
     bar = figure.colorbar(image, cax=place(0, -0.3, _MIN_GRID_WIDTH, 0.1), orientation="horizontal")
     bar.set_label("share of a client's images that show the class")
-    ticks = _ticks(image.norm.vmax)
-    bar.set_ticks(ticks, labels=[f"{share:.0%}" for share in ticks])
+    bar.locator = MaxNLocator(4)
+    bar.formatter = PercentFormatter(1)
     middle = (width + 1.5 * _SIDE_WIDTH + 0.45) / width
     figure.legend(loc="upper center", bbox_to_anchor=(middle, -0.3 / height), ncols=2, frameon=False, handletextpad=0.1)
     for line, text in enumerate(reversed(_summary(statistics))):  # One by one: the distance of lines then is the same.
@@ -91,13 +90,6 @@ def _draw_shares(
     return image
 
 
-def _draw_sizes(axes: Axes, statistics: PartitionStatistics) -> None:
-    axes.barh(range(len(statistics.names)), statistics.sizes.tolist(), height=0.8, color=GREY)
-    axes.set_title("images")
-    axes.locator_params(axis="x", nbins=3)
-    axes.grid(axis="x", alpha=0.25)
-
-
 def _draw_distances(axes: Axes, statistics: PartitionStatistics) -> None:
     rows = range(len(statistics.names))
     size = 14 if len(rows) <= 60 else 5
@@ -110,15 +102,6 @@ def _draw_distances(axes: Axes, statistics: PartitionStatistics) -> None:
     axes.set_title("distance from all")
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     axes.grid(axis="x", alpha=0.25)
-
-
-def _ticks(largest: float) -> list[float]:
-    """Round shares up to ``largest`` that do not touch on a square root scale."""
-    ticks = [0.0]
-    for share in (0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0):
-        if share <= largest and math.sqrt(share / largest) - math.sqrt(ticks[-1] / largest) > 0.13:
-            ticks.append(share)
-    return ticks
 
 
 def _summary(statistics: PartitionStatistics) -> list[str]:

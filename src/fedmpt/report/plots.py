@@ -46,11 +46,8 @@ def check_plot(path: Path) -> None:
 
 
 def write_plot(path: Path, draw: Callable[[Figure], None]) -> None:
-    """Write what ``draw`` puts into a figure, in the format that the name ends in.
-
-    Raises:
-        InputError: as `check_plot`, or if the file cannot be written.
-    """
+    """Write what ``draw`` puts into a figure, in the format that the name ends in. Raises InputError as `check_plot`,
+    or if the file cannot be written."""
     check_plot(path)
     content = rendered(draw, path.suffix.lower()[1:], dpi=160, bbox_inches="tight")
     try:

@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 import tyro
@@ -138,11 +137,7 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, words: Mapping[str, Any], *, source: str) -> RunConfig:
-        """The inverse of `to_json`.
-
-        Raises:
-            InputError: naming ``source`` and the field that is unknown or missing.
-        """
+        """The inverse of `to_json`. Raises InputError naming ``source`` and the field that is unknown or missing."""
         try:
             rest = dict(words)
             method = dict(rest.pop("method"))
@@ -159,19 +154,20 @@ class RunConfig:
 
 def differences(old: RunConfig, new: RunConfig) -> str:
     """Where two configs differ, in words; empty where they don't."""
-    before, after = _flat(old.to_json()), _flat(new.to_json())
+    before, after = flat(old.to_json()), flat(new.to_json())
     keys = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
     return "; ".join(f"{key} was {before.get(key)!r}, now {after.get(key)!r}" for key in keys)
 
 
-def _flat(words: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(words: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested words by dotted names, such as ``"federation.rounds"``."""
+    found: dict[str, Any] = {}
     for key, value in words.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return flat
+            found[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return found
 
 
 # Published settings; 100 rounds for COCO. Clients count the same in the mean.
@@ -227,10 +223,6 @@ def _fits(value: Any, hint: Any) -> bool:
         return value in arguments
     if origin is tuple:
         return isinstance(value, tuple) and all(_fits(item, arguments[0]) for item in value)
-    if origin in (Union, UnionType):
+    if arguments:  # A union.
         return any(_fits(value, argument) for argument in arguments)
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
+    return isinstance(value, (int, float) if hint is float else hint) and (hint is bool or not isinstance(value, bool))

@@ -48,18 +48,20 @@ def _part(split: Split, rows: Int64[Tensor, " n"], *, name: str | None = None) -
 
 
 def partition_clients(config: RunConfig, data: ImageData) -> Partition:
-    """The training images of ``data`` divided among clients, by labels as the reader gives them.
-
-    Raises:
-        InputError: if an option does not fit the data, the images do not suffice, or a partition file is of others.
-    """
+    """The training images of ``data`` divided among clients, by labels as the reader gives them. Raises InputError if
+    an option does not fit the data, the images do not suffice, or a partition file is of others."""
     if config.partition is not None:
         return load_partition(Path(config.partition).expanduser(), data)
     setting = setting_of(config, data)
     if setting == "heterogeneous":
         return partition_split(data.train, setting=setting, t=DEFAULT_T if config.t is None else config.t)
     if setting == "natural":
-        return partition_split(data.train, setting=setting, column=_column(config, data))
+        if not (column := config.by or data.client_column):
+            known = ", ".join(sorted(data.train.columns)) or "none"
+            raise InputError(
+                f"--setting natural needs --by, a column of {data.name} that says whose an image is: {known}"
+            )
+        return partition_split(data.train, setting=setting, column=column)
     alpha = config.alpha
     if setting == "dirichlet" and alpha is None:
         alpha = DEFAULT_ALPHA
@@ -81,11 +83,3 @@ def hide_labels(config: RunConfig, train: Split) -> Split:
         return train
     labels = mask_labels(train.labels, kind=config.partial_labels, fraction=config.partial_fraction, seed=config.seed)
     return replace(train, labels=labels)
-
-
-def _column(config: RunConfig, data: ImageData) -> str:
-    column = config.by or data.client_column
-    if column is None:
-        known = ", ".join(sorted(data.train.columns)) or "none"
-        raise InputError(f"--setting natural needs --by, a column of {data.name} that says whose an image is: {known}")
-    return column

@@ -1,8 +1,7 @@
-"""The small files of a run's folder: rounds, what a checkpoint belongs to, calibration, versions."""
+"""The small files of a run's folder: rounds, calibration, versions; and whether a checkpoint fits what is there."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -15,12 +14,11 @@ import torch
 
 import fedmpt
 from fedmpt.data.features.fingerprint import text_fingerprint
-from fedmpt.data.features.store import FeatureSet, fingerprint
+from fedmpt.data.features.store import fingerprint
 from fedmpt.evaluation.calibration import Calibration
-from fedmpt.evaluation.scoring import METRICS
+from fedmpt.evaluation.metrics import METRICS
 from fedmpt.federated.simulate import Round
 from fedmpt.files import read_json, write_atomically, write_json
-from fedmpt.runs.config import RunConfig
 from fedmpt.types import Backbone, InputError
 
 CALIBRATION = ("threshold", "scale", "bias")
@@ -82,41 +80,6 @@ def _complete_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def checkpoint_record(
-    config: RunConfig,
-    backbone: Backbone,
-    class_names: Sequence[str],
-    *,
-    sources: Mapping[str, str],
-    client_names: Sequence[str],
-    clients: Sequence[FeatureSet],
-    test: FeatureSet,
-) -> dict[str, Any]:
-    """What a checkpoint's tensors belong to: enough to build it again, and to notice another backbone or other data."""
-    return {
-        "fedmpt": fedmpt.__version__,
-        "config": config.to_json(),
-        "class_names": list(class_names),
-        "sources": dict(sources),
-        "clients": list(client_names),
-        "backbone": {
-            "name": backbone.name,
-            "fingerprint": fingerprint(backbone),
-            "text_fingerprint": text_fingerprint(backbone, class_names),
-        },
-        "data": {"train": _digest(clients), "test": _digest([test])},
-    }
-
-
-def _digest(parts: Sequence[FeatureSet]) -> str:
-    """Of images, model, labels and who has which: the store's key stands for the first two."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.store.facts.key.encode() + len(part).to_bytes(8, "little"))
-        digest.update(part.rows.contiguous().numpy().tobytes() + part.labels.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def check_unchanged(record: Mapping[str, Any], now: Mapping[str, Any], *, source: str) -> None:
     """Raises InputError if a run goes on with other images, labels or clients than it started with."""
     if changed := [name for name, digest in now["data"].items() if record["data"][name] != digest]:
@@ -135,6 +98,11 @@ def check_sources(record: Mapping[str, Any], sources: Mapping[str, str], *, sour
         )
 
 
+def fingerprints(backbone: Backbone, class_names: Sequence[str]) -> dict[str, str]:
+    """Of both sides of a backbone, as a checkpoint's record has them."""
+    return {"fingerprint": fingerprint(backbone), "text_fingerprint": text_fingerprint(backbone, class_names)}
+
+
 def check_record(
     record: Mapping[str, Any], backbone: Backbone, class_names: Sequence[str] | None, *, source: str
 ) -> None:
@@ -147,8 +115,7 @@ def check_record(
             f"{source} was trained for {len(expected)} classes, the data has {len(class_names)}; {what}. "
             "Give data with the same class list"
         )
-    now = {"fingerprint": fingerprint(backbone), "text_fingerprint": text_fingerprint(backbone, expected)}
-    if any(trained_on[side] != now[side] for side in now):
+    if any(trained_on[side] != now for side, now in fingerprints(backbone, expected).items()):
         raise InputError(
             f"{source} was trained on backbone {trained_on['name']!r}, which is not this {backbone.name!r} "
             "or has other weights, tokenizer, number format or preprocessing; give the same one with --backbone"
@@ -162,11 +129,8 @@ def save_calibration(folder: Path, calibration: Calibration, class_names: Sequen
 
 
 def load_calibration(folder: Path, class_names: Sequence[str]) -> Calibration | None:
-    """The calibration stored with a checkpoint; None where training has not come to its end.
-
-    Raises:
-        InputError: if the file is damaged or of other classes.
-    """
+    """The calibration stored with a checkpoint; None where training has not come to its end. Raises InputError if the
+    file is damaged or of other classes."""
     path = folder / "calibration.json"
     if not path.exists():
         return None
@@ -180,6 +144,5 @@ def load_calibration(folder: Path, class_names: Sequence[str]) -> Calibration | 
 
 
 def versions() -> dict[str, str]:
-    return {"fedmpt": fedmpt.__version__, "python": platform.python_version()} | {
-        name: version(name) for name in VERSIONED
-    }
+    own = {"fedmpt": fedmpt.__version__, "python": platform.python_version()}
+    return own | {name: version(name) for name in VERSIONED}

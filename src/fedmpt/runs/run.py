@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,16 +13,17 @@ from typing import Any
 
 from torch import Tensor
 
+import fedmpt
 from fedmpt.backbone import load_backbone
 from fedmpt.data import load_data
 from fedmpt.data.features.store import FeatureSet, open_features
 from fedmpt.data.partition import Partition
-from fedmpt.evaluation.biased_pairs import biased_pairs
 from fedmpt.evaluation.calibration import calibrate, score_histograms
+from fedmpt.evaluation.context_shift import biased_pairs
 from fedmpt.evaluation.scoring import personal_scores, probabilities, score, set_global
 from fedmpt.federated.aggregate import check_fits
 from fedmpt.federated.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from fedmpt.federated.simulate import Progress, Round, cohort_size, run_rounds
+from fedmpt.federated.simulate import Progress, Round, Simulation, cohort_size
 from fedmpt.files import default_cache, exclusive, read_json, write_json
 from fedmpt.methods import Method
 from fedmpt.runs.config import DTYPES, RunConfig, differences
@@ -32,7 +34,7 @@ from fedmpt.runs.records import (
     check_sources,
     check_unchanged,
     check_writable,
-    checkpoint_record,
+    fingerprints,
     save_calibration,
     versions,
 )
@@ -66,11 +68,8 @@ class Prepared:
 
 
 def prepare(config: RunConfig, *, cache: Path, show_progress: bool) -> Prepared:
-    """Load data and backbone, compute or open features, divide them among clients, build the method.
-
-    Raises:
-        InputError: for anything wrong with what the user gave.
-    """
+    """Load data and backbone, compute or open features, divide them among clients, build the method. Raises InputError
+    for anything wrong with what the user gave."""
     began = time.perf_counter()
     config.check()
     data = hold_out(config, load_data(config.data, cache=cache, progress=show_progress))
@@ -136,7 +135,7 @@ def train(
     config = replace(config, method=config.method.resolved())
     _earlier(config, out, resume=resume)  # Asked before the long work, and again when the folder is ours.
     if resume and is_finished(out):
-        return _stored_results(out)
+        return read_json(out / "results.json")
     prepared = prepare(config, cache=Path(cache or default_cache()), show_progress=show_progress)
     with _held(out):
         checkpoint = _earlier(config, out, resume=resume)
@@ -152,26 +151,29 @@ def train(
 def _train(
     config: RunConfig, prepared: Prepared, checkpoint: Checkpoint | None, *, out: Path, watcher: Watcher
 ) -> dict[str, Any]:
-    record = checkpoint_record(
-        config,
-        prepared.backbone,
-        prepared.data.class_names,
-        sources=prepared.method.sources,
-        client_names=prepared.partition.names,
-        clients=prepared.clients,
-        test=prepared.test,
-    )
+    method, record = prepared.method, _record(config, prepared)
     if checkpoint is not None:
         source = str(out / "checkpoint")
         check_record(checkpoint.record, prepared.backbone, prepared.data.class_names, source=source)
-        check_sources(checkpoint.record, prepared.method.sources, source=source)
+        check_sources(checkpoint.record, method.sources, source=source)
         check_unchanged(checkpoint.record, record, source=source)
     progress = checkpoint.progress if checkpoint else None
-    _, initial = prepared.method.split(get_state(prepared.method))
+    rounds_done = progress.rounds_done if progress else 0
+    _, initial = method.split(get_state(method))
     write_json(out / "config.json", config.to_json())
-    log = RoundLog(out / "rounds.jsonl", keep=progress.rounds_done if progress else 0)
-    watcher.started(config, prepared, rounds_done=progress.rounds_done if progress else 0)
-    for done in _rounds(config, prepared, progress, watcher) if prepared.method.is_trained else ():
+    log = RoundLog(out / "rounds.jsonl", keep=rounds_done)
+    watcher.started(config, prepared, rounds_done=rounds_done)
+    simulation = Simulation(
+        method=method,
+        clients=prepared.clients,
+        test=prepared.test,
+        federation=config.federation,
+        training=config.training,
+        aggregation=config.aggregation,
+        seed=config.seed,
+        on_update=watcher.client_done,
+    )
+    for done in simulation.rounds(progress) if method.is_trained else ():
         log.append(done)
         save_checkpoint(out / "checkpoint", done.progress, record)
         watcher.round_done(done)
@@ -182,16 +184,32 @@ def _train(
     return _finish(prepared, progress, initial, out=out, log=log)
 
 
+def _record(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
+    """What a checkpoint's tensors belong to: enough to build it again, and to notice another backbone or other data."""
+    names, backbone = prepared.data.class_names, prepared.backbone
+    return {
+        fedmpt.__name__: fedmpt.__version__,
+        "config": config.to_json(),
+        "class_names": list(names),
+        "sources": dict(prepared.method.sources),
+        "clients": list(prepared.partition.names),
+        "backbone": {"name": backbone.name, **fingerprints(backbone, names)},
+        "data": {"train": _digest(prepared.clients), "test": _digest([prepared.test])},
+    }
+
+
+def _digest(parts: Sequence[FeatureSet]) -> str:
+    """Of images, model, labels and who has which: the store's key stands for the first two."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.store.facts.key.encode() + len(part).to_bytes(8, "little"))
+        digest.update(part.rows.contiguous().numpy().tobytes() + part.labels.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def is_finished(out: Path) -> bool:
     """Whether ``out`` holds a run that came to its end."""
     return (out / "config.json").is_file() and (out / "results.json").is_file()
-
-
-def _stored_results(out: Path) -> dict[str, Any]:
-    results = read_json(out / "results.json")
-    if not isinstance(results, dict) or "test" not in results:
-        raise InputError(f"{out / 'results.json'} holds no results; delete it and give the same command again")
-    return results
 
 
 @contextmanager
@@ -224,20 +242,6 @@ def _earlier(config: RunConfig, out: Path, *, resume: bool) -> Checkpoint | None
     if different:
         raise InputError(f"{out} was started with other options ({different}); repeat those or choose another --out")
     return load_checkpoint(out / "checkpoint") if (out / "checkpoint" / "checkpoint.json").exists() else None
-
-
-def _rounds(config: RunConfig, prepared: Prepared, start: Progress | None, watcher: Watcher) -> Iterator[Round]:
-    return run_rounds(
-        prepared.method,
-        prepared.clients,
-        prepared.test,
-        federation=config.federation,
-        training=config.training,
-        aggregation=config.aggregation,
-        seed=config.seed,
-        start=start,
-        on_update=watcher.client_done,
-    )
 
 
 def _finish(prepared: Prepared, progress: Progress, initial: State, *, out: Path, log: RoundLog) -> dict[str, Any]:

@@ -9,9 +9,8 @@ import torch
 from plain_attention import attend_plainly
 from torch import Tensor, nn
 
-from fedmpt.methods.parts.cross_attention import GEGLU, CrossAttention
-from fedmpt.methods.parts.initialise import initialise
-from fedmpt.methods.parts.prompt_former import LowRankCrossAttention, PromptFormer
+from fedmpt.methods.fedmvp import LowRankCrossAttention, PromptFormer
+from fedmpt.methods.parts.layers import GEGLU, CrossAttention, initialise
 
 WIDTH = 8
 

@@ -19,9 +19,9 @@ def backbone(tiny_clip_folder: Path) -> Backbone:
 
 
 def test_layout_is_start_context_condition_context_class_stop_end(backbone: Backbone) -> None:
-    tower, tokenizer = TextTower(backbone.text_model), backbone.tokenizer
+    tower, tokenizer = TextTower(backbone), backbone.tokenizer
     template = PromptTemplate(
-        tower, tokenizer, ["cat", "dining table"], prefix_texts=["the pose"], num_prefix_context=2, num_suffix_context=3
+        tower, ["cat", "dining table"], prefix_texts=["the pose"], num_prefix_context=2, num_suffix_context=3
     )
     prefix_context, suffix_context = torch.full((1, 2, tower.width), 7.0), torch.full((3, tower.width), 9.0)
     prompts = template.embed(prefix_context, suffix_context)
@@ -33,13 +33,13 @@ def test_layout_is_start_context_condition_context_class_stop_end(backbone: Back
 
 
 def test_context_ends_with_the_phrase_and_is_random_before_it(backbone: Backbone) -> None:
-    tower = TextTower(backbone.text_model)
+    tower = TextTower(backbone)
     ids = token_ids(backbone.tokenizer, "a dog")
     words = tower.embed_tokens(torch.tensor(ids))
 
     def start(phrase: str, num_tokens: int, seed: int = 0) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
-        return context_from(tower, backbone.tokenizer, phrase, num_tokens, generator=generator)
+        return context_from(tower, phrase, num_tokens, generator=generator)
 
     assert start("a dog", len(ids)).equal(words)
     assert start("a dog", len(ids) - 1).equal(words[1:])
@@ -50,15 +50,15 @@ def test_context_ends_with_the_phrase_and_is_random_before_it(backbone: Backbone
 
 
 def test_too_long_a_prompt_is_named(backbone: Backbone) -> None:
-    tower = TextTower(backbone.text_model)
+    tower = TextTower(backbone)
     long_name = " ".join(["x"] * 80)
     with pytest.raises(InputError, match=r"class 'x x .* has 8\d tokens, the text tower takes 77"):
-        PromptTemplate(tower, backbone.tokenizer, ["cat", long_name])
+        PromptTemplate(tower, ["cat", long_name])
 
 
 def test_empty_class_name(backbone: Backbone) -> None:
     with pytest.raises(InputError, match="class name '' has no tokens"):
-        PromptTemplate(TextTower(backbone.text_model), backbone.tokenizer, ["cat", ""])
+        PromptTemplate(TextTower(backbone), ["cat", ""])
 
 
 def test_random_context_has_coops_spread() -> None:

@@ -59,7 +59,7 @@ def check(words: list[str]) -> None:
         from fedmpt.methods.parts.prompts import hand_written_features
 
         backbone = load_backbone(options.backbone)
-        encode = partial(hand_written_features, TextTower(backbone.text_model), backbone.tokenizer)
+        encode = partial(hand_written_features, TextTower(backbone))
     findings = check_conditions(found, class_names=class_names, backbone=backbone, encode=encode)
     if options.json:
         print(json.dumps(asdict(findings), indent=2))

@@ -15,14 +15,14 @@ from rich.text import Text
 
 from fedmpt.cli.cache import cache_folder
 from fedmpt.cli.conditions.score import ScoreOptions
-from fedmpt.cli.train_arguments import train_arguments
+from fedmpt.cli.train_options import train_arguments
 from fedmpt.conditions.record import looks_like_a_set, names_hash
 from fedmpt.conditions.scores import score_conditions
 from fedmpt.data import load_data
-from fedmpt.data.features.store import FeatureSet, open_features
+from fedmpt.data.features.store import FeatureSet
 from fedmpt.evaluation.metrics import multilabel_scores
 from fedmpt.inference.explain import condition_parts, with_conditions
-from fedmpt.inference.predict import load_trained
+from fedmpt.inference.tagger import load_trained
 from fedmpt.methods.fedmpt import FedMPTConfig
 from fedmpt.runs.config import RunConfig
 from fedmpt.runs.partition import hide_labels, hold_out
@@ -40,16 +40,8 @@ def report_of(options: ScoreOptions) -> dict[str, Any]:
     method = with_conditions(trained.method)
     if options.by == "gate" and not method.config.gate:
         raise InputError("this run has no gate: its weights are all the same; use --by drop")
-    features = open_features(
-        trained.backbone,
-        scored_split(options, trained.config, data),
-        cache=cache,
-        store_dtype=trained.config.store_dtype,
-        device=options.device,
-        skip_corrupt=options.skip_corrupt,
-        data=options.data,
-        views=method.views,
-    )
+    split = scored_split(options, trained.config, data)
+    features = trained.features(split, data=options.data, cache=cache, skip_corrupt=options.skip_corrupt)
     if options.images is not None and options.images < len(features):
         order = torch.randperm(len(features), generator=generator(0, "condition scores"))
         features = features.subset(order[: options.images].sort().values)

@@ -42,7 +42,7 @@ class PairsOptions:
 def pairs(words: list[str]) -> None:
     options = tyro.cli(PairsOptions, args=words, prog="fedmpt data pairs")
     from fedmpt.data import load_data
-    from fedmpt.evaluation.biased_pairs import biased_pairs
+    from fedmpt.evaluation.context_shift import biased_pairs
 
     data = load_data(options.data, cache=cache_folder(options.cache), progress=True)
     found = biased_pairs(

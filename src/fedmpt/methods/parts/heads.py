@@ -1,13 +1,19 @@
-"""From similarities of patches and classes to one score per class."""
+"""From similarities of patches and classes to one score per class, and the methods that share a head."""
 
 from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fedmpt.types import Batch
+from fedmpt.backbone.views import ImageView, TowerTokens, open_tower
+from fedmpt.methods.base import Method
+from fedmpt.types import Backbone, Batch
 
 CSRA_PATCH_SCALE = 20.0
 CSRA_POOL_SCALE = 5.0
@@ -86,3 +92,83 @@ def standardised(logits: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
     """
     spread = logits.std(-1, keepdim=True, correction=0)
     return (logits - logits.mean(-1, keepdim=True)) / (1 + spread)
+
+
+def adapted_cosines(
+    patches: Float[Tensor, "B M D"],
+    text: Float[Tensor, "#N C D"],
+    down: Float[Tensor, "N D r"],
+    up: Float[Tensor, "N r D"],
+) -> Float[Tensor, "B N M C"]:
+    """Cosine of ``x + x down up`` with the text, for every condition, patch and class; inputs are normalised.
+
+    Works in the adapters' r dimensions: neither the B x N x M adapted patches of width D nor their norms are formed.
+    """
+    hidden = torch.einsum("bmd,ndr->bnmr", patches, down)
+    products = torch.einsum("bmd,ncd->bnmc", patches, text)
+    products = products + hidden @ (up @ text.transpose(-1, -2))
+    against_patch = torch.einsum("bmd,nrd->bnmr", patches, up)
+    against_self = hidden @ (up @ up.transpose(-1, -2))
+    squared_norm = 1 + (hidden * (2 * against_patch + against_self)).sum(-1, keepdim=True)
+    return products * squared_norm.clamp_min(1e-12).rsqrt()
+
+
+class SinglePromptMethod(Method):
+    """One text feature a class against the image's tokens, whichever way a method comes by either.
+
+    State: ``calibration.scale`` and ``calibration.bias``, one number each, beside what the method itself trains.
+    """
+
+    def __init__(self, backbone: Backbone, class_names: Sequence[str]) -> None:
+        super().__init__(backbone, class_names)
+        self.calibration = SigmoidCalibration()
+
+    @abstractmethod
+    def encode_text(self) -> Float[Tensor, "C D"]:
+        """Text features of the classes; need not be normalised."""
+
+    def image_tokens(self, batch: Batch, text: Float[Tensor, "C D"]) -> Float[Tensor, "B tokens D"]:
+        """What the head attends to: the frozen features, unless a method changes them."""
+        return csra_tokens(batch)
+
+    def forward(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
+        text = self.encode_text() if text is None else text
+        return self.calibration(csra_logits(self.image_tokens(batch, text), text))
+
+
+class ImagePromptMethod(SinglePromptMethod):
+    """Puts tokens into the image tower, the first before its first block, and scores what comes out of it."""
+
+    views: Mapping[str, ImageView] = {"tokens": TowerTokens(block=0)}
+
+    def __init__(self, backbone: Backbone, class_names: Sequence[str]) -> None:
+        super().__init__(backbone, class_names)
+        self.image_tower = open_tower(backbone)
+
+    def prompted_tokens(
+        self, batch: Batch, prompts: Mapping[int, Float[Tensor, "#B b V"]]
+    ) -> Float[Tensor, "B tokens D"]:
+        """Class feature and patch features of images to which ``prompts`` were added, by the index of the block."""
+        tower = self.image_tower
+        # Like all that enters the first block, tokens pass the norm in front of it: FedMVP's paper has them join the
+        # embedded patches, MaPLe's does not say.
+        prompts = {**prompts, 0: tower.norm_before(prompts[0])}
+        # Deeper ones replace what the block before made of theirs; behind the last of them, tokens go on as they are.
+        patches, pooled = tower.finish(tower.run_blocks(batch.views["tokens"][:, 0], prompts=prompts))
+        return csra_tokens(replace(batch, patches=patches, pooled=pooled))
+
+
+class DualPromptMethod(Method):
+    """Two text features a class against the image's tokens, by the head of DualCoOp (Sun et al. 2022).
+
+    The head compares the two, so its probabilities need no calibration. The asymmetric loss of its paper, on the pair
+    of probabilities, is that of `Method.loss`: the second of the pair is one minus the first.
+    """
+
+    @abstractmethod
+    def encode_text(self) -> Float[Tensor, "2 C D"]:
+        """Text features of the classes, first the positive, then the negative ones; need not be normalised."""
+
+    def forward(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
+        positive, negative = self.encode_text() if text is None else text
+        return dual_probabilities(csra_tokens(batch), positive, negative, logit_scale=self.logit_scale)

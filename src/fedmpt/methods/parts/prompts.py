@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from fedmpt.backbone.text_tower import PromptEmbeddings, TextTower
 from fedmpt.types import InputError, Tokenizer
@@ -31,13 +32,13 @@ class PromptTemplate:
     def __init__(
         self,
         tower: TextTower,
-        tokenizer: Tokenizer,
         class_names: Sequence[str],
         *,
         prefix_texts: Sequence[str] = ("",),
         num_prefix_context: int = 0,
         num_suffix_context: int = 0,
     ) -> None:
+        tokenizer = tower.tokenizer
         prefixes = [token_ids(tokenizer, text) for text in prefix_texts]
         suffixes = [_class_ids(tokenizer, name) for name in class_names]
         prefix, prefix_text = max(zip(prefixes, prefix_texts, strict=True), key=lambda pair: len(pair[0]))
@@ -80,27 +81,24 @@ def token_ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def context_from(
-    tower: TextTower, tokenizer: Tokenizer, phrase: str, num_tokens: int, *, generator: torch.Generator
+    tower: TextTower, phrase: str, num_tokens: int, *, generator: torch.Generator
 ) -> Float[Tensor, "num_tokens W"]:
     """Context tokens that start as the last words of a phrase, next to the class name, and random in front of them.
 
     An empty phrase gives random ones only.
     """
-    ids = token_ids(tokenizer, phrase)[-num_tokens:]
+    ids = token_ids(tower.tokenizer, phrase)[-num_tokens:]
     drawn = random_context(num_tokens - len(ids), tower.width, generator=generator).to(tower.device)
     return torch.cat([drawn, tower.embed_tokens(torch.tensor(ids, dtype=torch.int64))])
 
 
 @torch.no_grad()
 def hand_written_features(
-    tower: TextTower, tokenizer: Tokenizer, class_names: Sequence[str], *, prefix: str = "a photo of a"
+    tower: TextTower, class_names: Sequence[str], *, prefix: str = "a photo of a"
 ) -> Float[Tensor, "C D"]:
-    """Normalised frozen features of the prompts ``"PREFIX CLASS."``; an empty prefix gives bare class names.
-
-    Raises:
-        InputError: as `PromptTemplate`.
-    """
-    template = PromptTemplate(tower, tokenizer, class_names, prefix_texts=[prefix])
+    """Normalised frozen features of the prompts ``"PREFIX CLASS."``; an empty prefix gives bare class names. Raises
+    InputError as `PromptTemplate`."""
+    template = PromptTemplate(tower, class_names, prefix_texts=[prefix])
     return F.normalize(tower.encode(template.embed())[0], dim=-1)
 
 
@@ -117,5 +115,4 @@ def _class_ids(tokenizer: Tokenizer, name: str) -> list[int]:
 
 
 def _padded(rows: Sequence[Sequence[int]], filler: int) -> Int64[Tensor, "rows longest"]:
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[filler] * (longest - len(row))] for row in rows], dtype=torch.int64)
+    return pad_sequence([torch.tensor(row, dtype=torch.int64) for row in rows], batch_first=True, padding_value=filler)

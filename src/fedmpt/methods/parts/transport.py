@@ -55,7 +55,7 @@ def sinkhorn(
     cost = cost.to(torch.promote_types(cost.dtype, torch.float32))
     # A constant changes no plan; without it large costs keep their digits. The bound keeps sums of two finite.
     bound = torch.finfo(cost.dtype).max / 8
-    kernel = -((cost - _smallest(cost)) / entropy).clamp_max(bound)
+    kernel = -((cost - cost.amin((-2, -1), keepdim=True)) / entropy).clamp_max(bound)
     log_rows = _log(rows, kernel).expand(kernel.shape[:-1])
     log_columns = _log(columns if mass is None else mass * columns, kernel)
     left, right = _log_scalings(
@@ -108,10 +108,6 @@ def check_similarity(similarity: Tensor) -> None:
     """Raises InputError if training has diverged: there is no plan for similarities that are not finite."""
     if not similarity.isfinite().all():
         raise InputError("the similarities are no longer finite; try a lower learning rate")
-
-
-def _smallest(cost: Float[Tensor, "*batch M C"]) -> Float[Tensor, "*batch 1 1"]:
-    return cost.amin((-2, -1), keepdim=True) if cost.numel() else cost[..., :1, :1]
 
 
 def _log(marginal: Tensor, kernel: Tensor) -> Tensor:

@@ -2,42 +2,51 @@
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fedmpt.data.datasets.scenes import CLASS_NAMES, PARTNERS, read_scenes
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fedmpt.data import load_data
+from fedmpt.data.datasets.scenes import CLASS_NAMES, PARTNERS, Scene, read_scenes
+from fedmpt.data.datasets.scenes.vocabulary import Partners
 from fedmpt.data.features.store import FeatureSet
 from fedmpt.files import write_atomically
+from fedmpt.inference.explain import explain
+from fedmpt.inference.tagger import Tagger
 from fedmpt.methods.fedmpt import FedMPT
-from fedmpt.report.demo.charts import COLOURS, curves
-from fedmpt.report.demo.pictures import explained_images, one_for_each_pair, png_uri
 from fedmpt.report.demo.trials import TITLES, Outcome, Trial
-from fedmpt.types import PRESENT, Split
+from fedmpt.report.plots import BLUE, GREY, ORANGE, rendered
+from fedmpt.runs.run import prepare
+from fedmpt.types import PRESENT, Batch, Split
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NUM_SAMPLES = 6
+COLOURS: Mapping[str, str] = {"zero-shot": GREY, "promptfl": ORANGE, "fedmpt": BLUE}
 
 
-def write_page(
-    path: Path,
-    *,
-    trial: Trial,
-    outcomes: Mapping[str, Outcome],
-    clients: Sequence[FeatureSet],
-    train: Split,
-    unseen: FeatureSet,
-    seconds: float,
-) -> None:
-    """Write the page. ``unseen`` are features of the reversed test, ``seconds`` what all of it took."""
+def write_page(path: Path, trial: Trial, outcomes: Mapping[str, Outcome], *, cache: Path, began: float) -> None:
+    """Write the page. ``began`` is when all of it did, by `time.perf_counter`."""
     from jinja2 import Environment, StrictUndefined  # The report extra; imported when a page is wanted.
 
     template = resources.files("fedmpt.report.demo").joinpath("page.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    method = outcomes["fedmpt"].trained.method
+    trained, spec = outcomes["fedmpt"].trained, trial.data("reversed")
+    method = trained.method
     assert isinstance(method, FedMPT)
+    prepared = prepare(trained.config, cache=cache, show_progress=False)
+    unseen = trained.features(load_data(spec, cache=cache).test, data=spec, cache=cache)
     data = {
         "classes": CLASS_NAMES,
         "conditions": method.config.conditions,
@@ -49,17 +58,16 @@ def write_page(
         trial=trial,
         num_classes=len(CLASS_NAMES),
         titles=TITLES,
-        colours=COLOURS,
         pairs=PARTNERS,
         conditions=method.config.conditions,
         outcomes=outcomes,
         verdict=verdict(scores["fedmpt"], scores["promptfl"], before=outcomes["fedmpt"].rounds[0]),
         charts=_charts(outcomes),
-        train_samples=_samples(train, partner=True),
+        train_samples=_samples(prepared.data.train, partner=True),
         test_samples=_samples(unseen.split, partner=False),
-        together=_together(train),
-        clients=_client_rows(clients),
-        seconds=seconds,
+        together=_together(prepared.data.train),
+        clients=_client_rows(prepared.clients),
+        seconds=time.perf_counter() - began,
         # "</" would end the script in which the data stand.
         data=json.dumps(data, separators=(",", ":")).replace("</", "<\\/"),
     )
@@ -103,10 +111,32 @@ def _charts(outcomes: Mapping[str, Outcome]) -> dict[str, str]:
     return {
         "natural": chart("natural", lambda scores: scores["mAP"], unit="mAP, natural test"),
         "reversed": chart("reversed", lambda scores: scores["mAP"], unit="mAP, reversed test"),
-        "false": chart(
-            "reversed", lambda scores: scores["shift"]["false_coactivation"], unit="absent partner reported, %"
-        ),
+        "false": chart("reversed", lambda one: one["shift"]["false_coactivation"], unit="absent partner reported, %"),
     }
+
+
+def curves(
+    lines: Mapping[str, Sequence[tuple[int, float]]], *, flat: Mapping[str, float], names: Mapping[str, str], unit: str
+) -> str:
+    """Rounds with their values for each method, 0 before the first; ``flat`` ones do not train. An SVG element."""
+
+    def draw(figure: Figure) -> None:
+        figure.set_size_inches(3.7, 2.4)
+        figure.set_layout_engine("constrained")
+        axes = figure.subplots()
+        for name, value in flat.items():
+            axes.axhline(value, color=COLOURS[name], linestyle="--", label=names[name])
+        for name, values in lines.items():
+            axes.plot(*zip(*values, strict=True), color=COLOURS[name], marker="o", markersize=3, label=names[name])
+        axes.set_xlabel("round")
+        axes.set_ylabel(unit)
+        axes.locator_params(axis="x", integer=True)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        figure.legend(loc="outside upper center", ncols=len(axes.lines), frameon=False)
+
+    text = rendered(draw, "svg", transparent=True).decode()
+    return text[text.index("<svg") :]
 
 
 def _samples(split: Split, *, partner: bool) -> list[dict[str, str]]:
@@ -134,3 +164,79 @@ def _client_rows(clients: Sequence[FeatureSet]) -> list[dict[str, Any]]:
         words = ", ".join(f"{CLASS_NAMES[c]} {counts[c] / len(client):.0%}" for c in order)
         rows.append({"number": number + 1, "images": len(client), "classes": words})
     return rows
+
+
+def png_uri(path: Path) -> str:
+    """An image file as text that a page can hold."""
+    buffer = BytesIO()
+    with Image.open(path) as image:
+        image.convert("RGB").save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def scenes_with(scenes: Sequence[Scene], pair: Partners, *, partner: bool) -> Iterator[int]:
+    """The images with the anchor of ``pair``, with or without its partner, in order."""
+    for index, scene in enumerate(scenes):
+        if pair.anchor in scene.class_names and (pair.partner in scene.class_names) == partner:
+            yield index
+
+
+def one_for_each_pair(scenes: Sequence[Scene], *, partner: bool) -> dict[int, Partners]:
+    """Images with their pairs: of each pair that has one, the first that no pair before it took.
+
+    The first, whichever it is: nobody has chosen those that look good.
+    """
+    chosen: dict[int, Partners] = {}
+    for pair in PARTNERS:
+        row = next((row for row in scenes_with(scenes, pair, partner=partner) if row not in chosen), None)
+        if row is not None:
+            chosen[row] = pair
+    return chosen
+
+
+def explained_images(outcomes: Mapping[str, Outcome], test: FeatureSet) -> list[dict[str, Any]]:
+    """For each pair, the first test image with the anchor and without the partner, as the page's script reads it.
+
+    Numbers are rounded to what can be seen.
+    """
+    scenes = read_scenes(test.split)
+    chosen = one_for_each_pair(scenes, partner=False)
+    batch = test.batch(torch.tensor(list(chosen), dtype=torch.int64))
+    method = outcomes["fedmpt"].trained.method
+    assert isinstance(method, FedMPT)
+    method.eval()
+    explanation = explain(method, batch)
+    predictions = {name: _predictions(outcome.trained, batch) for name, outcome in outcomes.items()}
+    images = []
+    for index, (row, pair) in enumerate(chosen.items()):
+        scene = scenes[row]
+        factors = ("layout", "pose", "background", "light", "weather", "scale")
+        values = (scene.layout, scene.pose, scene.background, scene.lighting, scene.weather, scene.scale)
+        image = {
+            "image": png_uri(test.files[row]),
+            "present": [name for name, value in zip(CLASS_NAMES, scene.labels, strict=True) if value == PRESENT],
+            "anchor": pair.anchor,
+            "partner": pair.partner,
+            "factors": dict(zip(factors, values, strict=True)),
+            "predictions": {name: found[index] for name, found in predictions.items()},
+            "gate": _rounded(explanation.gate[index]),
+            "by_condition": _rounded(explanation.by_condition[index]),
+            # [N, C, M]: the page shows one class at a time.
+            "looked": _rounded(explanation.looked[index].mT, 4),
+            "evidence": _rounded(explanation.evidence[index].mT, 4),
+        }
+        images.append(image)
+    return images
+
+
+def _predictions(trained: Tagger, batch: Batch) -> list[dict[str, Any]]:
+    """Of each image the calibrated probabilities, and the classes over their threshold; neither saw a test label."""
+    assert trained.calibration is not None, "a finished run has one"
+    found = trained.method(batch).detach()
+    said = [[CLASS_NAMES[c] for c in row.nonzero()[:, 0].tolist()] for row in found > trained.calibration.thresholds]
+    shown = map(_rounded, trained.calibration.calibrated(found))
+    return [{"probability": row, "said": names} for row, names in zip(shown, said, strict=True)]
+
+
+def _rounded(values: Tensor, digits: int = 3) -> list[Any]:
+    return values.double().numpy().round(digits).tolist()

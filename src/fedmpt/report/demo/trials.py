@@ -7,9 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor
-
 from fedmpt.data import load_data
 from fedmpt.data.datasets.scenes import CLASS_NAMES, PARTNERS
 from fedmpt.data.features.store import FeatureSet, open_features
@@ -18,7 +15,8 @@ from fedmpt.evaluation.metrics import multilabel_scores
 from fedmpt.evaluation.scoring import probabilities
 from fedmpt.federated.simulate import Round
 from fedmpt.files import read_json, write_json
-from fedmpt.inference.predict import Trained, load_trained
+from fedmpt.inference.tagger import Tagger, load_trained
+from fedmpt.methods import Method
 from fedmpt.runs.config import RunConfig, preset
 from fedmpt.runs.run import Prepared, Watcher, train
 from fedmpt.state import Update
@@ -74,7 +72,7 @@ class Trial:
 class Outcome:
     """A trained method with its scores on both tests and, for trained methods, after every round."""
 
-    trained: Trained
+    trained: Tagger
     results: Mapping[str, Any]
     natural: Mapping[str, Any]
     reversed: Mapping[str, Any]
@@ -95,27 +93,21 @@ def run_trial(
         watcher = _ScoredWatcher(watcher, unseen, cache=cache, path=out / ROUNDS_FILE)
     results = train(config, out=out, resume=True, cache=cache, watcher=watcher)
     trained = load_trained(out / "checkpoint")
-    tests = {
-        world: open_features(
-            trained.backbone, load_data(spec, cache=cache).test, cache=cache, data=spec, views=trained.method.views
-        )
-        for world, spec in ((world, trial.data(world)) for world in ("natural", "reversed"))
-    }
-    natural, reversed_ = (world_scores(probabilities(trained.method, test), test) for test in tests.values())
+    specs = [trial.data(world) for world in ("natural", "reversed")]
+    tests = [trained.features(load_data(spec, cache=cache).test, data=spec, cache=cache) for spec in specs]
+    natural, reversed_ = (world_scores(trained.method, test) for test in tests)
     rounds = read_json(out / ROUNDS_FILE) if every_round and trained.method.is_trained else []
     return Outcome(trained, results, natural, reversed_, rounds)
 
 
-def world_scores(found: Float[Tensor, "images C"], test: FeatureSet) -> dict[str, Any]:
+def world_scores(method: Method, test: FeatureSet) -> dict[str, Any]:
     """Scores on one world in percent: at threshold 0.5, and of the pairs that training ties together."""
+    found = probabilities(method, test)
     scores = multilabel_scores(found, test.labels)
     shift = context_shift(found, test.labels, PAIRS)
     if shift.exclusive is None or shift.false_coactivation is None:
         raise InputError(f"in {len(test)} test pictures no pair can be measured; take more with --num-test")
-    return {
-        **{name: getattr(scores, name) for name in ("mAP", "CF1", "OF1")},
-        "shift": shift.to_json(PAIRS, CLASS_NAMES),
-    }
+    return {"mAP": scores.mAP, "CF1": scores.CF1, "OF1": scores.OF1, "shift": shift.to_json(PAIRS, CLASS_NAMES)}
 
 
 class _ScoredWatcher(Watcher):
@@ -143,6 +135,6 @@ class _ScoredWatcher(Watcher):
 
     def _score(self, index: int) -> None:
         tests = {"natural": self._natural, "reversed": self._reversed}
-        worlds = {world: world_scores(probabilities(self._method, test), test) for world, test in tests.items()}
+        worlds = {world: world_scores(self._method, test) for world, test in tests.items()}
         self._lines.append({"round": index, **worlds})
         write_json(self._path, self._lines)

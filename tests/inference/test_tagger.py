@@ -16,7 +16,7 @@ from fedmpt.backbone.views import ImageView, StrongView, TowerTokens
 from fedmpt.data.features.store import open_features
 from fedmpt.evaluation.scoring import probabilities
 from fedmpt.federated.simulate import Progress
-from fedmpt.inference.predict import Trained, predict
+from fedmpt.inference.tagger import Tagger
 from fedmpt.runs.config import RunConfig
 from fedmpt.types import Batch, Split
 
@@ -51,9 +51,9 @@ def test_an_image_scores_as_its_stored_views_do(
     method = OnAView(3, width, personal_offset=False, generator=torch.Generator().manual_seed(0))
     method.views = {"seen": view}
     config = RunConfig(data="none", store_dtype="float32")
-    trained = Trained(config, backbone, CLASSES, method, None, (), Progress(0, {}, {}), {})
+    tagger = Tagger(config, backbone, CLASSES, method, None, (), Progress(0, {}, {}), {})
     expected = probabilities(method, stored)
-    for (path, labels), row in zip(predict(trained, pictures), expected, strict=True):
+    for (path, labels), row in zip(tagger.tag(pictures), expected, strict=True):
         assert path in pictures
         found = {label.name: label.probability for label in labels}
         torch.testing.assert_close(torch.tensor([found[name] for name in CLASSES]), row, atol=1e-5, rtol=1e-5)

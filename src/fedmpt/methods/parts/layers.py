@@ -1,10 +1,24 @@
-"""Cross-attention with a gated feed-forward behind it, which makes prompts out of text features."""
+"""Layers that methods share, initial values from a generator of our own, and where in a tower a method acts."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+PUBLISHED_DEPTH = 12
+"""Blocks of both towers of ViT-B/16, for which papers give their numbers."""
+
+
+def scaled_block(block: int, depth: int) -> int:
+    """Block ``block`` of a tower of 12, in one of ``depth`` blocks: as far into it, rounded.
+
+    Blocks count from 0; 12 stands for the end of the tower. Every real block becomes a real block.
+    """
+    assert 0 <= block <= PUBLISHED_DEPTH
+    last = depth if block == PUBLISHED_DEPTH else depth - 1
+    return min(round(block / PUBLISHED_DEPTH * depth), last)
 
 
 class CrossAttention(nn.Module):
@@ -45,3 +59,23 @@ class GEGLU(nn.Module):
     def forward(self, channels: Float[Tensor, "*batch twice"]) -> Float[Tensor, "*batch half"]:
         value, gate = channels.chunk(2, dim=-1)
         return value * F.gelu(gate)
+
+
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """Draw the layers within ``module`` anew, as torch does by default, but from ``generator``.
+
+    Covers nn.Linear, nn.Conv2d and nn.MultiheadAttention; norms start from constants and are left alone, and so are
+    parameters that a module of ours holds itself. Layers take their turns as their constructors would.
+    """
+
+    def draw(layer: nn.Module) -> None:
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            layer.reset_parameters()
+        elif isinstance(layer, nn.MultiheadAttention):
+            layer._reset_parameters()
+
+    # torch's own routines draw from the global stream alone, which is lent to them and put back.
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(generator.get_state())
+        module.apply(draw)
+        generator.set_state(torch.get_rng_state())

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedmpt.methods.parts.ram_adapter import LocalAdapter, attended_text
+from fedmpt.methods.ram import LocalAdapter, attended_text
 
 WIDTH, JOINT_WIDTH, SIDE = 5, 4, 3
 

@@ -1,11 +1,12 @@
-"""Initial values are torch's own, drawn from the given generator alone."""
+"""Initial values are torch's own, drawn from the given generator alone; blocks count as in the published towers."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
-from fedmpt.methods.parts.initialise import initialise
+from fedmpt.methods.parts.layers import initialise, scaled_block
 
 
 def layers() -> nn.Module:
@@ -36,3 +37,28 @@ def test_global_randomness_is_neither_read_nor_moved() -> None:
     before = torch.get_rng_state()
     initialise(module, torch.Generator().manual_seed(3))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("block", "depth", "expected"),
+    [
+        *((block, 12, block) for block in range(13)),
+        (9, 24, 18),
+        (8, 3, 2),
+        (9, 3, 2),
+        (9, 6, 4),
+        (6, 6, 3),
+        (12, 3, 3),
+        # Rounded up, these would lie behind the tower's end.
+        (11, 6, 5),
+        (11, 1, 0),
+        (0, 1, 0),
+    ],
+)
+def test_as_far_into_the_tower(block: int, depth: int, expected: int) -> None:
+    assert scaled_block(block, depth) == expected
+
+
+def test_a_block_that_no_paper_has_is_our_mistake() -> None:
+    with pytest.raises(AssertionError):
+        scaled_block(13, 12)
