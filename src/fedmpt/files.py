@@ -14,6 +14,9 @@ import platformdirs
 
 from fedmpt.types import InputError
 
+LOCK = ".fedmpt.lock"
+"""The lock file of a folder that one process at a time may write to. It is empty, and stays."""
+
 
 def default_cache() -> Path:
     """Where computed things are kept between runs: $FEDMPT_CACHE, else a folder of the user's cache."""
@@ -105,7 +108,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Hold a folder for this process, as `hold` does. Raises InputError if another process holds it."""
     with ExitStack() as stack:
         try:
-            stack.enter_context(hold(folder / ".fedmpt.lock"))
+            stack.enter_context(hold(folder / LOCK))
         except TimeoutError:
             message = f"another process is writing to {folder}; wait for it or choose another folder"
             raise InputError(message) from None

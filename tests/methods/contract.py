@@ -80,7 +80,7 @@ class MethodContract:
         set_state(method, {**get_state(method), **wild})
         # Patches of an image look alike, so all of them are sure of the same class.
         usual = images(method, backbone)
-        looks = torch.randn(100, 1, usual.width, generator=generator)
+        looks = torch.randn(100, 1, usual.store.facts.width, generator=generator)
         patches = looks + 0.1 * torch.randn(100, usual.num_patches, looks.shape[-1], generator=generator)
         seen = feature_set(patches, torch.zeros(100, len(CLASS_NAMES)))
         shapes = {name: usual.views[name].read(torch.tensor([0])).shape[1:] for name in method.views}

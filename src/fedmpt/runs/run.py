@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +26,7 @@ from fedmpt.evaluation.scoring import personal_scores, probabilities, score, set
 from fedmpt.federated.aggregate import check_fits
 from fedmpt.federated.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fedmpt.federated.simulate import Progress, Round, Simulation, cohort_size
-from fedmpt.files import default_cache, exclusive, read_json, write_json
+from fedmpt.files import LOCK, default_cache, exclusive, read_json, write_json
 from fedmpt.methods import Method
 from fedmpt.runs.config import DTYPES, RunConfig, differences
 from fedmpt.runs.partition import hide_labels, hold_out, partition_clients
@@ -223,9 +225,8 @@ def _held(out: Path) -> Iterator[None]:
                 leftover.unlink(missing_ok=True)
             yield
     finally:
-        if is_new:
-            with suppress(OSError):
-                out.rmdir()
+        if is_new and os.listdir(out) == [LOCK]:
+            shutil.rmtree(out)
 
 
 def _earlier(config: RunConfig, out: Path, *, resume: bool) -> Checkpoint | None:
