@@ -81,7 +81,7 @@ class MethodContract:
         # Patches of an image look alike, so all of them are sure of the same class.
         usual = images(method, backbone)
         looks = torch.randn(100, 1, usual.store.facts.width, generator=generator)
-        patches = looks + 0.1 * torch.randn(100, usual.num_patches, looks.shape[-1], generator=generator)
+        patches = looks + 0.1 * torch.randn(100, usual.store.facts.num_patches, looks.shape[-1], generator=generator)
         seen = feature_set(patches, torch.zeros(100, len(CLASS_NAMES)))
         shapes = {name: usual.views[name].read(torch.tensor([0])).shape[1:] for name in method.views}
         tokens = {name: torch.randn(100, *shape, generator=generator) for name, shape in shapes.items()}
