@@ -56,14 +56,6 @@ class RequestTooLongError(InputError):
     """The conversation does not fit into the model's context."""
 
 
-class AnswerPendingError(Exception):
-    """Somebody has to write the answer into ``path`` first."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        self.path = path
-
-
 class LanguageModel:
     """Something to ask.
 
@@ -77,19 +69,10 @@ class LanguageModel:
     keeps_answers = False
     ignored: tuple[str, ...] = ()
 
-    def ask(self, request: Request) -> Answer:
-        """The model's next turn. Up to ``max_concurrency`` threads may ask at once.
+    def ask(self, request: Request) -> Answer | Path:
+        """The model's next turn, or the file that a person has to write it into. Threads may ask at once.
 
         Raises:
-            AnswerPendingError: if a person has to answer first.
             InputError: if there will be no answer: a wrong key, an unknown model, no connection.
         """
         raise NotImplementedError
-
-
-def without_thoughts(text: str) -> str:
-    """An answer without the ``<think>...</think>`` that reasoning models may put before it."""
-    before, end, after = text.partition("</think>")
-    if not end:
-        return "" if text.lstrip().startswith("<think>") else text
-    return after.lstrip() if "<think>" not in before or text.lstrip().startswith("<think>") else text

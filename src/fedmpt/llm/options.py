@@ -69,27 +69,30 @@ def open_model(options: LLMOptions) -> LanguageModel:
         from fedmpt.llm.exchange import Exchange
 
         return Exchange(path)
-    is_path = (
-        name.lower().endswith(".gguf") or name.startswith(("/", "./", "../", "~")) or (path / "config.json").is_file()
-    )
-    if options.endpoint is None and is_path:
+    looks_like_a_path = name.lower().endswith(".gguf") or name.startswith(("/", "./", "../", "~"))
+    if options.endpoint is None and (looks_like_a_path or (path / "config.json").is_file()):
         from fedmpt.llm.local import LocalModel
 
         return LocalModel(path)
     from fedmpt.llm.endpoint import Endpoint
 
-    # A key belongs to one service and must never reach another: OpenAI's goes to an address that is given only by name.
     address = options.endpoint or os.environ.get("OPENAI_BASE_URL", "").strip() or OPENAI
-    key_env = "OPENAI_API_KEY" if options.key_env is None and options.endpoint is None else options.key_env
     is_local = _checked_host(address) in ("localhost", "127.0.0.1", "::1")
-    key = _key(key_env, is_required=options.key_env is not None or address == OPENAI) if key_env is not None else ""
+    # A key belongs to one service and must never reach another: OpenAI's goes to an address that is given only by name.
+    key_env = "OPENAI_API_KEY" if options.key_env is None and options.endpoint is None else options.key_env
+    key = os.environ.get(key_env, "").strip() if key_env else ""
+    if not key and (options.key_env is not None or address == OPENAI):
+        name = "$OPENAI_API_KEY" if options.key_env is None else "the variable that --key-env names"  # Or it is a key.
+        raise InputError(f"{name} is not set; put the service's key into it, or give your own server's --endpoint")
+    if not re.fullmatch(r"[!-~]*", key):
+        raise InputError(f"what is in ${key_env} is no key: it has blanks, line breaks or letters other than ASCII")
     if key and address.startswith("http:") and not is_local and not options.allow_plain_http:
         raise InputError(
             f"{address}: the key in ${key_env} would cross the network unencrypted; use https, or --allow-plain-http "
             "if the network is your own"
         )
     retries, timeout_s = options.retries, options.timeout
-    return Endpoint(name, address.rstrip("/"), key=key, key_env=key_env, timeout_s=timeout_s, retries=retries)
+    return Endpoint(options.llm, address.rstrip("/"), key=key, key_env=key_env, timeout_s=timeout_s, retries=retries)
 
 
 def _checked_host(address: str) -> str:
@@ -100,22 +103,8 @@ def _checked_host(address: str) -> str:
     except ValueError:
         is_address = False
     if not is_address or not re.fullmatch(r"[!-~]+", address) or re.search(r"[?#@]|/completions/?$", address):
-        # What stands before an @ or behind a ? may be a password: it is not printed.
-        shown = "" if "@" in address else f" {address.partition('?')[0]!r}"
-        raise InputError(
-            f"--endpoint{shown} is no address of an API; give one such as https://example.org/v1, without a user or "
-            "password, a query, or /chat/completions; Azure's is https://NAME.openai.azure.com/openai/v1"
+        raise InputError(  # It is not printed: there may be a password in it.
+            "--endpoint is no address of an API; give one such as https://example.org/v1, without a user or password, "
+            "a query, or /chat/completions; Azure's is https://NAME.openai.azure.com/openai/v1"
         )
     return parts.hostname or ""
-
-
-def _key(variable: str, *, is_required: bool) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):  # It may be the key itself: not to be printed.
-        raise InputError("--key-env takes the name of an environment variable, such as OPENAI_API_KEY, not the key")
-    key = os.environ.get(variable, "").strip()
-    if not key and is_required:
-        name = f"${variable}" if variable.isupper() else "the variable that --key-env names"  # It may be a key too.
-        raise InputError(f"{name} is not set; put the service's key into it, or give your own server's --endpoint")
-    if not re.fullmatch(r"[!-~]*", key):
-        raise InputError(f"what is in ${variable} is no key: it has blanks, line breaks or letters other than ASCII")
-    return key

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from fedmpt.conditions.class_list import read_class_list
 from fedmpt.conditions.labels.combinations import (
@@ -12,13 +12,12 @@ from fedmpt.conditions.labels.combinations import (
     combinations_from_classes,
     combinations_from_clients,
     combinations_from_counts,
-    in_words,
 )
 from fedmpt.conditions.labels.count_files import check_alike, read_counts
 from fedmpt.conditions.labels.counts import Noise
 from fedmpt.data import load_data
 from fedmpt.data.partition import partition_split
-from fedmpt.types import ImageData, InputError
+from fedmpt.types import ImageData, InputError, check_options
 
 SENT = (
     "the language model gets the names of classes, and by name which of them come together; no numbers, no labels of "
@@ -50,31 +49,21 @@ class SourceOptions:
     private. Without it, whoever adds up the counts sees them exactly."""
 
     def check(self) -> None:
-        """What can be said before anything is read.
-
-        Raises:
-            InputError: unless just one of the first three is given, or if an option does not go with it or cannot be.
-        """
+        """Raises InputError for what can be said before anything is read."""
         given = [f"--{name}" for name in ("classes", "data", "counts") if getattr(self, name)]
         if len(given) != 1:
             raise InputError(
                 "give one of --classes FILE, --data NAME:PATH and --counts FILE ...; got "
                 f"{' and '.join(given) or 'none'}"
             )
-        for flag, number in (("--budget", self.budget), ("--min-images", self.min_images)):
-            if number < 1:
-                raise InputError(f"{flag} must be 1 or more, got {number}")
+        check_options(self, "[1, inf)", "budget", "min_images")
         if self.epsilon is not None:
             if self.data is None:
-                raise InputError(
-                    "--epsilon is noise on the labels of --data, which is not given; sites add it with fedmpt "
-                    "conditions count --epsilon"
-                )
+                raise InputError("--epsilon is for --data; sites add noise with fedmpt conditions count --epsilon")
             Noise(self.epsilon)
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """Classes and the combinations to describe; ``where`` is for the record, ``notes`` for the user."""
 
     class_names: tuple[str, ...]
@@ -82,26 +71,25 @@ class Source:
     where: str
     notes: tuple[str, ...] = ()
 
-    def lines(self) -> list[str]:
-        """What a user is told of it."""
-        num = len(self.class_names)
-        found = f"{num} classes; combinations: {in_words(self.combinations, num)}"
-        return [found, *(f"note: {note}" for note in self.notes)]
-
 
 def find_source(options: SourceOptions, budget: int, *, seed: int, cache: Path) -> Source:
-    """The source that is given, with at most ``budget`` combinations.
-
-    Raises:
-        InputError: if what is read is wrong.
-    """
+    """The source that is given, with at most ``budget`` combinations; an InputError if what is read is wrong."""
     if options.classes is not None:
         class_names = read_class_list(options.classes)
-        found = combinations_from_classes(len(class_names), budget=budget, seed=seed)
-        return Source(class_names, found, f"the list of classes, drawn evenly with seed {seed}")
+        drawn = combinations_from_classes(len(class_names), budget=budget, seed=seed)
+        return Source(class_names, drawn, f"the list of classes, drawn evenly with seed {seed}")
     if options.data is not None:
-        return _from_data(load_data(options.data, cache=cache, progress=True), options, budget)
-    return _from_counts(options, budget)
+        source = _from_data(load_data(options.data, cache=cache, progress=True), options, budget)
+    else:
+        source = _from_counts(options, budget)
+    if all(len(combination.classes) == 1 for combination in source.combinations):
+        lonely = (
+            f"no pair of classes is in {options.min_images} images (and as many more as noise may make up), so only "
+            "single classes are described, which says little of why classes come together; give a smaller "
+            "--min-images, or --classes to draw pairs from the list"
+        )
+        return source._replace(notes=(*source.notes, lonely))
+    return source
 
 
 def _from_data(data: ImageData, options: SourceOptions, budget: int) -> Source:
@@ -122,32 +110,15 @@ def _from_data(data: ImageData, options: SourceOptions, budget: int) -> Source:
         "for a pair or triple"
     )
     reveals = [REVEALS] if epsilon is None and len(clients) > 1 else []
-    notes = (*data.notes, *reveals, SENT, *_of_pairs(found, min_images, has_noise=epsilon is not None))
-    return Source(data.class_names, found, where, notes)
+    return Source(data.class_names, found, where, (*data.notes, *reveals, SENT))
 
 
 def _from_counts(options: SourceOptions, budget: int) -> Source:
-    min_images = options.min_images
-    sites = [read_counts(path) for path in options.counts]
+    sites, min_images = [read_counts(path) for path in options.counts], options.min_images
     check_alike(sites, options.counts)
-    noises = [site.noise for site in sites if site.noise is not None]
-    found = combinations_from_counts(
-        [site.counts for site in sites], budget=budget, min_images=min_images, noises=noises
-    )
+    counts, noises = [site.counts for site in sites], [site.noise for site in sites if site.noise is not None]
+    found = combinations_from_counts(counts, budget=budget, min_images=min_images, noises=noises)
     counted = "one site" if len(sites) == 1 else f"{len(sites)} sites"
     noisy = f", {len(noises)} of them with noise" if noises else ""
     where = f"pairs counted at {counted}{noisy}; at least {min_images} images each"
-    notes = (SENT, *_of_pairs(found, min_images, has_noise=bool(noises)))
-    return Source(sites[0].class_names, found, where, notes)
-
-
-def _of_pairs(found: Sequence[Combination], min_images: int, *, has_noise: bool) -> tuple[str, ...]:
-    """A note where single classes are all there is."""
-    if any(len(combination.classes) > 1 for combination in found):
-        return ()
-    more = ", and as many more as noise may make up" if has_noise else ""
-    weaker = ", a larger epsilon" if has_noise else ""
-    return (
-        f"no pair of classes is in {min_images} images{more}, so only single classes are described, which says little "
-        f"of why classes come together; give a smaller --min-images{weaker}, or --classes to draw pairs from the list",
-    )
+    return Source(sites[0].class_names, found, where, (SENT,))
