@@ -81,7 +81,7 @@ def open_model(options: LLMOptions) -> LanguageModel:
     # A key belongs to one service and must never reach another: OpenAI's goes to an address that is given only by name.
     key_env = "OPENAI_API_KEY" if options.key_env is None and options.endpoint is None else options.key_env
     key = os.environ.get(key_env, "").strip() if key_env else ""
-    if not key and (options.key_env is not None or address == OPENAI):
+    if key_env is not None and not key and (options.key_env is not None or address == OPENAI):
         name = "$OPENAI_API_KEY" if options.key_env is None else "the variable that --key-env names"  # Or it is a key.
         raise InputError(f"{name} is not set; put the service's key into it, or give your own server's --endpoint")
     if not re.fullmatch(r"[!-~]*", key):

@@ -84,9 +84,9 @@ def find_source(options: SourceOptions, budget: int, *, seed: int, cache: Path) 
         source = _from_counts(options, budget)
     if all(len(combination.classes) == 1 for combination in source.combinations):
         lonely = (
-            f"no pair of classes is in {options.min_images} images (and as many more as noise may make up), so only "
-            "single classes are described, which says little of why classes come together; give a smaller "
-            "--min-images, or --classes to draw pairs from the list"
+            f"no pair of classes is in {options.min_images} images, so only single classes are described, which says "
+            "little of why classes come together; give a smaller --min-images, a larger --epsilon where there is noise, "
+            "or --classes to draw pairs from the list"
         )
         return source._replace(notes=(*source.notes, lonely))
     return source

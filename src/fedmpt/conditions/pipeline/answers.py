@@ -78,16 +78,17 @@ def objects_in(answer: Answer, expected: str) -> list[Any]:
     values = found if isinstance(found, list) else [found]
     values = [inner for value in values for inner in (value if isinstance(value, list) else [value])]
     if not any(values):
-        raise BadAnswerError(f"it has no JSON object of the form {expected}.{cut}")
+        said = f" It says {quoted(text.strip(), 100)}." if text.strip() else ""
+        raise BadAnswerError(f"it has no JSON object of the form {expected}.{said}{cut}")
     return values
 
 
-def checked(schema: TypeAdapter[T], found: Any, expected: str) -> T:
-    """What was found, as the schema has it; a BadAnswerError where there is nothing, or something else."""
+def checked(as_schema: Callable[[Any], T], found: Any, expected: str) -> T:
+    """What was found, as a schema has it; a BadAnswerError where there is nothing, or something else."""
     if not found:
         raise BadAnswerError(f"it has no JSON object of the form {expected}.")
     try:
-        return schema.validate_python(found)
+        return as_schema(found)
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()[:5]]
         raise BadAnswerError(f"{'; '.join(faults)}. It must be of the form {expected}") from error
@@ -98,10 +99,11 @@ def lists_in(answer: Answer, num: int, expected: str) -> dict[int, list[str]]:
     values = objects_in(answer, expected)
     if num == 1 and all(isinstance(value, str) for value in values):
         values = [{"1": values}]
-    pairs = [pair for value in values if isinstance(value, dict) for pair in value.items()]
-    numbers = [re.search(r"\d{1,4}", str(key)) for key, _ in pairs]
-    given = {int(number[0]): texts for number, (_, texts) in zip(numbers, pairs, strict=True) if number}
-    return checked(NUMBERED, {number: given[number] for number in given if 1 <= number <= num}, expected)
+    given: dict[int, Any] = {}
+    for key, texts in (pair for value in values if isinstance(value, dict) for pair in value.items()):
+        if (number := re.search(r"\d{1,4}", str(key))) and 1 <= int(number[0]) <= num:
+            given[int(number[0])] = texts
+    return checked(NUMBERED.validate_python, given, expected)
 
 
 class NumberedReader:
@@ -121,15 +123,17 @@ class NumberedReader:
         """All lists, once they are complete; a BadAnswerError while something is missing."""
         given = lists_in(answer, self._num, form(self.missing() or [1]))
         wrong = []
-        for number in self.missing():
-            used = self._use(number, given[number]) if number in given else "there is nothing"
+        for number in sorted(given.keys() - self.found.keys()):
+            used = self._use(number, given[number])
             if isinstance(used, str):
                 wrong.append(f"for {number}, {used}")
             else:
                 self.found[number] = used
-        if wrong:
+        if missing := self.missing():
+            if silent := ", ".join(str(number) for number in missing if number not in given):
+                wrong.append(f"there is nothing for {silent}")
             cut = CUT_OFF if answer.finish == "length" else ""
-            raise BadAnswerError(f"{'; '.join(wrong)}.{cut} What is still needed is {form(self.missing())}")
+            raise BadAnswerError(f"{'; '.join(wrong)}.{cut} What is still needed is {form(missing)}")
         return self.found
 
 
@@ -195,7 +199,7 @@ class ConditionReader:
         values = objects_in(answer, CONDITIONS_FORM)
         whole = [value["conditions"] for value in values if isinstance(value, dict) and "conditions" in value]
         named = [value for value in values if isinstance(value, dict) and "name" in value]
-        proposals = checked(PROPOSALS, whole[-1] if whole else named, CONDITIONS_FORM)
+        proposals = checked(PROPOSALS.validate_python, whole[-1] if whole else named, CONDITIONS_FORM)
         faults = [fault for proposal in proposals if (fault := self._take(proposal))]
         if len(self.good) >= self._at_least:
             return tuple(self.good)

@@ -28,7 +28,10 @@ TEMPLATES = {path.stem: path.read_text(encoding="utf-8").removesuffix("\n") for 
 """By stage; ``system`` is that of all."""
 CONDITIONS_FORM = TEMPLATES["summarise"].splitlines()[-1]
 EXAMPLES: Mapping[str, Any] = json.loads((FOLDER / "examples.json").read_text(encoding="utf-8"))
-MEALS = tuple(Condition(**condition) for condition in EXAMPLES["summarise"]["answer"]["conditions"])
+MEALS = tuple(
+    Condition(each["name"], each["description"], tuple(each["cues"]))
+    for each in EXAMPLES["summarise"]["answer"]["conditions"]
+)
 NUMBERS_SHOWN = 12
 """By the form of an answer, at most."""
 
