@@ -90,7 +90,8 @@ def test_what_is_said_on_an_interrupt_is_true_of_fresh_runs_too(is_fresh: bool, 
 
 
 class Echo(LanguageModel):
-    identity = {"provider": "fake", "model": "echo"}
+    def __init__(self) -> None:
+        self.identity = {"provider": "fake", "model": "echo"}
 
     def ask(self, request: Request) -> Answer:
         return Answer(request.messages[-1].content, prompt_tokens=617, answer_tokens=3)

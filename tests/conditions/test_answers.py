@@ -59,10 +59,7 @@ def test_of_a_single_thing_the_number_may_be_left_out(text: str) -> None:
         (Answer("  "), "no JSON object"),
         (Answer('{"thinking": "and then and then', "length"), "no JSON object.*cut off at the limit"),
         (Answer('{"thinking": "hm"}'), r"no JSON object of the form \{\.\.\.\}"),
-        (
-            Answer('{"1": 5, "2": [{"a": "b"}]}'),
-            r"1: Input should be a valid list; 2\.0: Input should be a valid",
-        ),
+        (Answer('{"1": 5, "2": [{"a": "b"}]}'), r"no JSON object of the form \{\.\.\.\}"),
         (Answer("[" * 500), "its JSON cannot be read"),
     ],
 )
@@ -157,12 +154,10 @@ def test_the_shipped_attributes_keep_to_the_rules(name: str) -> None:
         ("people's hands", "person"),
         ("dining-table legs", "dining table"),
         ("x" * 61, "cat"),
-        ("a b c d e f g h i j k", "cat"),
         ("...", "cat"),
-        ("two\nlines", "cat"),
     ],
 )
-def test_phrases_that_name_their_class_or_are_no_short_line_are_none(phrase: str, class_name: str) -> None:
+def test_phrases_that_name_their_class_or_are_not_short_are_none(phrase: str, class_name: str) -> None:
     assert not is_attribute(phrase, class_name)
 
 
@@ -203,18 +198,18 @@ def test_conditions_are_found_in_any_form(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    "text",
     [
-        ('{"conditions": [{"title": "place"}]}', r"^0\.name: Field required\. It must be of the form \{"),
-        ('{"conditions": [{"name": "place", "description": 3}]}', r"^0\.description: Input should be a valid string"),
-        ('{"conditions": "place"}', r"^: Input should be a valid list"),
-        ('{"conditions": [["place"]]}', r"^0: Input should be a valid dictionary"),
-        ("none", "no JSON object"),
-        ('{"thinking": "My heart is full of joy."} There is [only] one.', "no JSON object"),
+        '{"conditions": [{"title": "place"}]}',
+        '{"conditions": "place"}',
+        '{"conditions": [["place"], 3, null]}',
+        '["joy"]',
+        "none",
+        '{"thinking": "My heart is full of joy."} There is [only] one.',
     ],
 )
-def test_what_is_not_of_the_form_is_said_to_the_model(text: str, said: str) -> None:
-    with pytest.raises(BadAnswerError, match=said):
+def test_what_is_not_of_the_form_is_said_to_the_model(text: str) -> None:
+    with pytest.raises(BadAnswerError, match="it has no JSON object of the form"):
         reader().read(Answer(text))
 
 

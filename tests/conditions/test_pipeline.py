@@ -192,14 +192,6 @@ def test_names_that_a_model_was_talked_into_must_keep_to_the_rules_too(tmp_path:
     write_conditions(tmp_path / "mine.json", found)
 
 
-@pytest.mark.parametrize("name", ["a\nb", "", "x" * 201, "tab\t", "\x1b[31mred"])
-def test_class_names_that_are_no_line_of_text_are_refused(name: str, tmp_path: Path) -> None:
-    model = ScriptedModel(good)
-    with pytest.raises(InputError, match=r"class 1 is .*expected one line"):
-        made(model, tmp_path, class_names=(name, *CLASSES[1:]))
-    assert model.requests == []
-
-
 def test_the_same_answers_give_the_same_set(tmp_path: Path) -> None:
     first, second = ScriptedModel(good), ScriptedModel(good)
     one, other = made(first, tmp_path), made(second, tmp_path)

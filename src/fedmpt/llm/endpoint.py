@@ -40,10 +40,8 @@ class Endpoint(LanguageModel):
         try:
             import openai
 
-            timeout = openai.Timeout(timeout_s, connect=30.0)
-            self._client = openai.OpenAI(
-                base_url=address, api_key=key or "none", timeout=timeout, max_retries=retries, **others
-            )
+            of_address: Any = {"base_url": address, "api_key": key or "none", "max_retries": retries, **others}
+            self._client = openai.OpenAI(timeout=openai.Timeout(timeout_s, connect=30.0), **of_address)
         except (ImportError, ValueError, OSError) as error:
             raise InputError(
                 f"no endpoint can be asked: {error}; pip install 'fedmpt[llm]', and check the environment's proxies "
@@ -53,16 +51,12 @@ class Endpoint(LanguageModel):
     def ask(self, request: Request) -> Answer:
         import openai
 
-        parameters: dict[str, Any] = {
-            name: getattr(request, name) for name in _OPTIONAL if name not in self._unsupported
-        }
+        chosen: Any = {name: getattr(request, name) for name in _OPTIONAL if name not in self._unsupported}
         if "max_tokens" in self._unsupported:
-            parameters["max_completion_tokens"] = request.max_tokens
-        messages: Any = request.chat(system="system" not in self._unsupported)
+            chosen["max_completion_tokens"] = request.max_tokens
+        chosen["messages"] = request.chat(system="system" not in self._unsupported)
         try:
-            found: Any = self._client.chat.completions.create(
-                model=self.identity["model"], messages=messages, **parameters
-            )
+            found: Any = self._client.chat.completions.create(model=self.identity["model"], **chosen)
             choice = found.choices[0]
         except openai.APIError as error:
             refused = _refused_parameter(error)
@@ -94,17 +88,17 @@ class Endpoint(LanguageModel):
         if not isinstance(error, openai.APIStatusError):
             reason = error.__cause__ or said
             return InputError(f"no connection to {at}: {reason}; check the address and the network; {kept}")
-        if error.status_code == 413 or _TOO_LONG.search(said):
+        if _TOO_LONG.search(said):
             return RequestTooLongError(f"{at}: {said}; lower --per-request, --context-tokens or --max-tokens")
         key = f"check the key in ${self._key_env}" if self._key_env else "name the variable of a key with --key-env"
         remedies = {
-            401: key,
-            403: f"{key}, and what it is allowed",
-            404: f"check the model's name, {self.identity['model']!r}, and the address, which often ends in /v1",
-            429: f"ask less often (--requests-per-minute), or look at the account's credit; {kept}",
+            401: f"; {key}",
+            403: f"; {key}, and what it is allowed",
+            404: f"; check the model's name, {self.identity['model']!r}, and the address, which often ends in /v1",
+            429: f"; ask less often (--requests-per-minute), or look at the account's credit; {kept}",
         }
-        remedy = remedies.get(error.status_code, f"it may be busy or down; {kept}" if error.status_code >= 500 else "")
-        return InputError(f"{at} answers {error.status_code}: {said}" + (f"; {remedy}" if remedy else ""))
+        remedy = remedies.get(error.status_code, f"; it may be busy or down; {kept}" * (error.status_code >= 500))
+        return InputError(f"{at} answers {error.status_code}: {said}{remedy}")
 
 
 def _refused_parameter(error: Any) -> str | None:

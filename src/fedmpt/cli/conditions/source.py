@@ -17,7 +17,7 @@ from fedmpt.conditions.labels.count_files import check_alike, read_counts
 from fedmpt.conditions.labels.counts import Noise
 from fedmpt.data import load_data
 from fedmpt.data.partition import partition_split
-from fedmpt.types import ImageData, InputError, check_options
+from fedmpt.types import InputError, check_options
 
 SENT = (
     "the language model gets the names of classes, and by name which of them come together; no numbers, no labels of "
@@ -74,51 +74,40 @@ class Source(NamedTuple):
 
 def find_source(options: SourceOptions, budget: int, *, seed: int, cache: Path) -> Source:
     """The source that is given, with at most ``budget`` combinations; an InputError if what is read is wrong."""
+    min_images, notes = options.min_images, [SENT]
     if options.classes is not None:
         class_names = read_class_list(options.classes)
         drawn = combinations_from_classes(len(class_names), budget=budget, seed=seed)
         return Source(class_names, drawn, f"the list of classes, drawn evenly with seed {seed}")
     if options.data is not None:
-        source = _from_data(load_data(options.data, cache=cache, progress=True), options, budget)
+        data = load_data(options.data, cache=cache, progress=True)
+        class_names, epsilon = data.class_names, options.epsilon
+        clients = [data.train.labels]  # Where the data come from several sites, each counts for itself.
+        if data.client_column is not None:
+            partition = partition_split(data.train, setting="natural", column=data.client_column)
+            clients = [data.train.labels[rows] for rows in partition.rows]
+        found = combinations_from_clients(clients, budget=budget, min_images=min_images, epsilon=epsilon)
+        whose = f"{len(clients)} clients" if len(clients) > 1 else "one client"
+        # With noise, how many images there are is one of the numbers that it hides.
+        number, noise = f"{len(data.train)} ", ""
+        if epsilon is not None:
+            number, noise = "", f", with noise of epsilon {epsilon:g} at each"
+        where = f"labels of {number}training images of {data.name}, counted at {whose}{noise}; "
+        where += f"at least {min_images} images for a pair or triple"
+        notes = [*data.notes, *([REVEALS] if epsilon is None and len(clients) > 1 else []), SENT]
     else:
-        source = _from_counts(options, budget)
-    if all(len(combination.classes) == 1 for combination in source.combinations):
-        lonely = (
-            f"no pair of classes is in {options.min_images} images, so only single classes are described, which says "
-            "little of why classes come together; give a smaller --min-images, a larger --epsilon where there is noise, "
-            "or --classes to draw pairs from the list"
+        sites = [read_counts(path) for path in options.counts]
+        check_alike(sites, options.counts)
+        class_names, noises = sites[0].class_names, [site.noise for site in sites if site.noise is not None]
+        counts = [site.counts for site in sites]
+        found = combinations_from_counts(counts, budget=budget, min_images=min_images, noises=noises)
+        whose = "one site" if len(sites) == 1 else f"{len(sites)} sites"
+        noise = f", {len(noises)} of them with noise" if noises else ""
+        where = f"pairs counted at {whose}{noise}; at least {min_images} images each"
+    if all(len(combination.classes) == 1 for combination in found):
+        notes.append(
+            f"no pair of classes is in {min_images} images, so only single classes are described, which says little of "
+            "why classes come together; give a smaller --min-images, a larger --epsilon where there is noise, or "
+            "--classes to draw pairs from the list"
         )
-        return source._replace(notes=(*source.notes, lonely))
-    return source
-
-
-def _from_data(data: ImageData, options: SourceOptions, budget: int) -> Source:
-    """Where the data come from several sites, each counts for itself; else all images are one client's."""
-    labels, min_images, epsilon = data.train.labels, options.min_images, options.epsilon
-    clients = [labels]
-    if data.client_column is not None:
-        partition = partition_split(data.train, setting="natural", column=data.client_column)
-        clients = [labels[rows] for rows in partition.rows]
-    found = combinations_from_clients(clients, budget=budget, min_images=min_images, epsilon=epsilon)
-    whose = f"{len(clients)} clients" if len(clients) > 1 else "one client"
-    # With noise, how many images there are is one of the numbers that it hides.
-    number, noise = f"{len(data.train)} ", ""
-    if epsilon is not None:
-        number, noise = "", f", with noise of epsilon {epsilon:g} at each"
-    where = (
-        f"labels of {number}training images of {data.name}, counted at {whose}{noise}; at least {min_images} images "
-        "for a pair or triple"
-    )
-    reveals = [REVEALS] if epsilon is None and len(clients) > 1 else []
-    return Source(data.class_names, found, where, (*data.notes, *reveals, SENT))
-
-
-def _from_counts(options: SourceOptions, budget: int) -> Source:
-    sites, min_images = [read_counts(path) for path in options.counts], options.min_images
-    check_alike(sites, options.counts)
-    counts, noises = [site.counts for site in sites], [site.noise for site in sites if site.noise is not None]
-    found = combinations_from_counts(counts, budget=budget, min_images=min_images, noises=noises)
-    counted = "one site" if len(sites) == 1 else f"{len(sites)} sites"
-    noisy = f", {len(noises)} of them with noise" if noises else ""
-    where = f"pairs counted at {counted}{noisy}; at least {min_images} images each"
-    return Source(sites[0].class_names, found, where, (SENT,))
+    return Source(class_names, found, where, tuple(notes))

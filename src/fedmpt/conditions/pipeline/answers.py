@@ -1,4 +1,4 @@
-"""Answers of language models, read: JSON in any wrapping, then a schema, then rules for the texts in it.
+"""Answers of language models, read: JSON in any wrapping, then rules for the texts in it.
 
 Whatever cannot be used is a `BadAnswerError`, whose words go back to the model. What is good in one answer stays, so
 the next has to give only what is missing.
@@ -7,21 +7,12 @@ the next has to give only what is missing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence, Set
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any
 
 import json_repair
-from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
 
-from fedmpt.conditions.document import is_text
-from fedmpt.conditions.pipeline.naming import (
-    NameRules,
-    cleaned,
-    normal_name,
-    overlapping,
-    printable,
-    quoted,
-)
+from fedmpt.conditions.pipeline.naming import NameRules, cleaned, normal_name, overlapping, printable, quoted
 from fedmpt.conditions.pipeline.options import GenerateOptions
 from fedmpt.conditions.pipeline.prompts import CONDITIONS_FORM, MEALS, form, wants_example
 from fedmpt.conditions.record import Condition
@@ -29,38 +20,17 @@ from fedmpt.conditions.words import IDLE_WORDS, runs_of, stem, words_of
 from fedmpt.llm.asking import BadAnswerError
 from fedmpt.llm.model import Answer
 
-T = TypeVar("T")
-
-MIN_SENTENCE, MAX_SENTENCE = 3, 200
+MIN_SENTENCE, MAX_SENTENCE, MIN_ATTRIBUTE, MAX_ATTRIBUTE, MAX_CUE, MAX_DESCRIPTION = 3, 200, 3, 60, 30, 300
 """Characters."""
-MIN_ATTRIBUTE, MAX_ATTRIBUTE, MAX_WORDS = 3, 60, 10
-"""Characters, and words."""
-MAX_CUES, MAX_CUE, MAX_DESCRIPTION = 40, 30, 300
-"""Cues of a condition; characters of one; characters of a description."""
+MAX_CUES = 40
 ASKED_FOR = frozenset(("abstract", "universal", "separate"))
-"""What conditions are to be, in the request. A model that repeats it has them in a list, as if they were names."""
+"""What conditions are to be, in the request: a model may repeat it."""
 CUT_OFF = " It was cut off at the limit: think in one short sentence, and be brief."
 DECLINED = (
     "the request was declined. It is about pictures for research on image recognition, and the names in it are labels "
     "of data. Please give what you can: leave out what you would rather not write about."
 )
 _WHOLE = re.compile(r'.*["\]}](?=\s*[,\]}])', re.DOTALL)
-
-Texts = Annotated[list[str], BeforeValidator(lambda given: [given] if isinstance(given, str) else given or [])]
-
-
-class Proposal(BaseModel):
-    """A condition as a model gives it."""
-
-    name: str
-    description: str = ""
-    cues: Texts = []
-
-
-NUMBERED = TypeAdapter(dict[int, Texts])
-PROPOSALS = TypeAdapter(
-    list[Annotated[Proposal, BeforeValidator(lambda given: {"name": given} if isinstance(given, str) else given)]]
-)
 
 
 def objects_in(answer: Answer, expected: str) -> list[Any]:
@@ -83,15 +53,10 @@ def objects_in(answer: Answer, expected: str) -> list[Any]:
     return values
 
 
-def checked(as_schema: Callable[[Any], T], found: Any, expected: str) -> T:
-    """What was found, as a schema has it; a BadAnswerError where there is nothing, or something else."""
-    if not found:
-        raise BadAnswerError(f"it has no JSON object of the form {expected}.")
-    try:
-        return as_schema(found)
-    except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()[:5]]
-        raise BadAnswerError(f"{'; '.join(faults)}. It must be of the form {expected}") from error
+def texts_in(value: Any) -> list[str] | None:
+    """A list of texts, which may be a single one, or none at all; None for something else."""
+    listed = [value] if isinstance(value, str) else value or []
+    return listed if isinstance(listed, list) and all(isinstance(each, str) for each in listed) else None
 
 
 def lists_in(answer: Answer, num: int, expected: str) -> dict[int, list[str]]:
@@ -99,11 +64,14 @@ def lists_in(answer: Answer, num: int, expected: str) -> dict[int, list[str]]:
     values = objects_in(answer, expected)
     if num == 1 and all(isinstance(value, str) for value in values):
         values = [{"1": values}]
-    given: dict[int, Any] = {}
-    for key, texts in (pair for value in values if isinstance(value, dict) for pair in value.items()):
-        if (number := re.search(r"\d{1,4}", str(key))) and 1 <= int(number[0]) <= num:
-            given[int(number[0])] = texts
-    return checked(NUMBERED.validate_python, given, expected)
+    found: dict[int, list[str]] = {}
+    for key, value in (pair for each in values if isinstance(each, dict) for pair in each.items()):
+        number, texts = re.search(r"\d{1,4}", str(key)), texts_in(value)
+        if number and 1 <= int(number[0]) <= num and texts is not None:
+            found[int(number[0])] = texts
+    if not found:
+        raise BadAnswerError(f"it has no JSON object of the form {expected}.")
+    return found
 
 
 class NumberedReader:
@@ -176,10 +144,9 @@ def attribute_reader(class_names: Sequence[str], num: int, all_names: Set[tuple[
 
 
 def is_attribute(phrase: str, class_name: str) -> bool:
-    """Whether a phrase is a short line that does not have the class in it."""
+    """Whether a phrase is short and does not have the class in it."""
     words = words_of(phrase)
-    is_short = MIN_ATTRIBUTE <= len(phrase) <= MAX_ATTRIBUTE and 0 < len(phrase.split()) <= MAX_WORDS
-    return bool(words) and is_short and is_text(phrase) and words_of(class_name) not in runs_of(words)
+    return bool(words) and MIN_ATTRIBUTE <= len(phrase) <= MAX_ATTRIBUTE and words_of(class_name) not in runs_of(words)
 
 
 class ConditionReader:
@@ -198,36 +165,39 @@ class ConditionReader:
         """The conditions; a BadAnswerError if there are too few."""
         values = objects_in(answer, CONDITIONS_FORM)
         whole = [value["conditions"] for value in values if isinstance(value, dict) and "conditions" in value]
-        named = [value for value in values if isinstance(value, dict) and "name" in value]
-        proposals = checked(PROPOSALS.validate_python, whole[-1] if whole else named, CONDITIONS_FORM)
+        listed = whole[-1] if whole and isinstance(whole[-1], list) else values
+        named = [{"name": each} if isinstance(each, str) and whole else each for each in listed]
+        proposals = [each for each in named if isinstance(each, dict) and isinstance(each.get("name"), str)]
+        if not proposals:
+            raise BadAnswerError(f"it has no JSON object of the form {CONDITIONS_FORM}.")
         faults = [fault for proposal in proposals if (fault := self._take(proposal))]
         if len(self.good) >= self._at_least:
             return tuple(self.good)
-        listed = ", ".join(quoted(condition.name) for condition in self.good)
+        good = ", ".join(quoted(condition.name) for condition in self.good)
         raise BadAnswerError(
             f"{'; '.join(faults[: 2 * self._num]) or 'there are too few conditions'}."
             f"{CUT_OFF if answer.finish == 'length' else ''} "
-            f"{f'Usable so far: {listed}; keep these.' if listed else 'None is usable so far.'} "
+            f"{f'Usable so far: {good}; keep these.' if good else 'None is usable so far.'} "
             f"{self._num - len(self.good)} more are needed, with names of 1 to 3 words, about something else."
         )
 
-    def _take(self, proposal: Proposal) -> str | None:
+    def _take(self, proposal: Mapping[str, Any]) -> str | None:
         """Keep a proposal if it is needed, or say what is wrong with it."""
-        name, names = normal_name(proposal.name), [condition.name for condition in self.good]
+        name, names = normal_name(proposal["name"]), [condition.name for condition in self.good]
         if len(names) == self._num or name in names:
             return None
         fault = "it stands in the request" if name in self._told else self._rules.fault(name)
         if fault is None and (other := overlapping(name, names)):
             fault = f"it is about the same as {quoted(other)}"
         if fault is not None:
-            return f"{quoted(proposal.name)}: {fault}"
-        description = printable(proposal.description)[:MAX_DESCRIPTION].strip()
-        self.good.append(Condition(name, description, self._cues(proposal.cues)))
+            return f"{quoted(proposal['name'])}: {fault}"
+        description = printable(str(proposal.get("description") or ""))[:MAX_DESCRIPTION].strip()
+        cues = dict.fromkeys(cleaned(text).lower() for text in texts_in(proposal.get("cues")) or [])
+        self.good.append(Condition(name, description, tuple(filter(self._is_cue, cues))[:MAX_CUES]))
         return None
 
-    def _cues(self, given: Sequence[str]) -> tuple[str, ...]:
-        """Cues whose words occur in the sentences, once each, without the classes themselves."""
-        cues = dict.fromkeys(cleaned(text).lower() for text in given)
-        kept = [cue for cue in cues if 0 < len(cue) <= MAX_CUE and cue not in IDLE_WORDS]
-        kept = [cue for cue in kept if self._heard >= set(map(stem, words_of(cue)))]
-        return tuple(cue for cue in kept if words_of(cue) not in self._rules.classes)[:MAX_CUES]
+    def _is_cue(self, cue: str) -> bool:
+        """Whether all words of a short text occur in the sentences, and it is no class itself."""
+        words, is_short = words_of(cue), 0 < len(cue) <= MAX_CUE
+        is_heard = self._heard >= set(map(stem, words)) and cue not in IDLE_WORDS
+        return is_short and is_heard and words not in self._rules.classes

@@ -13,7 +13,7 @@ from fedmpt.conditions.attributes import AttributeList
 from fedmpt.conditions.document import write_document
 from fedmpt.conditions.pipeline import prompts
 from fedmpt.conditions.pipeline.answers import attribute_reader
-from fedmpt.conditions.pipeline.generate import REMEDY, batches, named_combinations, provenance_of
+from fedmpt.conditions.pipeline.generate import REMEDY, batches, provenance_of
 from fedmpt.conditions.pipeline.options import AttributeOptions
 from fedmpt.conditions.words import words_of
 from fedmpt.llm.asking import Asker, Unusable
@@ -31,11 +31,9 @@ def generate_attributes(
     """Attributes of every class, ``options.num`` each, with what led to them as provenance; ``name`` is the list's.
 
     Raises:
-        InputError: if a class name is no line of text, the budget of ``asker`` is too small, or a class has too few
-            usable attributes.
+        InputError: if the budget of ``asker`` is too small, or a class has too few usable attributes.
     """
     options.check()
-    named_combinations(class_names, ())
     parts = batches(class_names, options.batch)
     if asker.max_requests < len(parts):
         raise InputError(
@@ -52,14 +50,10 @@ def generate_attributes(
             f"{len(missing)} of {len(class_names)} classes have fewer than {options.num} usable attributes: {listed} "
             f"({reasons[0][:400]}); {REMEDY}, or a smaller --num"
         )
-    attributes = {
-        each: reader.found[number]
-        for part, reader in zip(parts, readers, strict=True)
-        for number, each in enumerate(part, start=1)
-    }
+    found = [reader.found[number] for reader in readers for number in sorted(reader.found)]
     sent = {"attributes": prompts.sent("attributes", prompts.attributes_request([], options))}
     provenance = provenance_of(asker, options, method=METHOD, class_names=class_names)
-    return AttributeList(name, {**provenance, "prompts": sent}, attributes)
+    return AttributeList(name, {**provenance, "prompts": sent}, dict(zip(class_names, found, strict=True)))
 
 
 def write_attributes(path: Path, found: AttributeList) -> None:

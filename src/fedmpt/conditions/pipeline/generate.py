@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 from fedmpt import __version__
-from fedmpt.conditions.document import check_text
 from fedmpt.conditions.labels.combinations import Combination
 from fedmpt.conditions.pipeline import prompts
 from fedmpt.conditions.pipeline.answers import MAX_CUES, ConditionReader, sentence_reader
@@ -61,8 +60,8 @@ def generate(
         combinations_from: where the combinations come from, in words, for the provenance.
 
     Raises:
-        InputError: if a class name is no line of text; if the budget is too small; if more than half of the
-            combinations have no usable answer, none has a sentence, or too few conditions can be used.
+        InputError: if the budget is too small, more than half of the combinations have no usable answer, none has a
+            sentence, or too few conditions can be used.
     """
     planned = plan(len(combinations), options, asker.max_requests)
     named = named_combinations(class_names, combinations[: planned.num_combinations])
@@ -104,9 +103,6 @@ def provenance_of(asker: Asker, options: Options, *, method: str, class_names: S
 
 
 def named_combinations(class_names: Sequence[str], combinations: Sequence[Combination]) -> list[tuple[str, ...]]:
-    """The names in each combination; an InputError where one cannot stand in a request."""
-    for number, name in enumerate(class_names, start=1):
-        check_text(f"class {number}", name)
     return [tuple(class_names[index] for index in combination.classes) for combination in combinations]
 
 
@@ -214,7 +210,5 @@ def into_parts(described: Sequence[Described], options: GenerateOptions, most: i
         longest = max(len(each.sentences) for each in telling)
         if len(telling) == longest == 1:
             return [telling]
-        if longest > 1:
-            telling = [Described(each.classes, each.sentences[: longest - 1]) for each in telling]
-        else:
-            telling = telling[::2]
+        fewer = [Described(each.classes, each.sentences[: longest - 1]) for each in telling]
+        telling = fewer if longest > 1 else telling[::2]

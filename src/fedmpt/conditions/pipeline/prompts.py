@@ -12,7 +12,7 @@ conditions it is about meals, and its names are refused as the model's own: a mo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any, TypeVar
@@ -38,24 +38,36 @@ NUMBERS_SHOWN = 12
 
 def describe_request(combinations: Sequence[Sequence[str]], options: GenerateOptions, *, label: str = "") -> Request:
     """For sentences about photos in which the classes of each combination are seen together."""
-    return _numbered("describe", combinations, options.sentences, options, label)
+    return _numbered_request("describe", combinations, options.sentences, options, label)
 
 
 def attributes_request(class_names: Sequence[str], options: AttributeOptions, *, label: str = "") -> Request:
     """For phrases of what one sees of each class."""
-    return _numbered("attributes", class_names, options.num, options, label)
+    return _numbered_request("attributes", class_names, options.num, options, label)
 
 
-def summarise_request(described: Iterable[Described], options: GenerateOptions, *, label: str = "") -> Request:
+def _numbered_request(stage: str, things: Sequence[object], num: int, options: Options, label: str) -> Request:
+    example = EXAMPLES[stage]
+    shown, asked = (
+        _filled(stage, [f"{number}. {in_json(each)}" for number, each in enumerate(listed, start=1)], num)
+        for listed in ([example["thing"]], things)
+    )
+    answer = {"thinking": example["thinking"], "1": example["texts"][:num]}
+    return _request(shown, answer, asked, options, label)
+
+
+def summarise_request(described: Sequence[Described], options: GenerateOptions, *, label: str = "") -> Request:
     """For conditions from sentences."""
-    shown = [in_json(line) for line in EXAMPLES["summarise"]["sentences"]]
-    return _conditions("summarise", map(sentence_line, described), shown, options, label)
+    shown = _filled("summarise", [in_json(line) for line in EXAMPLES["summarise"]["sentences"]], len(MEALS))
+    asked = _filled("summarise", [sentence_line(each) for each in described], options.num)
+    return _request(shown, EXAMPLES["summarise"]["answer"], asked, options, label)
 
 
 def merge_request(candidates: Mapping[Condition, int], options: GenerateOptions, *, label: str = "") -> Request:
     """For conditions from proposals, each with the number of its readers."""
-    lines = [candidate_line(condition, readers) for condition, readers in candidates.items()]
-    return _conditions("merge", lines, [candidate_line(condition, 2) for condition in MEALS], options, label)
+    shown = _filled("merge", [candidate_line(condition, 2) for condition in MEALS], len(MEALS))
+    asked = _filled("merge", [candidate_line(*each) for each in candidates.items()], options.num)
+    return _request(shown, EXAMPLES["summarise"]["answer"], asked, options, label)
 
 
 def sent(stage: str, request: Request) -> dict[str, str]:
@@ -109,26 +121,8 @@ def in_json(value: object) -> str:
     return text if text.isprintable() else json.dumps(value)
 
 
-def _numbered(stage: str, things: Sequence[object], num: int, options: Options, label: str) -> Request:
-    example = EXAMPLES[stage]
-    answer = {"thinking": example["thinking"], "1": example["texts"][:num]}
-    asked = [
-        _filled(stage, [f"{number}. {in_json(each)}" for number, each in enumerate(listed, start=1)], num)
-        for listed in ([example["thing"]], things)
-    ]
-    return _request(asked[0], answer, asked[1], options, label)
-
-
-def _conditions(
-    stage: str, lines: Iterable[str], shown: Sequence[str], options: GenerateOptions, label: str
-) -> Request:
-    example = _filled(stage, shown, len(MEALS))
-    return _request(example, EXAMPLES["summarise"]["answer"], _filled(stage, lines, options.num), options, label)
-
-
-def _filled(stage: str, lines: Iterable[str], num: int) -> str:
-    listed = list(lines)
-    text, numbers = "\n".join(listed), range(1, len(listed) + 1)
+def _filled(stage: str, lines: Sequence[str], num: int) -> str:
+    text, numbers = "\n".join(lines), range(1, len(lines) + 1)
     values = {"combinations": text, "classes": text, "lines": text, "sentences": num, "num": num, "form": form(numbers)}
     return Template(TEMPLATES[stage]).substitute(values)
 
