@@ -89,6 +89,6 @@ def test_a_damaged_file_counts_as_not_there_and_is_overwritten(content: bytes, t
 def test_a_folder_that_takes_nothing_is_found_before_anything_is_asked(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     model = FakeModel()
-    with pytest.raises(InputError, match=r"cannot be kept in .*file/llm: Not a directory; give another --cache"):
+    with pytest.raises(InputError, match=r"can be kept in .*file/llm: Not a directory; give another --cache"):
         ask(model, tmp_path / "file" / "llm", "a")
     assert model.asked == []

@@ -74,12 +74,11 @@ class Asker:
         """What each of ``reads`` made of the answer to its request; it raises `BadAnswerError` where it cannot.
 
         A bad answer is sent back with what was wrong, up to ``options.attempts`` answers. ``reserve`` of the budget is
-        left for later. Questions are asked together as far as the budget holds all their repairs, so what comes of
-        them never depends on which answer came first.
+        left for later. As many are asked together as the budget holds with all their repairs, so what comes of them
+        never depends on which answer came first.
 
         Raises:
-            InputError: if there is no answer, or somebody has to write it first. What was answered is kept; the same
-                call goes on from there.
+            InputError: if there is no answer, or somebody has to write it first; the same call goes on from there.
         """
         outcomes: list[Any] = []
         while rest := range(len(outcomes), len(requests)):
@@ -123,9 +122,13 @@ class Asker:
             try:
                 return read(answer)
             except BadAnswerError as error:
-                complaint = f"; the last answer: {error}"
+                complaint, said = f"; the last answer: {error}", answer.text
+                shown = said.strip() if len(said) <= MAX_REPEATED else f"{said[:MAX_REPEATED]} ..."
+                told = f"This answer cannot be used: {error}\nAnswer the whole request again, and mend this."
+                # Many chat templates refuse an empty turn, and two turns of the user in a row.
+                turns = Message("assistant", shown or "(empty)"), Message("user", told)
                 label = f"{first.label}, repair {attempt}"
-                request = _mended(request, answer.text, str(error), label)
+                request = replace(request, messages=(*request.messages, *turns), label=label)
         else:
             reason = f"no usable answer in {self.options.attempts} attempts"
         with self._counting:
@@ -138,12 +141,13 @@ class Asker:
         if not self._left(reserve):
             return None
         path = self._path(request)
-        if not self.model.keeps_answers:
-            try:  # First, so that nothing is paid for that cannot be kept.
+        try:  # First, so that nothing is paid for that cannot be kept.
+            if not self.model.keeps_answers:
                 path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                message = f"answers cannot be kept in {self.cache}: {error.strerror}; give another --cache"
-                raise InputError(message) from error
+        except OSError as error:
+            raise InputError(
+                f"no answer can be kept in {self.cache}: {error.strerror}; give another --cache"
+            ) from error
         with self._turn:
             time.sleep(max(0.0, self._next_turn - time.monotonic()))
             self._next_turn = time.monotonic() + 60.0 / (self.options.requests_per_minute or float("inf"))
@@ -181,12 +185,3 @@ class Asker:
     def _key(self, request: Request) -> dict[str, Any]:
         parameters = {"max_tokens": request.max_tokens, "temperature": float(request.temperature), "seed": request.seed}
         return {"identity": dict(self.model.identity), "messages": request.chat(), "parameters": parameters}
-
-
-def _mended(asked: Request, said: str, complaint: str, label: str) -> Request:
-    """The conversation goes on: the bad answer, and what was wrong with it."""
-    shown = said.strip() if len(said) <= MAX_REPEATED else f"{said[:MAX_REPEATED]} ..."
-    told = f"This answer cannot be used: {complaint}\nAnswer the whole request again, and mend this."
-    # Many chat templates refuse an empty turn, and two turns of the user in a row.
-    turns = Message("assistant", shown or "(empty)"), Message("user", told)
-    return replace(asked, messages=(*asked.messages, *turns), label=label)

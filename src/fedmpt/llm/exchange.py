@@ -23,8 +23,8 @@ class Exchange(LanguageModel):
     """A folder of prompts and answers; it is made when the first prompt is written.
 
     ``<label>-<hash>.prompt.txt`` is answered by ``<label>-<hash>.answer.txt``. The hash is of all that makes a request,
-    so an answer is good for every later run. Nothing that is there is ever written over. ``identity["model"]`` is the
-    line in the folder's ``model.txt``, in which whoever answers may say who or what did.
+    so an answer is good for every later run. Nothing that is there is ever written over. Whoever answers may say in
+    ``model.txt`` who or what did.
     """
 
     keeps_answers = True

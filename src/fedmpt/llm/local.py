@@ -31,10 +31,7 @@ class LocalModel(LanguageModel):
     """A model at ``path``, on a GPU of CUDA if there is one, else the CPU; loaded when the first question is asked.
 
     An answer depends on nothing but its request: torch's random numbers come from a stream of the request's own.
-    Other hardware or versions may round, and so answer, differently.
-
-    Raises:
-        InputError: if there is no causal language model, a file is missing or broken, or a package is.
+    Other hardware or versions may round, and so answer, differently. What is missing or broken is an InputError.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,24 +64,18 @@ class LocalModel(LanguageModel):
             )
         own = model.generation_config.eos_token_id
         ends = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
-        eos = sorted(ends) or None
-        chance: dict[str, Any] = {"do_sample": False}
-        if request.temperature > 0:
-            chance = {"do_sample": True, "temperature": request.temperature, "top_p": TOP_P, "top_k": 0}
-        settings = GenerationConfig(
-            max_new_tokens=min(limit, context - length),
-            repetition_penalty=REPETITION_PENALTY,
-            eos_token_id=eos,
-            pad_token_id=min(ends, default=0),
-            **chance,
-        )
+        settings: Any = {"eos_token_id": sorted(ends) or None, "pad_token_id": min(ends, default=0)}
         # What a model brings along for sampling would fill in whatever is left open.
-        model.generation_config = GenerationConfig(eos_token_id=eos)
+        model.generation_config = GenerationConfig(**settings)
+        settings |= {"max_new_tokens": min(limit, context - length), "repetition_penalty": REPETITION_PENALTY}
+        if request.temperature > 0:
+            settings |= {"do_sample": True, "temperature": request.temperature, "top_p": TOP_P, "top_k": 0}
         seed = int.from_bytes(hashlib.sha256(json.dumps(request.canonical()).encode()).digest()[:8], "little") % 2**63
         devices = [model.device] if model.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), torch.inference_mode():
             torch.manual_seed(seed)
-            tokens = model.generate(prompt, attention_mask=prompt.new_ones(prompt.shape), generation_config=settings)
+            mask, config = prompt.new_ones(prompt.shape), GenerationConfig(**settings)
+            tokens = model.generate(prompt, attention_mask=mask, generation_config=config)
         answer = tokens[0, length:].tolist()
         text = tokenizer.decode(answer, skip_special_tokens=True).strip()
         return Answer(text, "stop" if answer[-1] in ends else "length", prompt_tokens=length, answer_tokens=len(answer))
@@ -116,16 +107,15 @@ def _load(path: Path) -> tuple[Any, Any]:
     folder = path
     if not path.is_dir():
         folder, options["gguf_file"] = path.parent, path.name
-    with quiet_transformers(), torch.random.fork_rng(devices=[]):
-        try:
+    try:
+        with quiet_transformers(), torch.random.fork_rng(devices=[]):
             tokenizer: Any = AutoTokenizer.from_pretrained(folder, **options)
             model: Any = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype="auto", **options)
-        except Exception as error:  # transformers raises whatever its parts raise on wrong files.
-            reason = (str(error).splitlines() or [""])[0][:300]
-            raise InputError(
-                f"{path} cannot be loaded as a language model ({type(error).__name__}: {reason}); copy it again if it "
-                f"may be cut off, or {GIVE}"
-            ) from error
+    except Exception as error:  # transformers raises whatever its parts raise on wrong files.
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        raise InputError(
+            f"{path} cannot be loaded as a language model ({reason}); copy it again if it may be cut off, or {GIVE}"
+        ) from error
     return tokenizer, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -59,9 +59,8 @@ class RequestTooLongError(InputError):
 class LanguageModel:
     """Something to ask.
 
-    ``identity`` tells it from others, in records and in the keys of kept answers: provider, model, and the endpoint's
-    address or the hash of the weights, never a key. One that ``keeps_answers`` has them in files that people may
-    change, so no copies are kept. ``ignored`` are parameters of requests that have no effect on it.
+    ``identity`` tells it from others, in records and in the keys of kept answers; it never has a key in it. One that
+    ``keeps_answers`` has them in files that people may change. ``ignored`` parameters have no effect on it.
     """
 
     identity: Mapping[str, str]
@@ -70,9 +69,8 @@ class LanguageModel:
     ignored: tuple[str, ...] = ()
 
     def ask(self, request: Request) -> Answer | Path:
-        """The model's next turn, or the file that a person has to write it into. Threads may ask at once.
+        """The model's next turn, or the file that a person has to write it into; threads may ask at once.
 
-        Raises:
-            InputError: if there will be no answer: a wrong key, an unknown model, no connection.
+        An InputError says why there will be no answer: a wrong key, an unknown model, no connection.
         """
         raise NotImplementedError

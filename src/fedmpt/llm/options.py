@@ -7,7 +7,6 @@ import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from fedmpt.llm.model import LanguageModel
 from fedmpt.types import InputError, check_options
@@ -43,19 +42,16 @@ class LLMOptions:
 
 
 def check_installed() -> None:
-    """Raises InputError where the library is missing that answers of any model are read with."""
+    """Raises InputError where what reads the answers of any model is missing."""
     if find_spec("json_repair") is None:
         raise InputError("language models need json-repair; pip install 'fedmpt[llm]'")
 
 
 def open_model(options: LLMOptions) -> LanguageModel:
-    """The model that the options name, ready to be asked; nothing is sent yet.
+    """The model that the options name, ready to be asked; an InputError if one is wrong, or something is not there.
 
     With an endpoint, the name is one at that endpoint. Without, a name that ends in .gguf and a folder with a
     config.json are opened here, and any other is a model of the default endpoint.
-
-    Raises:
-        InputError: if an option is wrong, or what is to be opened is not there.
     """
     check_options(options, "(0, inf)", "timeout", "requests_per_minute", "concurrency", "attempts")
     check_options(options, "[0, inf)", "retries")
@@ -77,7 +73,7 @@ def open_model(options: LLMOptions) -> LanguageModel:
     from fedmpt.llm.endpoint import Endpoint
 
     address = options.endpoint or os.environ.get("OPENAI_BASE_URL", "").strip() or OPENAI
-    is_local = _checked_host(address) in ("localhost", "127.0.0.1", "::1")
+    is_local = _checked_host(address) in ("localhost", "127.0.0.1", "[::1]")
     # A key belongs to one service and must never reach another: OpenAI's goes to an address that is given only by name.
     key_env = "OPENAI_API_KEY" if options.key_env is None and options.endpoint is None else options.key_env
     key = os.environ.get(key_env, "").strip() if key_env else ""
@@ -97,14 +93,10 @@ def open_model(options: LLMOptions) -> LanguageModel:
 
 def _checked_host(address: str) -> str:
     """The host of an API's address."""
-    try:
-        parts = urlsplit(address)
-        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_address = False
-    if not is_address or not re.fullmatch(r"[!-~]+", address) or re.search(r"[?#@]|/completions/?$", address):
+    found = re.fullmatch(r"https?://(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d{1,5})?(/[^\s?#@]*)?", address, re.ASCII)
+    if not found or address.rstrip("/").endswith("/completions"):
         raise InputError(  # It is not printed: there may be a password in it.
             "--endpoint is no address of an API; give one such as https://example.org/v1, without a user or password, "
             "a query, or /chat/completions; Azure's is https://NAME.openai.azure.com/openai/v1"
         )
-    return parts.hostname or ""
+    return found[1]

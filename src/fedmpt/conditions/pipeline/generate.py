@@ -50,14 +50,8 @@ def generate(
 ) -> ConditionSet:
     """Conditions for classes, with all that led to them as provenance.
 
-    The same answers of the model give the same set, but for ``usage`` in the provenance, which says what had to be
-    asked. Combinations beyond the budget of ``asker``, and those that the model gave no usable answer for, are left out
-    and counted under ``left_out``.
-
-    Args:
-        class_names: the classes that ``combinations`` index.
-        name: of the set.
-        combinations_from: where the combinations come from, in words, for the provenance.
+    Combinations beyond the budget of ``asker``, and those that the model gave no usable answer for, are left out and
+    counted. ``combinations`` index ``class_names``; ``combinations_from`` says in words where they come from.
 
     Raises:
         InputError: if the budget is too small, more than half of the combinations have no usable answer, none has a
@@ -70,10 +64,8 @@ def generate(
     stages.leave_out("plan", beyond, "combinations", f"beyond the budget of {asker.max_requests} requests")
     described = stages.describe(named)
     conditions = stages.summarise(described)
-    chosen = [
-        {"classes": list(classes), "why": combination.why}
-        for classes, combination in zip(named, combinations, strict=False)
-    ]
+    pairs = zip(named, combinations, strict=False)
+    chosen = [{"classes": list(classes), "why": combination.why} for classes, combination in pairs]
     summarise = prompts.sent("summarise", prompts.summarise_request([], options))
     sent = {
         "describe": prompts.sent("describe", prompts.describe_request([], options)),
