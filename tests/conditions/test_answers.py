@@ -54,7 +54,6 @@ def test_of_a_single_thing_the_number_may_be_left_out(text: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (Answer("whatever", "refusal"), "was declined.*Please"),
         (Answer("I'm sorry, but no."), r"no JSON object of the form \{\.\.\.\}\. It says \"I'm sorry, but no\.\"\.$"),
         (Answer("  "), "no JSON object"),
         (Answer('{"thinking": "and then and then', "length"), "no JSON object.*cut off at the limit"),

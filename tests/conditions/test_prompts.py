@@ -139,7 +139,7 @@ def test_its_conditions_and_the_words_of_the_request_are_not_taken_for_the_model
     with pytest.raises(BadAnswerError, match='"way of cooking": it stands in the request; "meal": it stands in the'):
         reader(SMALL).read(answer)
     assert [found.name for found in reader(LARGE).read(answer)] == names
-    with pytest.raises(BadAnswerError, match='"Abstract": it stands in the request'):
+    with pytest.raises(BadAnswerError, match='"Abstract": it says nothing'):
         reader(LARGE).read(Answer('{"conditions": ["Abstract", "universal"]}'))
 
 

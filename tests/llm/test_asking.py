@@ -46,7 +46,7 @@ def test_so_many_are_asked_at_once_as_options_and_model_allow(concurrency: int, 
 
 
 def test_a_second_run_asks_nothing_and_finds_the_same(tmp_path: Path) -> None:
-    bad = {"b": [Answer("no"), Answer("YES")], "c": [Answer("no", "length"), Answer("", "refusal"), Answer("never")]}
+    bad = {"b": [Answer("no"), Answer("YES")], "c": [Answer("no", "length"), Answer(""), Answer("never")]}
     found, _ = ask(FakeModel(bad), tmp_path, "a", "b", "c")
     assert found[:2] == ["A", "YES"]
     assert isinstance(found[2], Unusable)

@@ -54,8 +54,8 @@ def test_the_request_is_a_chat_completion() -> None:
     ("behaviour", "expected"),
     [
         (good("cut", finish="length"), Answer("cut", "length", 11, 7)),
-        (good(None, finish="content_filter"), Answer("", "refusal", 11, 7)),
-        (good(None, refusal="I cannot."), Answer("I cannot.", "refusal", 11, 7)),
+        (good(None, finish="content_filter"), Answer("", "stop", 11, 7)),
+        (good(None, refusal="I cannot."), Answer("I cannot.", "stop", 11, 7)),
         (json_body(200, {"choices": [{"message": {"content": "a"}}]}), Answer("a")),
     ],
 )

@@ -29,7 +29,7 @@ def told(cache: Path, asked: Request, answer: Answer) -> tuple[Answer, int]:
     "answer",
     [
         Answer("text", "stop", 3, 4),
-        Answer("", "refusal"),
+        Answer(""),
         Answer("cut", "length", 0, None),
         Answer('lines\r\n\t"quoted" \\ \x00\x1b[31m \u2028 é 雨 😀', "stop"),
         Answer("half a pair \ud83d", "stop"),

@@ -22,9 +22,6 @@ class Endpoint(LanguageModel):
 
     A parameter that the endpoint refuses (``seed``, say) is left out from then on, see ``ignored``; ``max_tokens``
     becomes ``max_completion_tokens``. ``key`` is sent to ``address`` alone; ``key_env`` is the variable it was in.
-
-    Raises:
-        InputError: if the openai library is missing, or what the environment says of proxies and certificates is wrong.
     """
 
     max_concurrency = 64
@@ -71,10 +68,9 @@ class Endpoint(LanguageModel):
                 f"{self.identity['endpoint']} does not answer as an OpenAI-compatible endpoint does ({error}); check "
                 "the address, which often ends in /v1, and whether a proxy or a login page is between"
             ) from error
-        refusal = getattr(choice.message, "refusal", None) or ""
-        finish = {"length": "length", "content_filter": "refusal"}.get(choice.finish_reason or "", "stop")
+        text = choice.message.content or getattr(choice.message, "refusal", None) or ""
         tokens = (found.usage.prompt_tokens, found.usage.completion_tokens) if found.usage else (None, None)
-        return Answer(choice.message.content or refusal, "refusal" if refusal else finish, *tokens)  # type: ignore[arg-type]
+        return Answer(text, "length" if choice.finish_reason == "length" else "stop", *tokens)
 
     def _failure(self, error: Any) -> InputError:
         """What the error means for a user, and what to do."""

@@ -98,11 +98,8 @@ class LocalModel(LanguageModel):
 def _load(path: Path) -> tuple[Any, Any]:
     """Tokenizer and model, ready to generate."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
-    from transformers.utils import logging
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    gguf_reader: Any = modeling_gguf_pytorch_utils
-    gguf_reader.tqdm = logging.tqdm  # Its own bar knows nothing of being quiet.
     options: Any = {"local_files_only": True, "trust_remote_code": False}
     folder = path
     if not path.is_dir():

@@ -47,7 +47,7 @@ class Answer:
     """What came back. ``finish`` is "length" where the limit of tokens cut it off. Tokens are None where unknown."""
 
     text: str
-    finish: Literal["stop", "length", "refusal"] = "stop"
+    finish: Literal["stop", "length"] = "stop"
     prompt_tokens: int | None = None
     answer_tokens: int | None = None
 

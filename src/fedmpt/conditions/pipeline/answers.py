@@ -23,20 +23,12 @@ from fedmpt.llm.model import Answer
 MIN_SENTENCE, MAX_SENTENCE, MIN_ATTRIBUTE, MAX_ATTRIBUTE, MAX_CUE, MAX_DESCRIPTION = 3, 200, 3, 60, 30, 300
 """Characters."""
 MAX_CUES = 40
-ASKED_FOR = frozenset(("abstract", "universal", "separate"))
-"""What conditions are to be, in the request: a model may repeat it."""
 CUT_OFF = " It was cut off at the limit: think in one short sentence, and be brief."
-DECLINED = (
-    "the request was declined. It is about pictures for research on image recognition, and the names in it are labels "
-    "of data. Please give what you can: leave out what you would rather not write about."
-)
 _WHOLE = re.compile(r'.*["\]}](?=\s*[,\]}])', re.DOTALL)
 
 
 def objects_in(answer: Answer, expected: str) -> list[Any]:
     """The JSON values of an answer, of lists what is in them; of one cut off, as far as its texts are whole."""
-    if answer.finish == "refusal":
-        raise BadAnswerError(DECLINED)
     text, cut = answer.text, ""
     if answer.finish == "length":
         whole = _WHOLE.match(text)
@@ -158,7 +150,7 @@ class ConditionReader:
     def __init__(self, options: GenerateOptions, rules: NameRules, heard: Set[str], *, at_least: int) -> None:
         self.good: list[Condition] = []
         self._num, self._at_least = options.num, at_least
-        self._told = ASKED_FOR | ({each.name for each in MEALS} if wants_example(options) else set())
+        self._told = {each.name for each in MEALS} if wants_example(options) else set()
         self._rules, self._heard = rules, heard
 
     def read(self, answer: Answer) -> tuple[Condition, ...]:

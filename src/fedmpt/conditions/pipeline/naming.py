@@ -14,7 +14,8 @@ from fedmpt.conditions.words import IDLE_WORDS, runs_of, words_of
 
 MAX_WORDS, MAX_NAME = 4, 40
 """Words and characters of a name."""
-_PLACEHOLDERS = re.compile(r"(condition|factor|name|label|class|example|none|other|unknown)( \w)?")
+_PLACEHOLDERS = re.compile(r"(condition|factor|name|label|class|example|none|other|abstract|universal|separate)( \w)?")
+"""Words of the request, which a model may repeat, among them."""
 _REMARK = re.compile(r"\s*\([^()]*\)\s*$")
 _BULLET = re.compile(r"^[-*+•—·\N{EN DASH}]\s+")
 _NUMBER = re.compile(r"^[*_#(\s]{0,6}\d{1,3}\s?[.):\]]+(?=[\s*_])")
