@@ -21,7 +21,7 @@ REQUEST = Request((Message("system", "Be short."), Message("user", "Hello?")), m
 
 
 def endpoint_at(url: str, *, key: str = KEY, timeout_s: float = 10.0, retries: int = 0) -> Endpoint:
-    return Endpoint("some-model", url, key=key, key_env="MY_KEY", timeout_s=timeout_s, retries=retries)
+    return Endpoint(LLMOptions(llm="some-model", timeout=timeout_s, retries=retries), url, key=key, key_env="MY_KEY")
 
 
 def answer_to(*script: Behaviour, **options: Any) -> Answer:

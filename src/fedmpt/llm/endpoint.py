@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from fedmpt.llm.model import Answer, LanguageModel, Request, RequestTooLongError
+from fedmpt.llm.options import LLMOptions
 from fedmpt.types import InputError
 
 _OPTIONAL = ("max_tokens", "temperature", "seed")
@@ -26,19 +27,18 @@ class Endpoint(LanguageModel):
 
     max_concurrency = 64
 
-    def __init__(
-        self, model: str, address: str, *, key: str, key_env: str | None, timeout_s: float, retries: int
-    ) -> None:
-        self.identity = {"provider": "openai-compatible", "endpoint": address, "model": model}
-        self._key, self._key_env, self._timeout_s = key, key_env, timeout_s
+    def __init__(self, options: LLMOptions, address: str, *, key: str, key_env: str | None) -> None:
+        self.identity = {"provider": "openai-compatible", "endpoint": address, "model": options.llm}
+        self._key, self._key_env, self._timeout_s = key, key_env, options.timeout
         self._unsupported: set[str] = set()
         # Given, so that the library takes none of it from the environment, where it is meant for OpenAI.
         others: Any = {} if key_env == "OPENAI_API_KEY" else {"organization": "", "project": ""}
         try:
             import openai
 
-            of_address: Any = {"base_url": address, "api_key": key or "none", "max_retries": retries, **others}
-            self._client = openai.OpenAI(timeout=openai.Timeout(timeout_s, connect=30.0), **of_address)
+            timeout, retries = openai.Timeout(options.timeout, connect=30.0), options.retries
+            of_service: Any = {"base_url": address, "api_key": key or "none", **others}
+            self._client = openai.OpenAI(timeout=timeout, max_retries=retries, **of_service)
         except (ImportError, ValueError, OSError) as error:
             raise InputError(
                 f"no endpoint can be asked: {error}; pip install 'fedmpt[llm]', and check the environment's proxies "

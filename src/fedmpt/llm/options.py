@@ -13,6 +13,9 @@ from fedmpt.types import InputError, check_options
 
 EXCHANGE = "exchange:"
 OPENAI = "https://api.openai.com/v1"
+_ADDRESS = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d{1,5})?(/[^\s?#@]*)?", re.ASCII)
+_SAFE = re.compile(r"https:|http://(localhost|127\.0\.0\.1|\[::1\])(?![\w.-])")
+"""Addresses on whose way nobody reads along."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,30 +76,28 @@ def open_model(options: LLMOptions) -> LanguageModel:
     from fedmpt.llm.endpoint import Endpoint
 
     address = options.endpoint or os.environ.get("OPENAI_BASE_URL", "").strip() or OPENAI
-    is_local = _checked_host(address) in ("localhost", "127.0.0.1", "[::1]")
-    # A key belongs to one service and must never reach another: OpenAI's goes to an address that is given only by name.
-    key_env = "OPENAI_API_KEY" if options.key_env is None and options.endpoint is None else options.key_env
-    key = os.environ.get(key_env, "").strip() if key_env else ""
-    if key_env is not None and not key and (options.key_env is not None or address == OPENAI):
-        name = "$OPENAI_API_KEY" if options.key_env is None else "the variable that --key-env names"  # Or it is a key.
-        raise InputError(f"{name} is not set; put the service's key into it, or give your own server's --endpoint")
-    if not re.fullmatch(r"[!-~]*", key):
-        raise InputError(f"what is in ${key_env} is no key: it has blanks, line breaks or letters other than ASCII")
-    if key and address.startswith("http:") and not is_local and not options.allow_plain_http:
-        raise InputError(
-            f"{address}: the key in ${key_env} would cross the network unencrypted; use https, or --allow-plain-http "
-            "if the network is your own"
-        )
-    retries, timeout_s = options.retries, options.timeout
-    return Endpoint(options.llm, address.rstrip("/"), key=key, key_env=key_env, timeout_s=timeout_s, retries=retries)
-
-
-def _checked_host(address: str) -> str:
-    """The host of an API's address."""
-    found = re.fullmatch(r"https?://(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d{1,5})?(/[^\s?#@]*)?", address, re.ASCII)
-    if not found or address.rstrip("/").endswith("/completions"):
+    if not _ADDRESS.fullmatch(address) or address.rstrip("/").endswith("/completions"):
         raise InputError(  # It is not printed: there may be a password in it.
             "--endpoint is no address of an API; give one such as https://example.org/v1, without a user or password, "
             "a query, or /chat/completions; Azure's is https://NAME.openai.azure.com/openai/v1"
         )
-    return found[1]
+    # A key belongs to one service and must never reach another: OpenAI's goes to an address that is given only by name.
+    key_env = "OPENAI_API_KEY" if options.key_env is None and options.endpoint is None else options.key_env
+    key = _key_in(key_env, address, options) if key_env is not None else ""
+    return Endpoint(options, address.rstrip("/"), key=key, key_env=key_env)
+
+
+def _key_in(variable: str, address: str, options: LLMOptions) -> str:
+    """The key in an environment variable; an InputError if it is none, or must not cross the network."""
+    key = os.environ.get(variable, "").strip()
+    if not key and (options.key_env is not None or address == OPENAI):
+        name = "$OPENAI_API_KEY" if options.key_env is None else "the variable that --key-env names"  # Or it is a key.
+        raise InputError(f"{name} is not set; put the service's key into it, or give your own server's --endpoint")
+    if not re.fullmatch(r"[!-~]*", key):
+        raise InputError(f"what is in ${variable} is no key: it has blanks, line breaks or letters other than ASCII")
+    if key and not options.allow_plain_http and not _SAFE.match(address):
+        raise InputError(
+            f"{address}: the key in ${variable} would cross the network unencrypted; use https, or --allow-plain-http "
+            "if the network is your own"
+        )
+    return key
