@@ -63,7 +63,8 @@ def asking(
             if (usage := asker.usage).asked or usage.cached:
                 tokens = f" ({usage.prompt_tokens:,} tokens read, {usage.answer_tokens:,} written)"
                 kept = f"; {usage.cached:,} kept from before" if usage.cached else ""
-                console.print(f"asked for {usage.asked:,} answers{tokens if usage.answer_tokens else ''}{kept}")
+                answers = "1 answer" if usage.asked == 1 else f"{usage.asked:,} answers"
+                console.print(f"asked for {answers}{tokens if usage.answer_tokens else ''}{kept}")
 
 
 @contextmanager
