@@ -32,7 +32,7 @@ def test_attributes_of_a_data_set_are_written_and_trained_with(
     assert tuple(found.attributes) == CLASS_NAMES
     assert {len(texts) for texts in found.attributes.values()} == {3}
     assert f"\naeroplane: {'; '.join(found.attributes['aeroplane'])}\n" in made.err
-    assert "20 classes in 2 requests, at most 8 with repairs" in made.err
+    assert "classes: 20, requests: 2, at most 8 with repairs" in made.err
     [command] = [line for line in made.err.splitlines() if line.startswith("train with it: ")]
     assert shlex.split(command) == [
         *["train", "with", "it:", "fedmpt", "train", "--method", "fedmvp", "--attributes"],

@@ -78,7 +78,7 @@ def test_conditions_for_a_list_of_classes_are_written_with_all_that_led_to_them(
         assert f"│ {name} " in done.out
     assert found.content_hash in done.out
     assert f"fedmpt train --conditions {out}" in done.err
-    assert re.search(r"^plan: 12 combinations in 2 requests, 1 request to summarise; up to 25 ", done.err, re.MULTILINE)
+    assert "\nplan: 12 combinations, requests to describe them: 2, to summarise: 1, for repairs: up to 25\n" in done.err
     assert re.search(r"^asked for 3 answers \(33 tokens read, 21 written\)$", done.err, re.MULTILINE)
 
 
@@ -123,7 +123,7 @@ def test_what_was_answered_before_a_failure_is_not_asked_again(
     assert done.code == 0, done.err
     bodies = [asked.body for asked in endpoint.asked]
     assert not any(body in bodies for body in answered)
-    planned = re.search(r"in (\d+) requests, (\d+) request to summarise", done.err)
+    planned = re.search(r"describe them: (\d+), to summarise: (\d+)", done.err)
     assert planned is not None
     assert len(bodies) == sum(map(int, planned.groups())) - len(answered)
     assert find_conditions(str(out)).names == NAMES
@@ -213,7 +213,7 @@ def test_a_dry_run_needs_no_model_and_asks_nothing(
     # What it shows is what is sent.
     for message in request_of(endpoint.asked[0]).messages:
         assert f"--- {message.role}\n{message.content}\n" in dry.out
-    assert "plan: 12 combinations in 2 requests" in dry.out
+    assert "plan: 12 combinations, requests to describe them: 2" in dry.out
 
 
 def test_its_conditions_are_trained_with_and_needed_no_more(

@@ -20,35 +20,19 @@ from command_line import Command
 from rich.console import Console
 from scripted_endpoint import Handler, ScriptedEndpoint, good
 
-from fedmpt.cli.conditions.asking import TerminalWatcher, print_usage, saying_how_to_go_on
+from fedmpt.cli.conditions import asking as module
 from fedmpt.conditions.record import find_conditions
-from fedmpt.llm.asking import Usage
-from fedmpt.llm.model import Message, Request
+from fedmpt.llm.asking import BadAnswerError
+from fedmpt.llm.model import Answer, LanguageModel, Message, Request
+from fedmpt.llm.options import LLMOptions
 
 REQUEST = Request((Message("system", "Be short."), Message("user", "Hello?")), 50, 0.5, 7, label="describe 1 of 3")
-REPAIR = Request(
-    (*REQUEST.messages, Message("assistant", "?"), Message("user", "No.")),
-    50,
-    0.5,
-    7,
-    label="describe 1 of 3, repair 1",
-)
 
 
 @pytest.fixture
 def endpoint() -> Iterator[ScriptedEndpoint]:
     with ScriptedEndpoint() as server:
         yield server
-
-
-def screen() -> Console:
-    """A terminal of 80 columns that keeps what it is sent."""
-    return Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
-
-
-def printed(console: Console) -> str:
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
@@ -99,41 +83,40 @@ def test_an_interrupted_command_ends_at_once_and_goes_on_with_the_words_that_it_
 def test_what_is_said_on_an_interrupt_is_true_of_fresh_runs_too(is_fresh: bool, said: str) -> None:
     with (
         pytest.raises(KeyboardInterrupt) as stop,
-        saying_how_to_go_on(["fedmpt", "a b"], is_fresh=is_fresh),
+        module.saying_how_to_go_on(["fedmpt", "a b"], is_fresh=is_fresh),
     ):
         raise KeyboardInterrupt
     assert str(stop.value) == f"{said}fedmpt 'a b'"
 
 
-def test_a_terminal_shows_a_bar_that_fits_and_counts_repairs_on_top() -> None:
-    console = screen()
-    with TerminalWatcher(console, total=2) as watcher:
-        watcher.answered(REQUEST, cached=True)
-        watcher.answered(REPAIR, cached=False)
-        watcher.answered(REQUEST, cached=False)
-    frames = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", printed(console)))
-    assert "3/3" in frames[-1] + frames[-2]
-    assert max(map(len, frames)) <= 80
+class Echo(LanguageModel):
+    def __init__(self) -> None:
+        self.identity = {"provider": "fake", "model": "echo"}
+
+    def ask(self, request: Request) -> Answer:
+        return Answer(request.messages[-1].content, prompt_tokens=617, answer_tokens=3)
 
 
-def test_without_a_terminal_only_what_goes_wrong_is_printed() -> None:
-    console = Console(file=io.StringIO(), width=80, markup=False)
-    with TerminalWatcher(console, total=2) as watcher:
-        watcher.answered(REQUEST, cached=False)
-        watcher.unusable(REQUEST, "[red]nonsense[/red]")
-    assert printed(console) == "describe 1 of 3: [red]nonsense[/red]\n"
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_bar_that_fits_for_those_who_watch_and_what_went_wrong_for_all(
+    is_terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = Console(file=io.StringIO(), force_terminal=is_terminal, width=80, color_system=None, markup=False)
+    monkeypatch.setattr(module, "stderr", lambda: console)
 
+    def refuse(answer: Answer) -> str:
+        raise BadAnswerError("[red]nonsense[/red]")
 
-@pytest.mark.parametrize(
-    ("usage", "said"),
-    [
-        (Usage(), ""),
-        (Usage(asked=1), "asked for 1 answer\n"),
-        (Usage(asked=2, prompt_tokens=1234, answer_tokens=5), "asked for 2 answers (1,234 tokens read, 5 written)\n"),
-        (Usage(cached=3), "asked for 0 answers; 3 kept from before\n"),
-    ],
-)
-def test_what_asking_took_is_said_in_a_line(usage: Usage, said: str) -> None:
-    console = Console(file=io.StringIO(), width=80)
-    print_usage(usage, console)
-    assert printed(console) == said
+    options = LLMOptions(llm="m", attempts=2)
+    with module.asking(Echo(), options, total=1, max_requests=9, cache=tmp_path) as asker:
+        asker.ask_all([REQUEST], [refuse])
+    assert isinstance(console.file, io.StringIO)
+    frames = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue()))
+    assert max(map(len, frames)) <= 80 or not is_terminal
+    assert any("2/2" in frame for frame in frames) is is_terminal
+    assert "describe 1 of 3: no usable answer in 2 attempts" in console.file.getvalue()
+    assert "[red]nonsense[/red]" in console.file.getvalue()
+    assert "asked for 2 answers (1,234 tokens read, 6 written)\n" in console.file.getvalue()
+    with module.asking(Echo(), options, total=1, max_requests=9, cache=tmp_path) as asker:
+        asker.ask_all([REQUEST], [refuse])
+    assert "asked for 0 answers; 2 kept from before\n" in console.file.getvalue()

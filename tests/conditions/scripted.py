@@ -152,7 +152,8 @@ def spoilt_first(spoilt: Rule, then: Rule = good) -> Rule:
 
 
 def asker_of(model: ScriptedModel, cache: Path, *, max_requests: int = 1000, **options: Any) -> Asker:
-    return Asker(model, LLMOptions(llm="m", **options), cache=cache, max_requests=max_requests)
+    options_of = LLMOptions(llm="m", **options)
+    return Asker(model, options_of, cache=cache, max_requests=max_requests, tell=lambda *_: None)
 
 
 def made(
@@ -166,9 +167,7 @@ def made(
 ) -> ConditionSet:
     """The pipeline's result with a real asker."""
     asker = asker_of(model, cache, **limits)
-    return generate(
-        class_names, combinations, asker, options, name="mine", combinations_from="a test", date="2026-11-25"
-    )
+    return generate(class_names, combinations, asker, options, name="mine", combinations_from="a test")
 
 
 def many(num_classes: int) -> tuple[tuple[str, ...], tuple[Combination, ...]]:

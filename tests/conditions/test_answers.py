@@ -9,17 +9,10 @@ import pytest
 from scripted import CLASSES, CONDITIONS, Rule, careless, chatty, fenced, good, sentences_for, stems_of
 
 from fedmpt.conditions.attributes import FOLDER, read_attributes, shipped_attributes
-from fedmpt.conditions.pipeline.answers import (
-    ConditionReader,
-    SentenceReader,
-    is_attribute,
-    lists_in,
-    proposals_in,
-)
-from fedmpt.conditions.pipeline.naming import NameRules
+from fedmpt.conditions.pipeline.answers import ConditionReader, is_attribute, lists_in, sentence_reader
+from fedmpt.conditions.pipeline.naming import NameRules, cleaned, printable, quoted
 from fedmpt.conditions.pipeline.options import GenerateOptions
 from fedmpt.conditions.pipeline.prompts import describe_request
-from fedmpt.conditions.pipeline.reading import cleaned, printable, quoted
 from fedmpt.conditions.record import Described
 from fedmpt.llm.asking import BadAnswerError
 from fedmpt.llm.model import Answer
@@ -29,7 +22,7 @@ DESCRIBED = tuple(Described((name,), tuple(sentences_for((name,)))) for name in 
 
 
 def read(text: str, num: int) -> dict[int, list[str]]:
-    return lists_in(Answer(text), num, expected="{...}")
+    return lists_in(Answer(text), num, "{...}")
 
 
 # Lists by number.
@@ -42,11 +35,10 @@ def read(text: str, num: int) -> dict[int, list[str]]:
         '{"1": ["a", "b",], "2": [],} // done',
         "{'thinking': 'hm', '1': ['a', 'b'], '2': None}",
         '{1: ["a", "b"], /* two */ 2: []}',
-        '{"answer": {"line 1": ["a", "b"], "2.": []}}',
+        '{"line 1": ["a", "b"], "2.": []}',
         '[{"1": ["a", "b"]}, {"2": []}]',
         'First: {"1": ["no"], "2": ["no"]} No, better: {"1": ["a", "b"], "2": []}',
         'I [think] that {this}:\n```json\n{"1": ["a", "b"], "2": []}\n``` Ask [me] for more.',
-        '<think>{"1": ["no"], "2": ["no"]}</think>{"1": ["a", "b"], "2": []}',
         "{“1”: [“a”, “b”], “2”: []}",
     ],
 )
@@ -62,22 +54,17 @@ def test_of_a_single_thing_the_number_may_be_left_out(text: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (Answer("whatever", "refusal"), "was declined.*Please"),
         (Answer("I'm sorry, but no."), r"no JSON object of the form \{\.\.\.\}\. It says \"I'm sorry, but no\.\"\.$"),
         (Answer("  "), "no JSON object"),
-        (Answer("<think>so long", "length"), "no JSON object.*cut off at the limit"),
         (Answer('{"thinking": "and then and then', "length"), "no JSON object.*cut off at the limit"),
         (Answer('{"thinking": "hm"}'), r"no JSON object of the form \{\.\.\.\}"),
-        (
-            Answer('{"1": 5, "2": [{"a": "b"}]}'),
-            r"1: Input should be a valid list; 2\.0: Input should be a valid",
-        ),
+        (Answer('{"1": 5, "2": [{"a": "b"}]}'), r"no JSON object of the form \{\.\.\.\}"),
         (Answer("[" * 500), "its JSON cannot be read"),
     ],
 )
 def test_what_cannot_be_read_is_said_to_the_model(answer: Answer, reason: str) -> None:
     with pytest.raises(BadAnswerError, match=reason):
-        lists_in(answer, 2, expected="{...}")
+        lists_in(answer, 2, "{...}")
 
 
 # Sentences.
@@ -88,12 +75,12 @@ def test_answers_in_any_wrapping_give_the_same_sentences(wrapping: Rule) -> None
     request = describe_request([PAIR, SINGLE], GenerateOptions())
     said = wrapping(request)
     assert isinstance(said, str)
-    found = SentenceReader([PAIR, SINGLE], 3).read(Answer(said))
+    found = sentence_reader([PAIR, SINGLE], 3).read(Answer(said))
     assert found == {1: tuple(sentences_for(PAIR)[:3]), 2: tuple(sentences_for(SINGLE)[:3])}
 
 
 def test_what_one_answer_lacks_the_next_may_give() -> None:
-    reader = SentenceReader([PAIR, SINGLE, SINGLE], 3)
+    reader = sentence_reader([PAIR, SINGLE, SINGLE], 3)
     with pytest.raises(BadAnswerError) as bad:
         reader.read(Answer('{"1": ["A chair."], "2": ["...", "cat"]}'))
     assert str(bad.value) == (
@@ -113,7 +100,7 @@ def test_of_what_is_cut_off_whole_texts_are_kept_and_no_half_ones() -> None:
     texts = {"one", "two", "three, 3", "four"}
     for end in range(1, len(text)):
         try:
-            found = lists_in(Answer(text[:end], "length"), 3, expected="")
+            found = lists_in(Answer(text[:end], "length"), 3, "")
         except BadAnswerError:
             assert end < text.index("two")
         else:
@@ -123,7 +110,7 @@ def test_of_what_is_cut_off_whole_texts_are_kept_and_no_half_ones() -> None:
 
 def test_sentences_are_short_lines_each_once() -> None:
     texts = ['1. "A cat on a mat."', "a CAT on a mat", "A cat\non a roof.", "x" * 201, "ok", "...", "Cats", "A kitten."]
-    found = SentenceReader([SINGLE], 20).read(Answer(json.dumps({"1": texts})))
+    found = sentence_reader([SINGLE], 20).read(Answer(json.dumps({"1": texts})))
     assert found == {1: ("A cat on a mat.", "A cat on a roof.", "A kitten.")}
 
 
@@ -164,15 +151,12 @@ def test_the_shipped_attributes_keep_to_the_rules(name: str) -> None:
     [
         ("ears of a cat", "cat"),
         ("people's hands", "person"),
-        ("a wooden table top", "dining table"),
         ("dining-table legs", "dining table"),
         ("x" * 61, "cat"),
-        ("a b c d e f g h i j k", "cat"),
         ("...", "cat"),
-        ("two\nlines", "cat"),
     ],
 )
-def test_phrases_that_name_their_class_or_are_no_short_line_are_none(phrase: str, class_name: str) -> None:
+def test_phrases_that_name_their_class_or_are_not_short_are_none(phrase: str, class_name: str) -> None:
     assert not is_attribute(phrase, class_name)
 
 
@@ -202,7 +186,7 @@ def test_the_first_conditions_are_taken_with_cues_that_occur() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        '{"conditions": ["Place: where it is", "Light", "season"]}',
+        '{"conditions": ["Place", "Light", "season"]}',
         'Sure [1]: [{"name": "Place", "description": "there"}, {"name": "Light", "cues": "x"}, {"name": "season"}]',
         'I [think] so: {"thinking": "no", "conditions": [{"name": "Place"}, {"name": "Light"}, {"name": "Season"}]}',
         '{"conditions": [{"name": "no"}]} Better: {"conditions": [{"name": "Place"}, {"name": "Light"}, "season"]}',
@@ -213,19 +197,19 @@ def test_conditions_are_found_in_any_form(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    "text",
     [
-        ('{"conditions": [{"title": "place"}]}', r"^0\.name: Field required\. It must be of the form \{"),
-        ('{"conditions": [{"name": "place", "description": 3}]}', r"^0\.description: Input should be a valid string"),
-        ('{"conditions": "place"}', r"^the answer: Input should be a valid list"),
-        ('{"conditions": [["place"]]}', r"^0: Value error, this should be an object with a name"),
-        ("none", "no JSON object"),
-        ('{"thinking": "My heart is full of joy."} There is [only] one.', "no JSON object"),
+        '{"conditions": [{"title": "place"}]}',
+        '{"conditions": "place"}',
+        '{"conditions": [["place"], 3, null]}',
+        '["joy"]',
+        "none",
+        '{"thinking": "My heart is full of joy."} There is [only] one.',
     ],
 )
-def test_what_is_not_of_the_form_is_said_to_the_model(text: str, said: str) -> None:
-    with pytest.raises(BadAnswerError, match=said):
-        proposals_in(Answer(text))
+def test_what_is_not_of_the_form_is_said_to_the_model(text: str) -> None:
+    with pytest.raises(BadAnswerError, match="it has no JSON object of the form"):
+        reader().read(Answer(text))
 
 
 def test_what_is_good_stays_and_only_the_rest_is_asked_for() -> None:
@@ -240,7 +224,6 @@ def test_what_is_good_stays_and_only_the_rest_is_asked_for() -> None:
     with pytest.raises(BadAnswerError, match=r'^there are too few conditions.*so far: "place", "light"; .* 1 more'):
         asking.read(answer({"name": "place"}, {"name": "light"}))
     assert [each.name for each in asking.read(answer({"name": "season"}))] == ["place", "light", "season"]
-    assert list(asking.wrong) == ["places", "cat pose", "a:b ignore"]
 
 
 def test_a_part_may_propose_fewer_and_none_is_more_than_was_asked_for() -> None:

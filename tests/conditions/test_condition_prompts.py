@@ -22,11 +22,11 @@ from scripted import (
 )
 
 from fedmpt.conditions.pipeline import prompts
-from fedmpt.conditions.pipeline.answers import ConditionReader, SentenceReader
+from fedmpt.conditions.pipeline.answers import ConditionReader, sentence_reader
 from fedmpt.conditions.pipeline.attributes import generate_attributes
 from fedmpt.conditions.pipeline.naming import NameRules
 from fedmpt.conditions.pipeline.options import CANDIDATE_TOKENS, OVERHEAD_TOKENS, AttributeOptions, GenerateOptions
-from fedmpt.conditions.pipeline.prompts import DESCRIBED, MEALS, MEALS_CONDITIONS, TEAPOT, candidate_line, tokens_of
+from fedmpt.conditions.pipeline.prompts import EXAMPLES, MEALS, candidate_line, tokens_of
 from fedmpt.conditions.record import Condition, Described
 from fedmpt.conditions.words import words_of
 from fedmpt.llm.asking import BadAnswerError
@@ -50,7 +50,7 @@ def test_names_travel_as_json_strings_whatever_they_say() -> None:
     options = GenerateOptions(sentences=3, temperature=0.1, seed=7, max_tokens=999)
     request = prompts.describe_request([(name, "dog"), ("hidden \u202e",), ("é",)], options, label="describe 1 of 1")
     system, user = request.messages
-    assert system.content == prompts.SYSTEM
+    assert system.content == prompts.TEMPLATES["system"]
     assert numbered_in(request) == {"1": [name, "dog"], "2": ["hidden \u202e"], "3": ["é"]}
     assert "\\u202e" in user.content
     assert "é" in user.content
@@ -72,8 +72,8 @@ def test_prompts_do_not_give_the_published_conditions_away() -> None:
     for request in requests(SMALL).values():
         shown = " ".join(message.content for message in request.messages[1:-1])
         assert not PUBLISHED & set(words_of(shown))
-    for template in (prompts.DESCRIBE, prompts.SUMMARISE, prompts.MERGE):
-        assert not PUBLISHED & set(words_of(template.template))
+    for text in prompts.TEMPLATES.values():
+        assert not PUBLISHED & set(words_of(text)) - {"shape"}
 
 
 @pytest.mark.parametrize("letter", ["a", "é", "光"])
@@ -110,18 +110,21 @@ def test_it_is_an_earlier_turn_of_the_same_kind_for_small_models_only(stage: str
 @pytest.mark.parametrize("sentences", [1, 4, 20])
 def test_the_answers_in_it_are_ones_that_its_own_questions_take(sentences: int) -> None:
     options = GenerateOptions(per_request=1, sentences=sentences)
-    found = SentenceReader([DESCRIBED.classes], sentences).read(Answer(prompts.describe_example(options)))
-    assert found == {1: DESCRIBED.sentences[:sentences]}
-    reader = ConditionReader(LARGE, NameRules(["rice", "fish", "egg"]), stems_of(MEALS), at_least=2)
-    assert reader.read(Answer(requests(SMALL)["summarise"].messages[2].content)) == MEALS_CONDITIONS
+    shown = prompts.describe_request([("cat", "dog")], options).messages[2].content
+    found = sentence_reader([EXAMPLES["describe"]["thing"]], sentences).read(Answer(shown))
+    assert found == {1: tuple(EXAMPLES["describe"]["texts"][:sentences])}
+    told = [Described(tuple(each["labels"]), tuple(each["sentences"])) for each in EXAMPLES["summarise"]["sentences"]]
+    reader = ConditionReader(LARGE, NameRules(["rice", "fish", "egg"]), stems_of(told), at_least=2)
+    read = reader.read(Answer(requests(SMALL)["summarise"].messages[2].content))
+    assert read == MEALS
 
 
 @pytest.mark.parametrize("num", [1, 4])
 def test_the_attributes_in_it_are_ones_that_its_own_question_takes(num: int, tmp_path: Path) -> None:
-    name, attributes = TEAPOT
+    name, attributes = EXAMPLES["attributes"]["thing"], tuple(EXAMPLES["attributes"]["texts"])
     model = ScriptedModel(lambda request: request.messages[2].content)
     options = AttributeOptions(num=num, per_request=1)
-    found = generate_attributes([name, "kettle"], asker_of(model, tmp_path), options, name="test", date="2026-11-26")
+    found = generate_attributes([name, "kettle"], asker_of(model, tmp_path), options, name="test")
     assert found.attributes == {name: attributes[:num], "kettle": attributes[:num]}
     assert found.provenance["prompts"]["attributes"]["example"] == model.requests[0].messages[2].content
     assert len(prompts.attributes_request(["pan", "kettle"], AttributeOptions(per_request=2)).messages) == 2
@@ -131,12 +134,12 @@ def test_its_conditions_and_the_words_of_the_request_are_not_taken_for_the_model
     def reader(options: GenerateOptions) -> ConditionReader:
         return ConditionReader(options, NameRules(CLASSES), frozenset(), at_least=2)
 
-    names = [condition.name for condition in MEALS_CONDITIONS]
+    names = [condition.name for condition in MEALS]
     answer = Answer(json.dumps({"conditions": names}))
     with pytest.raises(BadAnswerError, match='"way of cooking": it stands in the request; "meal": it stands in the'):
         reader(SMALL).read(answer)
     assert [found.name for found in reader(LARGE).read(answer)] == names
-    with pytest.raises(BadAnswerError, match='"Abstract": it stands in the request'):
+    with pytest.raises(BadAnswerError, match='"Abstract": it says nothing'):
         reader(LARGE).read(Answer('{"conditions": ["Abstract", "universal"]}'))
 
 

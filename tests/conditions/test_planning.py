@@ -14,14 +14,18 @@ from typing import Any
 import pytest
 from scripted import NAMES, OPTIONS, ScriptedModel, asked_in, good, made, many, objects_in, refusing, stage_of
 
-from fedmpt.conditions.pipeline.options import CANDIDATE_TOKENS, GenerateOptions
-from fedmpt.conditions.pipeline.planning import counted, fitting_combinations, into_parts, plan
+from fedmpt.conditions.pipeline.generate import into_parts
+from fedmpt.conditions.pipeline.options import CANDIDATE_TOKENS, GenerateOptions, Plan, plan
 from fedmpt.conditions.record import Described, sentences_of
 from fedmpt.llm.model import Request
 from fedmpt.types import InputError
 
 # 8 describe requests' worth of sentences do not fit into one of these.
 NARROW = GenerateOptions(per_request=3, max_tokens=1024, context_tokens=1024 + 1024 + 1200)
+
+
+def total(planned: Plan) -> int:
+    return planned.describe + planned.summarise
 
 
 def test_sentences_that_do_not_fit_are_summarised_in_parts_and_merged(tmp_path: Path) -> None:
@@ -37,8 +41,7 @@ def test_sentences_that_do_not_fit_are_summarised_in_parts_and_merged(tmp_path: 
     assert [each["name"] for each in proposals] == list(NAMES)
     assert {each["readers"] for each in proposals} == {len(parts)}
     assert found.names == NAMES
-    expected = plan(60, NARROW, 1000)
-    assert len(model.requests) <= expected.total
+    assert len(model.requests) <= total(plan(60, NARROW, 1000))
 
 
 def test_of_proposals_that_do_not_fit_those_of_most_readers_are_merged(tmp_path: Path) -> None:
@@ -101,7 +104,7 @@ def test_first_answers_stay_within_the_plan(num_classes: int, max_requests: int,
     expected = plan(num_classes, OPTIONS, max_requests)
     found = made(model, tmp_path, class_names=classes, combinations=combinations, max_requests=max_requests)
     assert found.names == NAMES
-    assert len(model.requests) <= expected.total <= max_requests
+    assert len(model.requests) <= total(expected) <= max_requests
     assert len(found.provenance["combinations"]["chosen"]) == len(sentences_of(found)) == expected.num_combinations
     left = {each["stage"]: each["number"] for each in found.provenance["left_out"]}
     assert left.get("plan", 0) == num_classes - expected.num_combinations
@@ -137,31 +140,25 @@ def test_repairs_of_descriptions_leave_enough_to_summarise(tmp_path: Path) -> No
 @pytest.mark.parametrize("max_requests", [2, 3, 4, 10, 57, 1000])
 @pytest.mark.parametrize("options", [OPTIONS, NARROW, GenerateOptions(num=1, sentences=20, per_request=50)])
 def test_as_many_combinations_as_fit_and_not_one_more(max_requests: int, options: GenerateOptions) -> None:
-    num = fitting_combinations(max_requests, options)
     first = max_requests - max_requests // 4
     fits = plan(10**6, options, max_requests)
-    assert fits.num_combinations == num
-    assert fits.total <= first
-    assert fits.spare == max_requests // 4
-    assert plan(num + 1, options, 10**6).total > first
-    assert plan(1, options, max_requests).total == 2
+    assert total(fits) <= first < total(plan(fits.num_combinations + 1, options, 10**6))
+    assert total(plan(1, options, max_requests)) == 2
 
 
-def test_a_plan_is_told_in_words() -> None:
-    assert plan(64, GenerateOptions(), 40).words == (
-        "64 combinations in 8 requests, 3 requests to summarise; up to 10 for repairs"
-    )
-    expected = "1 combination in 1 request, 1 request to summarise; up to 1 for repairs"
-    assert plan(1, GenerateOptions(), 4).words == expected
+def test_the_requests_of_a_plan_are_counted() -> None:
+    assert plan(64, GenerateOptions(), 40) == Plan(64, describe=8, parts=2)
+    assert plan(64, GenerateOptions(), 40).summarise == 3
+    assert plan(1, GenerateOptions(), 4).summarise == 1
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"num": 0}, "--num must be 1 to 16, got 0"),
-        ({"sentences": 21}, "--sentences must be 1 to 20"),
+        ({"num": 0}, r"--num must be in \[1, 16\], got 0"),
+        ({"sentences": 21}, r"--sentences must be in \[1, 20\]"),
         ({"per_request": 0}, "--per-request must be"),
-        ({"temperature": float("nan")}, "--temperature must be 0 to 2, got nan"),
+        ({"temperature": float("nan")}, r"--temperature must be in \[0, 2\], got nan"),
         ({"seed": -1}, "--seed must be"),
         ({"max_tokens": 10}, "--max-tokens must be"),
         ({"context_tokens": 3000}, "--context-tokens 3000 is too little .* give at least 4172"),
@@ -170,10 +167,6 @@ def test_a_plan_is_told_in_words() -> None:
 def test_options_that_cannot_be_are_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         plan(10, replace(GenerateOptions(), **changed), 100)
-
-
-def test_numbers_of_things_are_written_as_in_english() -> None:
-    assert [counted(number, "answer") for number in (0, 1, 2000)] == ["0 answers", "1 answer", "2,000 answers"]
 
 
 def test_budgets_that_cannot_be_are_refused() -> None:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedmpt.llm.asking import Asker, BadAnswerError, Question, Unusable, Usage, Watcher
+from fedmpt.llm.asking import Asker, BadAnswerError, Unusable, Usage
 from fedmpt.llm.model import Answer, LanguageModel, Message, Request
 from fedmpt.llm.options import LLMOptions
 
-Reaction = Answer | BaseException
+Reaction = Answer | Path | BaseException
 """What a model does when it is asked."""
 
 
@@ -33,7 +33,7 @@ class FakeModel(LanguageModel):
     asked: list[Request] = field(default_factory=list)
     lock: Any = field(default_factory=threading.Lock)
 
-    def ask(self, request: Request) -> Answer:
+    def ask(self, request: Request) -> Answer | Path:
         text = request.messages[0].content
         with self.lock:
             earlier = sum(before.messages[0].content == text for before in self.asked)
@@ -50,27 +50,22 @@ class FakeModel(LanguageModel):
         return [request.messages[0].content for request in self.asked]
 
 
-class Notes(Watcher):
+class Notes:
     """Writes down what it is told."""
 
     def __init__(self) -> None:
-        self.answers: list[tuple[str, bool]] = []
+        self.are_kept: list[bool] = []
         self.reasons: list[str] = []
 
-    def answered(self, request: Request, *, cached: bool) -> None:
-        self.answers.append((request.messages[0].content, cached))
-
-    def unusable(self, request: Request, reason: str) -> None:
-        self.reasons.append(reason)
+    def __call__(self, request: Request, is_kept: bool, reason: str) -> None:
+        if reason:
+            self.reasons.append(reason)
+        else:
+            self.are_kept.append(is_kept)
 
 
 def request(text: str) -> Request:
     return Request((Message("user", text),), max_tokens=10, temperature=0.0, seed=0, label=f"question {text}")
-
-
-def question(text: str) -> Question[str]:
-    """Takes what is in capitals."""
-    return Question(request(text), read_capitals)
 
 
 def read_capitals(answer: Answer) -> str:
@@ -79,13 +74,17 @@ def read_capitals(answer: Answer) -> str:
     return answer.text
 
 
-def asker_of(
-    model: Any, cache: Path, *, max_requests: int = 1000, watcher: Watcher | None = None, **options: Any
-) -> Asker:
-    return Asker(model, LLMOptions(llm="m", **options), cache=cache, max_requests=max_requests, watcher=watcher)
+def asker_of(model: Any, cache: Path, *, max_requests: int = 1000, notes: Notes | None = None, **options: Any) -> Asker:
+    of_model = LLMOptions(llm="m", **options)
+    return Asker(model, of_model, cache=cache, max_requests=max_requests, tell=notes or Notes())
+
+
+def ask_of(asker: Asker, *texts: str, reserve: int = 0) -> list[str | Unusable]:
+    """Questions that take what is in capitals."""
+    return asker.ask_all([request(text) for text in texts], [read_capitals] * len(texts), reserve=reserve)
 
 
 def ask(model: Any, cache: Path, *texts: str, **options: Any) -> tuple[list[str | Unusable], Usage]:
     """What came of the questions, and what they took."""
     asker = asker_of(model, cache, **options)
-    return asker.ask_all([question(text) for text in texts]), asker.usage
+    return ask_of(asker, *texts), asker.usage

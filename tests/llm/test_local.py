@@ -15,7 +15,7 @@ from tiny_llm import CHAT, write_tiny_gguf, write_tiny_llm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fedmpt.llm import local
-from fedmpt.llm.asking import BadAnswerError, Question, Unusable
+from fedmpt.llm.asking import BadAnswerError, Unusable
 from fedmpt.llm.local import REPETITION_PENALTY, LocalModel
 from fedmpt.llm.model import Answer, Message, Request, RequestTooLongError
 from fedmpt.types import InputError
@@ -104,7 +104,7 @@ def test_a_template_without_system_messages_gets_them_with_the_first_request(tmp
 )
 def test_a_template_that_takes_nothing_is_refused(template: str, words: str, copied: Path) -> None:
     (copied / "chat_template.jinja").write_text(template)
-    with pytest.raises(InputError, match=rf"chat template does not take the conversation \({words}\); give a"):
+    with pytest.raises(InputError, match=rf"chat template fails \({words}\); give a"):
         ask(LocalModel(copied), request())
 
 
@@ -113,13 +113,12 @@ def test_what_is_longer_than_the_context_is_refused_and_answers_end_there(tmp_pa
         raise BadAnswerError("Nothing is good enough.")
 
     model = LocalModel(write_tiny_llm(tmp_path / "tiny", context=64))
-    with pytest.raises(RequestTooLongError, match=r"has 104 tokens and the model reads 64; ask for fewer combinations"):
+    with pytest.raises(RequestTooLongError, match=r"has 104 tokens and the model reads 64; lower --per-request"):
         ask(model, request(Message("user", "x" * 100 + "!")))
     (answer,) = ask(model, request(Message("user", "x" * 50), max_tokens=1000, temperature=0.0))
     assert answer.finish == "length"
     assert (answer.prompt_tokens or 0) + (answer.answer_tokens or 0) == 64
-    asked = Question(request(Message("user", "x" * 40)), refuse)
-    (found,) = asker_of(model, tmp_path / "cache").ask_all([asked])
+    (found,) = asker_of(model, tmp_path / "cache").ask_all([request(Message("user", "x" * 40))], [refuse])
     assert isinstance(found, Unusable)
     assert "too long for the model; the last answer: Nothing is good enough." in found.reason
 
@@ -163,7 +162,7 @@ def test_weights_in_several_files_answer_the_same_and_each_has_to_be_there(copie
 
 
 def test_folders_that_hold_no_language_model_are_refused(tmp_path: Path, tiny_clip_folder: Path, copied: Path) -> None:
-    with pytest.raises(InputError, match=r"holds no model: config\.json is missing; give a folder of a causal"):
+    with pytest.raises(InputError, match=r"is no folder with a config\.json, and no file; give a folder of a causal"):
         LocalModel(tmp_path)
     with pytest.raises(InputError, match=r"cannot be loaded as a language model .*CLIPConfig.*; copy it again"):
         ask(LocalModel(tiny_clip_folder), request())
@@ -191,7 +190,7 @@ def test_pickled_weights_are_never_opened_and_code_of_a_model_is_never_run(copie
     with pytest.raises(InputError, match=r"model\.safetensors is missing; copy all files"):
         LocalModel(copied)
     (copied / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
-    with pytest.raises(InputError, match=r"read from safetensors only, never from a pickle"):
+    with pytest.raises(InputError, match=r"model\.safetensors is missing; .*A pickle is never read"):
         LocalModel(copied)
 
 
@@ -209,19 +208,6 @@ def test_settings_that_are_broken_are_refused(copied: Path, file: str, content: 
         ask(LocalModel(copied), request())
 
 
-def test_files_of_different_models_are_refused(copied: Path) -> None:
-    file = copied / "tokenizer.json"
-    content = json.loads(file.read_text())
-    content["added_tokens"].append({**content["added_tokens"][0], "id": 261, "content": "<|more|>"})
-    file.write_text(json.dumps(content))
-    (copied / "chat_template.jinja").write_text("<|more|>" + CHAT)
-    with pytest.raises(InputError, match="the tokenizer is that of another model; copy all files from one place"):
-        ask(LocalModel(copied), request())
-    rewritten(copied, num_hidden_layers=3)
-    with pytest.raises(InputError, match=r"weights lack 9 tensors, such as model\.layers\.2"):
-        ask(LocalModel(copied), request())
-
-
 @pytest.fixture
 def gguf_file(tmp_path: Path) -> Path:
     pytest.importorskip("gguf")
@@ -229,16 +215,13 @@ def gguf_file(tmp_path: Path) -> Path:
     return write_tiny_gguf(tmp_path / "tiny.gguf")
 
 
-def test_a_gguf_file_answers_without_a_word_and_is_known_by_its_hash(
-    gguf_file: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_gguf_file_answers_and_is_known_by_its_hash(gguf_file: Path) -> None:
     model = LocalModel(gguf_file)
     assert model.identity["model"] == "tiny.gguf"
     assert model.identity["weights"] == hashlib.sha256(gguf_file.read_bytes()).hexdigest()
     first, second = ask(model, request(seed=1), request(seed=2))
     assert first.prompt_tokens == second.prompt_tokens == 42
     assert first.text != second.text
-    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("share", [0.1, 0.99])
@@ -251,17 +234,8 @@ def test_a_gguf_file_that_is_cut_off_is_refused(gguf_file: Path, share: float) -
         ask(LocalModel(gguf_file), request())
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("x.gguf", b"PK\x03\x04 something else", r"x\.gguf is no folder and no GGUF file; give a"),
-        ("x.gguf", b"GGUF", r"GGUF files need gguf and accelerate; pip install 'fedmpt\[llm-local\]'"),
-    ],
-)
-def test_what_cannot_be_read_as_gguf_is_refused_before_it_is_loaded(
-    name: str, content: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_packages_that_gguf_files_need_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "find_spec", lambda _: None)
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=message):
-        LocalModel(tmp_path / name)
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    with pytest.raises(InputError, match=r"GGUF files need gguf and accelerate; pip install 'fedmpt\[llm-local\]'"):
+        LocalModel(tmp_path / "x.gguf")

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 from tiny_llm import write_tiny_gguf
 
-from fedmpt.llm import options as options_module
 from fedmpt.llm.endpoint import Endpoint
 from fedmpt.llm.exchange import Exchange
 from fedmpt.llm.local import LocalModel
-from fedmpt.llm.options import OPENAI, LLMOptions, check_installed, open_model
+from fedmpt.llm.options import OPENAI, LLMOptions, open_model
 from fedmpt.types import InputError
 
 KEY = "sk-test-0123456789abcdef"
@@ -64,9 +63,9 @@ def test_files_and_folders_are_opened_here(copied: Path, monkeypatch: pytest.Mon
     [
         ("", "--llm is missing: give"),
         ("exchange:", "--llm is missing: give"),
-        ("missing.gguf", "is no folder and no GGUF file"),
-        ("./missing", "is no folder and no GGUF file"),
-        ("/", r"config\.json is missing"),
+        ("missing.gguf", r"is no folder with a config\.json, and no file; give"),
+        ("./missing", r"is no folder with a config\.json, and no file"),
+        ("/", r"is no folder with a config\.json"),
     ],
 )
 def test_what_names_no_model_is_refused(name: str, words: str) -> None:
@@ -89,16 +88,9 @@ def test_numbers_out_of_range_are_refused_by_the_flag(wrong: dict[str, Any]) -> 
         open_model(LLMOptions(llm="some-model", endpoint=OTHER, **wrong))
 
 
-def test_missing_libraries_are_named_with_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_installed()
-    monkeypatch.setattr(options_module, "find_spec", lambda name: None if name != "pydantic" else sys)
-    with pytest.raises(InputError, match=r"need json_repair; pip install 'fedmpt\[llm\]'"):
-        check_installed()
-
-
 WITHOUT = """
 import sys
-sys.modules.update(dict.fromkeys(("openai", "json_repair", "pydantic")))
+sys.modules.update(dict.fromkeys(("openai", "json_repair")))
 from fedmpt.cli.main import main
 for words in sys.argv[1:]:
     try:
@@ -115,7 +107,7 @@ def test_all_but_asking_works_without_the_libraries(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
     for words, code in zip(commands, (0, 0, 2, 2), strict=True):
         assert f"conditions {words} ended with {code}\n" in done.stdout
-    need = "fedmpt conditions: language models need json_repair and pydantic; pip install 'fedmpt[llm]'\n"
+    need = "fedmpt conditions: language models need json-repair; pip install 'fedmpt[llm]'\n"
     assert done.stderr == 2 * need
 
 
@@ -139,7 +131,7 @@ def test_an_endpoint_gets_no_key_unless_its_variable_is_named(monkeypatch: pytes
 def test_the_default_endpoint_needs_a_key_and_another_one_not(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"\$OPENAI_API_KEY is not set"):
         key_of()
-    with pytest.raises(InputError, match=r"\$MY_KEY is not set"):
+    with pytest.raises(InputError, match="the variable that --key-env names is not set"):
         key_of(OTHER, "MY_KEY")
     monkeypatch.setenv("OPENAI_BASE_URL", OTHER)
     assert key_of() == ""
@@ -180,11 +172,11 @@ def test_a_key_crosses_no_network_in_the_open_unless_that_is_allowed(monkeypatch
     "address",
     [
         "llm.example/v1", "localhost:8000/v1", "ftp://llm.example/v1", "https://", "https://a b/v1",
-        "https://llm.example:99999/v1", "https://[::1/v1", "https://llm.éxample/v1", f"{OTHER}/chat/completions",
+        "https://[::1/v1", "https://llm.éxample/v1", f"{OTHER}/chat/completions",
         "https://me:pass-word@llm.example/v1", "https://name.openai.azure.com/openai?api-version=1&key=pass-word",
     ],
 )  # fmt: skip
 def test_what_is_no_address_is_refused_without_what_may_be_secret(address: str) -> None:
-    with pytest.raises(InputError, match=r"^--endpoint .*is no address of an API; give .*Azure's is") as caught:
+    with pytest.raises(InputError, match=r"^--endpoint is no address of an API; give .*Azure's is") as caught:
         key_of(address)
     assert "pass-word" not in str(caught.value)

@@ -7,16 +7,15 @@ request (busy servers, limits of requests, broken connections), and waits as the
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fedmpt.llm.model import Answer, LanguageModel, Request, RequestTooLongError, without_thoughts
+from fedmpt.llm.model import Answer, LanguageModel, Request, RequestTooLongError
+from fedmpt.llm.options import LLMOptions
 from fedmpt.types import InputError
-
-if TYPE_CHECKING:
-    import openai
 
 _OPTIONAL = ("max_tokens", "temperature", "seed")
 _TOO_LONG = re.compile(r"context.?(length|size|window)|too long|exceed_context|too many (input )?tokens", re.IGNORECASE)
+_NO_SYSTEM = re.compile(r"system.{0,20}\brole|\brole\b.{0,40}system", re.IGNORECASE)
 
 
 class Endpoint(LanguageModel):
@@ -24,49 +23,40 @@ class Endpoint(LanguageModel):
 
     A parameter that the endpoint refuses (``seed``, say) is left out from then on, see ``ignored``; ``max_tokens``
     becomes ``max_completion_tokens``. ``key`` is sent to ``address`` alone; ``key_env`` is the variable it was in.
-
-    Raises:
-        InputError: if the openai library is missing, or what the environment says of proxies and certificates is wrong.
     """
 
     max_concurrency = 64
 
-    def __init__(
-        self, model: str, address: str, *, key: str, key_env: str | None, timeout_s: float, retries: int
-    ) -> None:
-        self.identity = {"provider": "openai-compatible", "endpoint": address, "model": model}
-        self._key, self._key_env, self._timeout_s = key, key_env, timeout_s
+    def __init__(self, options: LLMOptions, address: str, *, key: str, key_env: str | None) -> None:
+        self.identity = {"provider": "openai-compatible", "endpoint": address, "model": options.llm}
+        self._key, self._key_env, self._timeout_s = key, key_env, options.timeout
         self._unsupported: set[str] = set()
-        try:
-            import openai
-        except ImportError as error:
-            raise InputError("a model at an endpoint needs the openai library: pip install 'fedmpt[llm]'") from error
         # Given, so that the library takes none of it from the environment, where it is meant for OpenAI.
         others: Any = {} if key_env == "OPENAI_API_KEY" else {"organization": "", "project": ""}
         try:
-            timeout = openai.Timeout(timeout_s, connect=30.0)
-            self._client = openai.OpenAI(
-                base_url=address, api_key=key or "none", timeout=timeout, max_retries=retries, **others
-            )
+            import openai
+
+            timeout, retries = openai.Timeout(options.timeout, connect=30.0), options.retries
+            of_service: Any = {"base_url": address, "api_key": key or "none", **others}
+            self._client = openai.OpenAI(timeout=timeout, max_retries=retries, **of_service)
         except (ImportError, ValueError, OSError) as error:
-            raise InputError(f"the environment's proxies or certificates cannot be used: {error}") from error
+            raise InputError(
+                f"no endpoint can be asked: {error}; pip install 'fedmpt[llm]', and check the environment's proxies "
+                "and certificates"
+            ) from error
 
     def ask(self, request: Request) -> Answer:
         import openai
 
-        parameters: dict[str, Any] = {
-            name: getattr(request, name) for name in _OPTIONAL if name not in self._unsupported
-        }
+        chosen: Any = {name: getattr(request, name) for name in _OPTIONAL if name not in self._unsupported}
         if "max_tokens" in self._unsupported:
-            parameters["max_completion_tokens"] = request.max_tokens
-        messages: Any = request.chat(system="system" not in self._unsupported)
+            chosen["max_completion_tokens"] = request.max_tokens
+        chosen["messages"] = request.chat(system="system" not in self._unsupported)
         try:
-            found: Any = self._client.chat.completions.create(
-                model=self.identity["model"], messages=messages, **parameters
-            )
+            found: Any = self._client.chat.completions.create(model=self.identity["model"], **chosen)
             choice = found.choices[0]
         except openai.APIError as error:
-            refused = self._refused_parameter(error)
+            refused = _refused_parameter(error)
             if refused and refused not in self._unsupported:
                 self._unsupported.add(refused)
                 self.ignored = tuple(name for name in ("temperature", "seed") if name in self._unsupported)
@@ -78,23 +68,11 @@ class Endpoint(LanguageModel):
                 f"{self.identity['endpoint']} does not answer as an OpenAI-compatible endpoint does ({error}); check "
                 "the address, which often ends in /v1, and whether a proxy or a login page is between"
             ) from error
-        refusal = getattr(choice.message, "refusal", None) or ""
-        finish = {"length": "length", "content_filter": "refusal"}.get(choice.finish_reason or "", "stop")
-        text = without_thoughts(choice.message.content or "") or refusal
+        text = choice.message.content or getattr(choice.message, "refusal", None) or ""
         tokens = (found.usage.prompt_tokens, found.usage.completion_tokens) if found.usage else (None, None)
-        return Answer(text, "refusal" if refusal else finish, *tokens)  # type: ignore[arg-type]
+        return Answer(text, "length" if choice.finish_reason == "length" else "stop", *tokens)
 
-    def _refused_parameter(self, error: openai.APIError) -> str | None:
-        """The parameter that the endpoint does not take, or "system" where it takes no such messages."""
-        said = _words_of(error)
-        if getattr(error, "status_code", None) not in (400, 422):
-            return None
-        if re.search(r"system.{0,20}\brole|\brole\b.{0,40}system", said, re.IGNORECASE):
-            return "system"
-        named = (name for name in _OPTIONAL if name == error.param or re.search(rf"\b{name}\b", said))
-        return None if _TOO_LONG.search(said) else next(named, None)
-
-    def _failure(self, error: openai.APIError) -> InputError:
+    def _failure(self, error: Any) -> InputError:
         """What the error means for a user, and what to do."""
         import openai
 
@@ -106,22 +84,30 @@ class Endpoint(LanguageModel):
         if not isinstance(error, openai.APIStatusError):
             reason = error.__cause__ or said
             return InputError(f"no connection to {at}: {reason}; check the address and the network; {kept}")
+        if _TOO_LONG.search(said):
+            return RequestTooLongError(f"{at}: {said}; lower --per-request, --context-tokens or --max-tokens")
         key = f"check the key in ${self._key_env}" if self._key_env else "name the variable of a key with --key-env"
         remedies = {
-            401: key,
-            403: f"{key}, and what it is allowed",
-            404: f"check the model's name, {self.identity['model']!r}, and the address, which often ends in /v1",
-            429: f"ask less often (--requests-per-minute), or look at the account's credit; {kept}",
+            401: f"; {key}",
+            403: f"; {key}, and what it is allowed",
+            404: f"; check the model's name, {self.identity['model']!r}, and the address, which often ends in /v1",
+            429: f"; ask less often (--requests-per-minute), or look at the account's credit; {kept}",
         }
-        if error.status_code == 413 or _TOO_LONG.search(said):
-            return RequestTooLongError(
-                f"{at}: {said}; put fewer combinations into one request, or ask for shorter answers"
-            )
-        remedy = remedies.get(error.status_code, f"it may be busy or down; {kept}" if error.status_code >= 500 else "")
-        return InputError(f"{at} answers {error.status_code}: {said}" + (f"; {remedy}" if remedy else ""))
+        remedy = remedies.get(error.status_code, f"; it may be busy or down; {kept}" * (error.status_code >= 500))
+        return InputError(f"{at} answers {error.status_code}: {said}{remedy}")
 
 
-def _words_of(error: openai.APIError) -> str:
+def _refused_parameter(error: Any) -> str | None:
+    """The parameter that the endpoint does not take, or "system" where it takes no such messages."""
+    said = _words_of(error)
+    if getattr(error, "status_code", None) not in (400, 422) or _TOO_LONG.search(said):
+        return None
+    if _NO_SYSTEM.search(said):
+        return "system"
+    return next((name for name in _OPTIONAL if name == error.param or re.search(rf"\b{name}\b", said)), None)
+
+
+def _words_of(error: Any) -> str:
     """What the service said, wherever it stands in what it sent."""
     message = error.body.get("message") if isinstance(error.body, dict) else None
     return str(message or error.body or error.message)

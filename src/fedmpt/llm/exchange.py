@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from fedmpt.files import write_atomically
-from fedmpt.llm.model import Answer, AnswerPendingError, LanguageModel, Request
+from fedmpt.llm.model import Answer, LanguageModel, Request
 from fedmpt.types import InputError
 
 PROMPT, ANSWER, MODEL = ".prompt.txt", ".answer.txt", "model.txt"
@@ -23,39 +23,37 @@ class Exchange(LanguageModel):
     """A folder of prompts and answers; it is made when the first prompt is written.
 
     ``<label>-<hash>.prompt.txt`` is answered by ``<label>-<hash>.answer.txt``. The hash is of all that makes a request,
-    so an answer is good for every later run. Nothing that is there is ever written over. ``identity["model"]`` is the
-    line in the folder's ``model.txt``, in which whoever answers may say who or what did.
+    so an answer is good for every later run. Nothing that is there is ever written over. Whoever answers may say in
+    ``model.txt`` who or what did.
     """
 
     keeps_answers = True
     ignored = ("max_tokens", "temperature", "seed")
 
     def __init__(self, folder: Path) -> None:
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder} is no folder; give one in which prompts and answers are exchanged")
         self.folder = folder
         name = " ".join(_read_text(folder / MODEL).split()) if (folder / MODEL).exists() else ""
         self.identity = {"provider": "exchange", "model": name or "not recorded"}
 
-    def ask(self, request: Request) -> Answer:
+    def ask(self, request: Request) -> Answer | Path:
         """What stands in the answer's file; without one, the prompt is written."""
         digest = hashlib.sha256(json.dumps(request.canonical()).encode()).hexdigest()[:12]
-        for path in sorted(self.folder.glob(f"*-{digest}{ANSWER}")):
-            if text := _read_text(path).strip():
-                return Answer(text)
-        # Numbers sort as they count: "describe 3 of 20" is "describe-003-of-020".
+        # Labels of an earlier run may be others. Numbers sort as they count: "describe 3 of 20" is "describe-003-...".
         slug = re.sub(r"[^a-z0-9]+", "-", request.label.casefold())[:48].strip("-")
         name = re.sub(r"\d+", lambda number: number.group().zfill(3), slug) or "request"
         prompts = sorted(self.folder.glob(f"*-{digest}{PROMPT}"))
         prompt = prompts[0] if prompts else self.folder / f"{name}-{digest}{PROMPT}"
         answer = prompt.with_name(prompt.name.removesuffix(PROMPT) + ANSWER)
+        for path in sorted(self.folder.glob(f"*-{digest}{ANSWER}")):
+            if text := _read_text(path).strip():
+                return Answer(text)
         if not prompts:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 write_atomically(prompt, _prompt(request, answer.name).encode())
             except OSError as error:
                 raise InputError(f"{prompt} cannot be written ({error.strerror}); choose another folder") from error
-        raise AnswerPendingError(answer)
+        return answer
 
 
 def _prompt(request: Request, answer: str) -> str:
@@ -66,7 +64,7 @@ def _prompt(request: Request, answer: str) -> str:
         f"and run the command again. The name of the model may stand in {MODEL}, one line, from the start.\n"
     )
     turns = [message.content for message in request.messages]
-    if [message.role for message in request.messages] not in (["user"], ["system", "user"]):
+    if len(turns) > 2:
         head += (
             "\nAn earlier answer could not be used, or more is asked. In a chat that still has what was said before,\n"
             "the last part is enough.\n"
@@ -76,7 +74,7 @@ def _prompt(request: Request, answer: str) -> str:
 
 
 def _read_text(path: Path) -> str:
-    """A text file, with or without a byte order mark; line breaks as Windows has them are understood."""
+    """A text file, with or without a byte order mark."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -31,10 +31,7 @@ class LocalModel(LanguageModel):
     """A model at ``path``, on a GPU of CUDA if there is one, else the CPU; loaded when the first question is asked.
 
     An answer depends on nothing but its request: torch's random numbers come from a stream of the request's own.
-    Other hardware or versions may round, and so answer, differently.
-
-    Raises:
-        InputError: if there is no causal language model, a file is missing or broken, or a package is.
+    Other hardware or versions may round, and so answer, differently. What is missing or broken is an InputError.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,117 +50,84 @@ class LocalModel(LanguageModel):
     def ask(self, request: Request) -> Answer:
         """The model's next turn; ``temperature`` 0 takes the likeliest token each time."""
         import torch
+        from transformers import GenerationConfig
 
         self._loaded = self._loaded or _load(self.path)
         tokenizer, model = self._loaded
+        prompt = self._tokens(tokenizer, request).to(model.device)
+        length, limit = prompt.shape[1], request.max_tokens
+        context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or length + limit
+        if length >= context:
+            raise RequestTooLongError(
+                f"{self.path}: the conversation has {length} tokens and the model reads {context}; lower --per-request "
+                "or --context-tokens, or take a model with a longer context"
+            )
+        own = model.generation_config.eos_token_id
+        ends = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
+        settings: Any = {"eos_token_id": sorted(ends) or None, "pad_token_id": min(ends, default=0)}
+        # What a model brings along for sampling would fill in whatever is left open.
+        model.generation_config = GenerationConfig(**settings)
+        settings |= {"max_new_tokens": min(limit, context - length), "repetition_penalty": REPETITION_PENALTY}
+        if request.temperature > 0:
+            settings |= {"do_sample": True, "temperature": request.temperature, "top_p": TOP_P, "top_k": 0}
         seed = int.from_bytes(hashlib.sha256(json.dumps(request.canonical()).encode()).digest()[:8], "little") % 2**63
         devices = [model.device] if model.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), torch.inference_mode():
             torch.manual_seed(seed)
-            return _generate(self.path, tokenizer, model, request)
+            mask, config = prompt.new_ones(prompt.shape), GenerationConfig(**settings)
+            tokens = model.generate(prompt, attention_mask=mask, generation_config=config)
+        answer = tokens[0, length:].tolist()
+        text = tokenizer.decode(answer, skip_special_tokens=True).strip()
+        return Answer(text, "stop" if answer[-1] in ends else "length", prompt_tokens=length, answer_tokens=len(answer))
 
-
-def _generate(path: Path, tokenizer: Any, model: Any, request: Request) -> Answer:
-    from transformers import GenerationConfig
-
-    prompt = _tokens(path, tokenizer, request).to(model.device)
-    length = prompt.shape[1]
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or length + request.max_tokens
-    if length >= context:
-        raise RequestTooLongError(
-            f"{path}: the conversation has {length} tokens and the model reads {context}; ask for fewer combinations "
-            "in one request or fewer sentences of each, or take a model with a longer context"
-        )
-    if prompt.max() >= model.get_input_embeddings().num_embeddings:
-        raise InputError(f"{path}: the tokenizer is that of another model; copy all files from one place")
-    ends = {tokenizer.eos_token_id, *_listed(model.generation_config.eos_token_id)} - {None}
-    chance: dict[str, Any] = {"do_sample": False}
-    if request.temperature > 0:
-        chance = {"do_sample": True, "temperature": request.temperature, "top_p": TOP_P, "top_k": 0}
-    settings = GenerationConfig(
-        max_new_tokens=min(request.max_tokens, context - length),
-        repetition_penalty=REPETITION_PENALTY,
-        eos_token_id=sorted(ends) or None,
-        pad_token_id=min(ends, default=0),
-        **chance,
-    )
-    # What a model brings along for sampling would fill in whatever is left open.
-    model.generation_config = GenerationConfig(eos_token_id=sorted(ends) or None)
-    tokens = model.generate(prompt, attention_mask=prompt.new_ones(prompt.shape), generation_config=settings)
-    answer = tokens[0, length:].tolist()
-    text = tokenizer.decode(answer, skip_special_tokens=True).strip()
-    return Answer(text, "stop" if answer[-1] in ends else "length", prompt_tokens=length, answer_tokens=len(answer))
-
-
-def _listed(ends: int | Sequence[int] | None) -> Sequence[int]:
-    return ends if isinstance(ends, list) else [] if ends is None else [ends]  # type: ignore[list-item]
-
-
-def _tokens(path: Path, tokenizer: Any, request: Request) -> Any:
-    """Ids [1, length] of the conversation, by the model's chat template or, without one, as plain text."""
-    if not tokenizer.chat_template:
-        text = "".join(f"{message.content}\n\n" for message in request.messages)
-        return tokenizer(text, return_tensors="pt")["input_ids"]
-    options: Any = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True, "date_string": DATE}
-    options["enable_thinking"] = False  # Or some think aloud first, and all their tokens go into that.
-    for system in (True, False):  # Some templates know no system message.
-        try:
-            return tokenizer.apply_chat_template(request.chat(system=system), **options)["input_ids"]
-        except Exception as error:  # A template is a program, and may fail as programs do.
-            failure = error
-    raise InputError(f"{path}: its chat template does not take the conversation ({failure}); {GIVE}") from failure
+    def _tokens(self, tokenizer: Any, request: Request) -> Any:
+        """Ids [1, length] of the conversation, by the model's chat template or, without one, as plain text."""
+        if not tokenizer.chat_template:
+            text = "".join(f"{message.content}\n\n" for message in request.messages)
+            return tokenizer(text, return_tensors="pt")["input_ids"]
+        options: Any = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True, "date_string": DATE}
+        options["enable_thinking"] = False  # Or some think aloud first, and all their tokens go into that.
+        for system in (True, False):  # Some templates know no system message.
+            try:
+                return tokenizer.apply_chat_template(request.chat(system=system), **options)["input_ids"]
+            except Exception as error:  # A template is a program, and may fail as programs do.
+                failure = error
+        raise InputError(f"{self.path}: its chat template fails ({failure}); {GIVE}") from failure
 
 
 def _load(path: Path) -> tuple[Any, Any]:
     """Tokenizer and model, ready to generate."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
-    from transformers.utils import logging
-
-    gguf_reader: Any = modeling_gguf_pytorch_utils
-    gguf_reader.tqdm = logging.tqdm  # Its own bar knows nothing of being quiet.
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     options: Any = {"local_files_only": True, "trust_remote_code": False}
     folder = path
     if not path.is_dir():
         folder, options["gguf_file"] = path.parent, path.name
-    with quiet_transformers(), torch.random.fork_rng(devices=[]):
-        try:
+    try:
+        with quiet_transformers(), torch.random.fork_rng(devices=[]):
             tokenizer: Any = AutoTokenizer.from_pretrained(folder, **options)
-            options |= {"use_safetensors": True, "dtype": "auto", "output_loading_info": True}
-            loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
-        except Exception as error:  # transformers raises whatever its parts raise on wrong files.
-            reason = (str(error).splitlines() or [""])[0][:300]
-            raise InputError(
-                f"{path} cannot be loaded as a language model ({type(error).__name__}: {reason}); copy it again if it "
-                f"may be cut off, or {GIVE}"
-            ) from error
-    model, info = loaded
-    if lacking := sorted(info["missing_keys"]):  # transformers only warns, and leaves random numbers there.
-        raise InputError(f"{path}: the weights lack {len(lacking)} tensors, such as {lacking[0]}; copy all files again")
+            model: Any = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype="auto", **options)
+    except Exception as error:  # transformers raises whatever its parts raise on wrong files.
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        raise InputError(
+            f"{path} cannot be loaded as a language model ({reason}); copy it again if it may be cut off, or {GIVE}"
+        ) from error
     return tokenizer, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _weights_of(path: Path) -> list[Path]:
     """The files of weights, as far as they can be checked without loading them."""
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise InputError(f"{path} holds no model: config.json is missing; {GIVE}")
+    if (path / "config.json").is_file():
         check_own(path)
         files = weights_in(path)
         for file in files:
             if not file.is_file():
-                raise InputError(
-                    f"{file} is missing; copy all files of the model there. Weights are read from safetensors only, "
-                    "never from a pickle"
-                )
+                raise InputError(f"{file} is missing; copy all files of the model there. A pickle is never read")
             check_safetensors(file)
         return files
-    if path.is_file():
-        with path.open("rb") as stream:
-            is_gguf = stream.read(4) == b"GGUF"
-    if not path.is_file() or not is_gguf:
-        raise InputError(f"{path} is no folder and no GGUF file; {GIVE}")
+    if not path.is_file():
+        raise InputError(f"{path} is no folder with a config.json, and no file; {GIVE}")
     if missing := [name for name in ("gguf", "accelerate") if find_spec(name) is None]:
         raise InputError(f"{path}: GGUF files need {' and '.join(missing)}; pip install 'fedmpt[llm-local]'")
     return [path]
@@ -175,7 +139,5 @@ def _hash(files: Sequence[Path]) -> str:
     for file in files:
         with file.open("rb") as stream:
             digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
-    if len(files) == 1:
-        return digests[0]
     lines = [f"{digest}  {file.name}\n" for digest, file in zip(digests, files, strict=True)]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return digests[0] if len(files) == 1 else hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -47,7 +47,7 @@ class Answer:
     """What came back. ``finish`` is "length" where the limit of tokens cut it off. Tokens are None where unknown."""
 
     text: str
-    finish: Literal["stop", "length", "refusal"] = "stop"
+    finish: Literal["stop", "length"] = "stop"
     prompt_tokens: int | None = None
     answer_tokens: int | None = None
 
@@ -56,20 +56,11 @@ class RequestTooLongError(InputError):
     """The conversation does not fit into the model's context."""
 
 
-class AnswerPendingError(Exception):
-    """Somebody has to write the answer into ``path`` first."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        self.path = path
-
-
 class LanguageModel:
     """Something to ask.
 
-    ``identity`` tells it from others, in records and in the keys of kept answers: provider, model, and the endpoint's
-    address or the hash of the weights, never a key. One that ``keeps_answers`` has them in files that people may
-    change, so no copies are kept. ``ignored`` are parameters of requests that have no effect on it.
+    ``identity`` tells it from others, in records and in the keys of kept answers; it never has a key in it. One that
+    ``keeps_answers`` has them in files that people may change. ``ignored`` parameters have no effect on it.
     """
 
     identity: Mapping[str, str]
@@ -77,19 +68,9 @@ class LanguageModel:
     keeps_answers = False
     ignored: tuple[str, ...] = ()
 
-    def ask(self, request: Request) -> Answer:
-        """The model's next turn. Up to ``max_concurrency`` threads may ask at once.
+    def ask(self, request: Request) -> Answer | Path:
+        """The model's next turn, or the file that a person has to write it into; threads may ask at once.
 
-        Raises:
-            AnswerPendingError: if a person has to answer first.
-            InputError: if there will be no answer: a wrong key, an unknown model, no connection.
+        An InputError says why there will be no answer: a wrong key, an unknown model, no connection.
         """
         raise NotImplementedError
-
-
-def without_thoughts(text: str) -> str:
-    """An answer without the ``<think>...</think>`` that reasoning models may put before it."""
-    before, end, after = text.partition("</think>")
-    if not end:
-        return "" if text.lstrip().startswith("<think>") else text
-    return after.lstrip() if "<think>" not in before or text.lstrip().startswith("<think>") else text

@@ -7,13 +7,15 @@ import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from fedmpt.llm.model import LanguageModel
 from fedmpt.types import InputError, check_options
 
 EXCHANGE = "exchange:"
 OPENAI = "https://api.openai.com/v1"
+_ADDRESS = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d{1,5})?(/[^\s?#@]*)?", re.ASCII)
+_SAFE = re.compile(r"https:|http://(localhost|127\.0\.0\.1|\[::1\])(?![\w.-])")
+"""Addresses on whose way nobody reads along."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,19 +45,16 @@ class LLMOptions:
 
 
 def check_installed() -> None:
-    """Raises InputError where the libraries are missing that answers of any model are read with."""
-    if missing := [name for name in ("json_repair", "pydantic") if find_spec(name) is None]:
-        raise InputError(f"language models need {' and '.join(missing)}; pip install 'fedmpt[llm]'")
+    """Raises InputError where what reads the answers of any model is missing."""
+    if find_spec("json_repair") is None:
+        raise InputError("language models need json-repair; pip install 'fedmpt[llm]'")
 
 
 def open_model(options: LLMOptions) -> LanguageModel:
-    """The model that the options name, ready to be asked; nothing is sent yet.
+    """The model that the options name, ready to be asked; an InputError if one is wrong, or something is not there.
 
     With an endpoint, the name is one at that endpoint. Without, a name that ends in .gguf and a folder with a
     config.json are opened here, and any other is a model of the default endpoint.
-
-    Raises:
-        InputError: if an option is wrong, or what is to be opened is not there.
     """
     check_options(options, "(0, inf)", "timeout", "requests_per_minute", "concurrency", "attempts")
     check_options(options, "[0, inf)", "retries")
@@ -69,53 +68,36 @@ def open_model(options: LLMOptions) -> LanguageModel:
         from fedmpt.llm.exchange import Exchange
 
         return Exchange(path)
-    is_path = (
-        name.lower().endswith(".gguf") or name.startswith(("/", "./", "../", "~")) or (path / "config.json").is_file()
-    )
-    if options.endpoint is None and is_path:
+    looks_like_a_path = name.lower().endswith(".gguf") or name.startswith(("/", "./", "../", "~"))
+    if options.endpoint is None and (looks_like_a_path or (path / "config.json").is_file()):
         from fedmpt.llm.local import LocalModel
 
         return LocalModel(path)
     from fedmpt.llm.endpoint import Endpoint
 
-    # A key belongs to one service and must never reach another: OpenAI's goes to an address that is given only by name.
     address = options.endpoint or os.environ.get("OPENAI_BASE_URL", "").strip() or OPENAI
+    if not _ADDRESS.fullmatch(address) or address.rstrip("/").endswith("/completions"):
+        raise InputError(  # It is not printed: there may be a password in it.
+            "--endpoint is no address of an API; give one such as https://example.org/v1, without a user or password, "
+            "a query, or /chat/completions; Azure's is https://NAME.openai.azure.com/openai/v1"
+        )
+    # A key belongs to one service and must never reach another: OpenAI's goes to an address that is given only by name.
     key_env = "OPENAI_API_KEY" if options.key_env is None and options.endpoint is None else options.key_env
-    is_local = _checked_host(address) in ("localhost", "127.0.0.1", "::1")
-    key = _key(key_env, is_required=options.key_env is not None or address == OPENAI) if key_env is not None else ""
-    if key and address.startswith("http:") and not is_local and not options.allow_plain_http:
-        raise InputError(
-            f"{address}: the key in ${key_env} would cross the network unencrypted; use https, or --allow-plain-http "
-            "if the network is your own"
-        )
-    retries, timeout_s = options.retries, options.timeout
-    return Endpoint(name, address.rstrip("/"), key=key, key_env=key_env, timeout_s=timeout_s, retries=retries)
+    key = _key_in(key_env, address, options) if key_env is not None else ""
+    return Endpoint(options, address.rstrip("/"), key=key, key_env=key_env)
 
 
-def _checked_host(address: str) -> str:
-    """The host of an API's address."""
-    try:
-        parts = urlsplit(address)
-        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_address = False
-    if not is_address or not re.fullmatch(r"[!-~]+", address) or re.search(r"[?#@]|/completions/?$", address):
-        # What stands before an @ or behind a ? may be a password: it is not printed.
-        shown = "" if "@" in address else f" {address.partition('?')[0]!r}"
-        raise InputError(
-            f"--endpoint{shown} is no address of an API; give one such as https://example.org/v1, without a user or "
-            "password, a query, or /chat/completions; Azure's is https://NAME.openai.azure.com/openai/v1"
-        )
-    return parts.hostname or ""
-
-
-def _key(variable: str, *, is_required: bool) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):  # It may be the key itself: not to be printed.
-        raise InputError("--key-env takes the name of an environment variable, such as OPENAI_API_KEY, not the key")
+def _key_in(variable: str, address: str, options: LLMOptions) -> str:
+    """The key in an environment variable; an InputError if it is none, or must not cross the network."""
     key = os.environ.get(variable, "").strip()
-    if not key and is_required:
-        name = f"${variable}" if variable.isupper() else "the variable that --key-env names"  # It may be a key too.
+    if not key and (options.key_env is not None or address == OPENAI):
+        name = "$OPENAI_API_KEY" if options.key_env is None else "the variable that --key-env names"  # Or it is a key.
         raise InputError(f"{name} is not set; put the service's key into it, or give your own server's --endpoint")
     if not re.fullmatch(r"[!-~]*", key):
         raise InputError(f"what is in ${variable} is no key: it has blanks, line breaks or letters other than ASCII")
+    if key and not options.allow_plain_http and not _SAFE.match(address):
+        raise InputError(
+            f"{address}: the key in ${variable} would cross the network unencrypted; use https, or --allow-plain-http "
+            "if the network is your own"
+        )
     return key

@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fedmpt.cli.cache import cache_folder
-from fedmpt.conditions.document import TEXT, is_text, shortened
-from fedmpt.conditions.pipeline.planning import counted
-from fedmpt.llm.asking import Asker, Usage, Watcher
+from fedmpt.conditions.document import check_text
+from fedmpt.llm.asking import Asker
 from fedmpt.llm.model import LanguageModel, Request
 from fedmpt.llm.options import LLMOptions
 from fedmpt.runs.records import check_writable
@@ -25,13 +24,14 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
-def check_out(out: Path, name: str | None, inputs: Sequence[Path | None]) -> None:
-    """Raises InputError if the result cannot go to ``out``, which may be none of the inputs, or not by this name."""
+def checked_name(out: Path, name: str | None, inputs: Sequence[Path | None]) -> str:
+    """The name of the result; an InputError if that cannot be, or the result cannot go to ``out``."""
     check_writable(out, kind="file")
-    if name is not None and not is_text(name):
-        raise InputError(f"--name is {shortened(name)}; expected {TEXT}")
+    name = out.stem if name is None else name
+    check_text("--name", name)
     if out.resolve() in [path.resolve() for path in inputs if path is not None]:
         raise InputError(f"--out {out} is a file that is read; give another one")
+    return name
 
 
 @contextmanager
@@ -42,14 +42,29 @@ def asking(
 
     Answers are kept in the folder ``llm`` of the cache.
     """
-    console, folder = stderr(), cache_folder(cache) / "llm"
-    with TerminalWatcher(console, total=total) as watcher:
-        asker = Asker(model, options, cache=folder, max_requests=max_requests, watcher=watcher)
+    console, columns = stderr(), (TextColumn("{task.description}", markup=False), BarColumn(20), MofNCompleteColumn())
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("asking", total=total)
+
+        def tell(request: Request, is_kept: bool, problem: str) -> None:
+            if problem:
+                console.print(f"{request.label}: {problem}")
+                return
+            planned = (bar.tasks[0].total or 0) + (", repair " in request.label)  # Repairs come on top of the plan.
+            bar.update(task, advance=1, total=planned, description=request.label + (" (kept)" if is_kept else ""))
+
+        asker = Asker(model, options, cache=cache_folder(cache) / "llm", max_requests=max_requests, tell=tell)
         try:
             yield asker
         finally:
-            watcher.stop()
-            print_usage(asker.usage, console)
+            bar.stop()
+            if (usage := asker.usage).asked or usage.cached:
+                tokens = f" ({usage.prompt_tokens:,} tokens read, {usage.answer_tokens:,} written)"
+                kept = f"; {usage.cached:,} kept from before" if usage.cached else ""
+                answers = "1 answer" if usage.asked == 1 else f"{usage.asked:,} answers"
+                console.print(f"asked for {answers}{tokens if usage.answer_tokens else ''}{kept}")
 
 
 @contextmanager
@@ -60,34 +75,3 @@ def saying_how_to_go_on(command: Sequence[str], *, is_fresh: bool) -> Iterator[N
     except KeyboardInterrupt as stop:
         kept = "--fresh asks everything anew, so start again with" if is_fresh else "answers are kept, go on with"
         raise KeyboardInterrupt(f"; {kept}: {shlex.join(command)}") from stop
-
-
-class TerminalWatcher(Progress, Watcher):
-    """A bar of answers that came, out of the ``total`` that are planned. Repairs come on top of the plan.
-
-    Where nobody watches, only what went wrong is printed.
-    """
-
-    def __init__(self, console: Console, *, total: int) -> None:
-        label, gone, left = (TextColumn(text, markup=False) for text in ("{task.description}", "gone,", "left"))
-        columns = (label, BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), gone, TimeRemainingColumn(), left)
-        super().__init__(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._bar = self.add_task("asking", total=total)
-
-    def answered(self, request: Request, *, cached: bool) -> None:
-        (bar,) = self.tasks
-        completed = bar.completed + 1
-        total = max((bar.total or 0) + (", repair " in request.label), completed)
-        label = f"{request.label or 'asking'}{' (kept)' if cached else ''}"
-        self.update(self._bar, completed=completed, total=total, description=label)
-
-    def unusable(self, request: Request, reason: str) -> None:
-        self.console.print(f"{request.label}: {reason}")
-
-
-def print_usage(usage: Usage, console: Console) -> None:
-    """What asking took; nothing where nothing came."""
-    if usage.asked or usage.cached:
-        told = f" ({usage.prompt_tokens:,} tokens read, {usage.answer_tokens:,} written)" if usage.answer_tokens else ""
-        kept = f"; {usage.cached:,} kept from before" if usage.cached else ""
-        console.print(f"asked for {counted(usage.asked, 'answer')}{told}{kept}")

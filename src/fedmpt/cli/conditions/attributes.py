@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -49,30 +48,23 @@ def attributes(words: list[str]) -> None:
     options = tyro.cli(AttributesCommand, args=words, prog=PROG, config=(tyro.conf.OmitArgPrefixes,))
     check_installed()
     # Imported late: they need what was checked.
-    from fedmpt.cli.conditions.asking import asking, check_out, saying_how_to_go_on, stderr
+    from fedmpt.cli.conditions.asking import asking, checked_name, saying_how_to_go_on, stderr
     from fedmpt.conditions.pipeline.attributes import generate_attributes, write_attributes
-    from fedmpt.conditions.pipeline.planning import counted
 
-    options.texts.check()
+    texts, out, console = options.texts, options.out, stderr()
+    texts.check()
     check_one(options.classes, options.data)
-    check_out(options.out, options.name, [options.classes])
-    console = stderr()
+    name = checked_name(out, options.name, [options.classes])
     with saying_how_to_go_on([*PROG.split(), *words], is_fresh=options.model.fresh):
         model = open_model(options.model)  # First: a wrong key is found sooner than data are loaded.
-        class_names = class_names_of(options.classes, options.data, cache=cache_folder(options.cache))
-        total = -(-len(class_names) // options.texts.batch)
+        classes = class_names_of(options.classes, options.data, cache=cache_folder(options.cache))
+        total = -(-len(classes) // texts.batch)
         most = 2 * total + 4 if options.max_requests is None else options.max_requests
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        console.print(f"{len(class_names)} classes in {counted(total, 'request')}, at most {most} with repairs")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        console.print(f"classes: {len(classes)}, requests: {total}, at most {most} with repairs")
         with asking(model, options.model, total=total, max_requests=most, cache=options.cache) as asker:
-            found = generate_attributes(
-                class_names,
-                asker,
-                options.texts,
-                name=options.out.stem if options.name is None else options.name,
-                date=datetime.now(UTC).date().isoformat(),
-            )
-        write_attributes(options.out, found)
-    console.print(f"{class_names[0]}: {'; '.join(found.attributes[class_names[0]])}")
-    console.print(f"this and {len(class_names) - 1} more written to {options.out}")
-    console.print(f"train with it: fedmpt train --method fedmvp --attributes {shlex.quote(str(options.out))}")
+            found = generate_attributes(classes, asker, texts, name=name)
+        write_attributes(out, found)
+    console.print(f"{classes[0]}: {'; '.join(found.attributes[classes[0]])}")
+    console.print(f"this and {len(classes) - 1} more written to {out}")
+    console.print(f"train with it: fedmpt train --method fedmvp --attributes {shlex.quote(str(out))}")

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from fedmpt.cli.cache import cache_folder
 from fedmpt.cli.conditions.show import print_conditions
 from fedmpt.cli.conditions.source import SourceOptions, find_source
 from fedmpt.conditions.checks import check_conditions
-from fedmpt.conditions.pipeline.options import GenerateOptions
-from fedmpt.conditions.record import ConditionSet, write_conditions
+from fedmpt.conditions.labels.combinations import in_words
+from fedmpt.conditions.pipeline.options import GenerateOptions, plan
+from fedmpt.conditions.record import write_conditions
 from fedmpt.llm.options import LLMOptions, check_installed, open_model
 from fedmpt.types import InputError
 
@@ -63,53 +62,49 @@ def generate(words: list[str]) -> None:
     options = tyro.cli(GenerateCommand, args=words, prog=PROG, config=(tyro.conf.OmitArgPrefixes,))
     check_installed()
     # Imported late: they need what was checked.
-    from fedmpt.cli.conditions.asking import asking, check_out, saying_how_to_go_on, stderr
+    from fedmpt.cli.conditions.asking import asking, checked_name, saying_how_to_go_on, stderr
     from fedmpt.conditions.pipeline.generate import generate as find
-    from fedmpt.conditions.pipeline.generate import prompts_preview
-    from fedmpt.conditions.pipeline.planning import fitting_combinations, plan
+    from fedmpt.conditions.pipeline.generate import named_combinations
+    from fedmpt.conditions.pipeline.prompts import describe_request
 
     # All that can be said before any work.
-    most = options.max_requests
-    budget = min(options.source.budget, fitting_combinations(most, options.texts))
-    options.source.check()
-    check_out(options.out, options.name, [options.source.classes, *options.source.counts])
-    if options.out.suffix.lower() != ".json":
-        raise InputError(f"--out {options.out} must end in .json: --conditions takes any other word for a condition")
+    most, texts, source, out = options.max_requests, options.texts, options.source, options.out
+    source.check()
+    budget = plan(source.budget, texts, most).num_combinations
+    name = checked_name(out, options.name, [source.classes, *source.counts])
+    if out.suffix.lower() != ".json":
+        raise InputError(f"--out {out} must end in .json: --conditions takes any other word for a condition")
+    console = stderr()
     with saying_how_to_go_on([*PROG.split(), *words], is_fresh=options.model.fresh):
         model = None if options.dry_run else open_model(options.model)
-        source = find_source(options.source, budget, seed=options.texts.seed, cache=cache_folder(options.cache))
-        planned = plan(len(source.combinations), options.texts, most)
-        introduction = (*source.lines(), f"plan: {planned.words}")
+        classes, combinations, where, notes = find_source(
+            source, budget, seed=texts.seed, cache=cache_folder(options.cache)
+        )
+        planned = plan(len(combinations), texts, most)
+        total = planned.describe + planned.summarise
+        introduction = [
+            f"{len(classes)} classes; combinations: {in_words(combinations, len(classes))}",
+            *(f"note: {note}" for note in notes),
+            f"plan: {planned.num_combinations:,} combinations, requests to describe them: {planned.describe}, to "
+            f"summarise: {planned.summarise}, for repairs: up to {most // 4}",
+        ]
         if model is None:
             print(*introduction, "\nnothing was asked; the first request would be:", sep="\n")
-            for message in prompts_preview(source.class_names, source.combinations, options.texts):
+            for message in describe_request(named_combinations(classes, combinations[: texts.batch]), texts).messages:
                 print(f"\n--- {message.role}\n{message.content}")
             return
         # Now, so that no answer is paid for that leads to nothing.
-        options.out.parent.mkdir(parents=True, exist_ok=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
         for line in introduction:
-            stderr().print(line)
-        with asking(model, options.model, total=planned.total, max_requests=most, cache=options.cache) as asker:
-            found = find(
-                source.class_names,
-                source.combinations,
-                asker,
-                options.texts,
-                name=options.out.stem if options.name is None else options.name,
-                combinations_from=source.where,
-                date=datetime.now(UTC).date().isoformat(),
-            )
-        write_conditions(options.out, found)
+            console.print(line)
+        with asking(model, options.model, total=total, max_requests=most, cache=options.cache) as asker:
+            found = find(classes, combinations, asker, texts, name=name, combinations_from=where)
+        write_conditions(out, found)
     print_conditions(found)
-    _say_what_next(found, options.out, stderr())
-
-
-def _say_what_next(found: ConditionSet, out: Path, console: Console) -> None:
-    for note in found.provenance["left_out"]:
-        console.print(f"left out: {note['number']} {note['what']} to {note['stage']}: {note['why']}")
-    for problem in check_conditions(found, class_names=found.provenance["classes"]).problems:
+    for left in found.provenance["left_out"]:
+        console.print(f"left out: {left['number']} {left['what']} to {left['stage']}: {left['why']}")
+    for problem in check_conditions(found, class_names=classes).problems:
         console.print(f"look at this: {problem}")
     file = shlex.quote(str(out))
-    console.print(f"written to {out}")
-    console.print(f"train with it: fedmpt train --conditions {file}")
+    console.print(f"written to {out}\ntrain with it: fedmpt train --conditions {file}")
     console.print(f"what a text tower makes of it: fedmpt conditions check {file} --backbone MODEL")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from fedmpt.conditions.document import read_class_list
 from fedmpt.conditions.labels.combinations import (
@@ -12,12 +12,11 @@ from fedmpt.conditions.labels.combinations import (
     combinations_from_classes,
     combinations_from_clients,
     combinations_from_counts,
-    in_words,
 )
 from fedmpt.conditions.labels.counts import Noise, check_alike, read_counts
 from fedmpt.data import load_data
 from fedmpt.data.partition import partition_split
-from fedmpt.types import ImageData, InputError
+from fedmpt.types import InputError, check_options
 
 SENT = (
     "the language model gets the names of classes, and by name which of them come together; no numbers, no labels of "
@@ -49,31 +48,21 @@ class SourceOptions:
     private. Without it, whoever adds up the counts sees them exactly."""
 
     def check(self) -> None:
-        """What can be said before anything is read.
-
-        Raises:
-            InputError: unless just one of the first three is given, or if an option does not go with it or cannot be.
-        """
+        """Raises InputError for what can be said before anything is read."""
         given = [f"--{name}" for name in ("classes", "data", "counts") if getattr(self, name)]
         if len(given) != 1:
             raise InputError(
                 "give one of --classes FILE, --data NAME:PATH and --counts FILE ...; got "
                 f"{' and '.join(given) or 'none'}"
             )
-        for flag, number in (("--budget", self.budget), ("--min-images", self.min_images)):
-            if number < 1:
-                raise InputError(f"{flag} must be 1 or more, got {number}")
+        check_options(self, "[1, inf)", "budget", "min_images")
         if self.epsilon is not None:
             if self.data is None:
-                raise InputError(
-                    "--epsilon is noise on the labels of --data, which is not given; sites add it with fedmpt "
-                    "conditions count --epsilon"
-                )
+                raise InputError("--epsilon is for --data; sites add noise with fedmpt conditions count --epsilon")
             Noise(self.epsilon)
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """Classes and the combinations to describe; ``where`` is for the record, ``notes`` for the user."""
 
     class_names: tuple[str, ...]
@@ -81,72 +70,43 @@ class Source:
     where: str
     notes: tuple[str, ...] = ()
 
-    def lines(self) -> list[str]:
-        """What a user is told of it."""
-        num = len(self.class_names)
-        found = f"{num} classes; combinations: {in_words(self.combinations, num)}"
-        return [found, *(f"note: {note}" for note in self.notes)]
-
 
 def find_source(options: SourceOptions, budget: int, *, seed: int, cache: Path) -> Source:
-    """The source that is given, with at most ``budget`` combinations.
-
-    Raises:
-        InputError: if what is read is wrong.
-    """
+    """The source that is given, with at most ``budget`` combinations; an InputError if what is read is wrong."""
+    min_images, notes = options.min_images, [SENT]
     if options.classes is not None:
         class_names = read_class_list(options.classes)
-        found = combinations_from_classes(len(class_names), budget=budget, seed=seed)
-        return Source(class_names, found, f"the list of classes, drawn evenly with seed {seed}")
+        drawn = combinations_from_classes(len(class_names), budget=budget, seed=seed)
+        return Source(class_names, drawn, f"the list of classes, drawn evenly with seed {seed}")
     if options.data is not None:
-        return _from_data(load_data(options.data, cache=cache, progress=True), options, budget)
-    return _from_counts(options, budget)
-
-
-def _from_data(data: ImageData, options: SourceOptions, budget: int) -> Source:
-    """Where the data come from several sites, each counts for itself; else all images are one client's."""
-    labels, min_images, epsilon = data.train.labels, options.min_images, options.epsilon
-    clients = [labels]
-    if data.client_column is not None:
-        partition = partition_split(data.train, setting="natural", column=data.client_column)
-        clients = [labels[rows] for rows in partition.rows]
-    found = combinations_from_clients(clients, budget=budget, min_images=min_images, epsilon=epsilon)
-    whose = f"{len(clients)} clients" if len(clients) > 1 else "one client"
-    # With noise, how many images there are is one of the numbers that it hides.
-    number, noise = f"{len(data.train)} ", ""
-    if epsilon is not None:
-        number, noise = "", f", with noise of epsilon {epsilon:g} at each"
-    where = (
-        f"labels of {number}training images of {data.name}, counted at {whose}{noise}; at least {min_images} images "
-        "for a pair or triple"
-    )
-    reveals = [REVEALS] if epsilon is None and len(clients) > 1 else []
-    notes = (*data.notes, *reveals, SENT, *_of_pairs(found, min_images, has_noise=epsilon is not None))
-    return Source(data.class_names, found, where, notes)
-
-
-def _from_counts(options: SourceOptions, budget: int) -> Source:
-    min_images = options.min_images
-    sites = [read_counts(path) for path in options.counts]
-    check_alike(sites, options.counts)
-    noises = [site.noise for site in sites if site.noise is not None]
-    found = combinations_from_counts(
-        [site.counts for site in sites], budget=budget, min_images=min_images, noises=noises
-    )
-    counted = "one site" if len(sites) == 1 else f"{len(sites)} sites"
-    noisy = f", {len(noises)} of them with noise" if noises else ""
-    where = f"pairs counted at {counted}{noisy}; at least {min_images} images each"
-    notes = (SENT, *_of_pairs(found, min_images, has_noise=bool(noises)))
-    return Source(sites[0].class_names, found, where, notes)
-
-
-def _of_pairs(found: Sequence[Combination], min_images: int, *, has_noise: bool) -> tuple[str, ...]:
-    """A note where single classes are all there is."""
-    if any(len(combination.classes) > 1 for combination in found):
-        return ()
-    more = ", and as many more as noise may make up" if has_noise else ""
-    weaker = ", a larger epsilon" if has_noise else ""
-    return (
-        f"no pair of classes is in {min_images} images{more}, so only single classes are described, which says little "
-        f"of why classes come together; give a smaller --min-images{weaker}, or --classes to draw pairs from the list",
-    )
+        data = load_data(options.data, cache=cache, progress=True)
+        class_names, epsilon = data.class_names, options.epsilon
+        clients = [data.train.labels]  # Where the data come from several sites, each counts for itself.
+        if data.client_column is not None:
+            partition = partition_split(data.train, setting="natural", column=data.client_column)
+            clients = [data.train.labels[rows] for rows in partition.rows]
+        found = combinations_from_clients(clients, budget=budget, min_images=min_images, epsilon=epsilon)
+        whose = f"{len(clients)} clients" if len(clients) > 1 else "one client"
+        # With noise, how many images there are is one of the numbers that it hides.
+        number, noise = f"{len(data.train)} ", ""
+        if epsilon is not None:
+            number, noise = "", f", with noise of epsilon {epsilon:g} at each"
+        where = f"labels of {number}training images of {data.name}, counted at {whose}{noise}; "
+        where += f"at least {min_images} images for a pair or triple"
+        notes = [*data.notes, *([REVEALS] if epsilon is None and len(clients) > 1 else []), SENT]
+    else:
+        sites = [read_counts(path) for path in options.counts]
+        check_alike(sites, options.counts)
+        class_names, noises = sites[0].class_names, [site.noise for site in sites if site.noise is not None]
+        counts = [site.counts for site in sites]
+        found = combinations_from_counts(counts, budget=budget, min_images=min_images, noises=noises)
+        whose = "one site" if len(sites) == 1 else f"{len(sites)} sites"
+        noise = f", {len(noises)} of them with noise" if noises else ""
+        where = f"pairs counted at {whose}{noise}; at least {min_images} images each"
+    if all(len(combination.classes) == 1 for combination in found):
+        notes.append(
+            f"no pair of classes is in {min_images} images, so only single classes are described, which says little of "
+            "why classes come together; give a smaller --min-images, a larger --epsilon where there is noise, or "
+            "--classes to draw pairs from the list"
+        )
+    return Source(class_names, found, where, tuple(notes))

@@ -8,24 +8,24 @@ left out and noted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, TypeVar
 
 from fedmpt import __version__
-from fedmpt.conditions.document import TEXT, is_text, shortened
 from fedmpt.conditions.labels.combinations import Combination
 from fedmpt.conditions.pipeline import prompts
-from fedmpt.conditions.pipeline.answers import MAX_CUES, ConditionReader, SentenceReader
-from fedmpt.conditions.pipeline.naming import NameRules
-from fedmpt.conditions.pipeline.options import CANDIDATE_TOKENS, GenerateOptions
-from fedmpt.conditions.pipeline.planning import Plan, into_parts, plan
-from fedmpt.conditions.pipeline.reading import quoted
+from fedmpt.conditions.pipeline.answers import MAX_CUES, ConditionReader, sentence_reader
+from fedmpt.conditions.pipeline.naming import NameRules, quoted
+from fedmpt.conditions.pipeline.options import CANDIDATE_TOKENS, GenerateOptions, Options, Plan, plan
 from fedmpt.conditions.record import Condition, ConditionSet, Described
 from fedmpt.conditions.words import stem, words_of
-from fedmpt.llm.asking import Asker, Question, Unusable
-from fedmpt.llm.model import Message, Request
+from fedmpt.llm.asking import Asker, Unusable
 from fedmpt.types import InputError
+
+T = TypeVar("T")
 
 METHOD = (
     "The model described combinations of classes in sentences, then named the conditions that explain why "
@@ -33,18 +33,10 @@ METHOD = (
 )
 REMEDY = (
     "the answers are kept where --cache says, so the same command ends the same; take another model or other options, "
-    "or ask anew, with another --seed or --fresh"
+    "or ask anew, with another --seed or --fresh; small models do better with --per-request 1"
 )
 MAX_REASON = 400
 """Characters of a reason in messages and records: it may quote the model."""
-
-
-def prompts_preview(
-    class_names: Sequence[str], combinations: Sequence[Combination], options: GenerateOptions
-) -> tuple[Message, ...]:
-    """The messages of the first request, as `generate` would send them; its errors too."""
-    options.check()
-    return prompts.describe_request(_named(class_names, combinations)[: options.batch], options).messages
 
 
 def generate(
@@ -55,38 +47,33 @@ def generate(
     *,
     name: str,
     combinations_from: str,
-    date: str,
 ) -> ConditionSet:
     """Conditions for classes, with all that led to them as provenance.
 
-    The same answers of the model give the same set, but for ``usage`` in the provenance, which says what had to be
-    asked. Combinations beyond the budget of ``asker``, and those that the model gave no usable answer for, are left out
-    and counted under ``left_out``.
-
-    Args:
-        class_names: the classes that ``combinations`` index.
-        name: of the set.
-        combinations_from: where the combinations come from, in words, for the provenance.
-        date: for the provenance.
+    Combinations beyond the budget of ``asker``, and those that the model gave no usable answer for, are left out and
+    counted. ``combinations`` index ``class_names``; ``combinations_from`` says in words where they come from.
 
     Raises:
-        InputError: if a class name is no line of text or given twice; if the budget is too small; if more than half of
-            the combinations have no usable answer, none has a sentence, or too few conditions can be used.
+        InputError: if the budget is too small, more than half of the combinations have no usable answer, none has a
+            sentence, or too few conditions can be used.
     """
     planned = plan(len(combinations), options, asker.max_requests)
-    named = _named(class_names, combinations)[: planned.num_combinations]
+    named = named_combinations(class_names, combinations[: planned.num_combinations])
     stages = _Stages(asker, options, planned, NameRules(class_names))
     beyond = len(combinations) - len(named)
     stages.leave_out("plan", beyond, "combinations", f"beyond the budget of {asker.max_requests} requests")
     described = stages.describe(named)
     conditions = stages.summarise(described)
-    chosen = [
-        {"classes": list(classes), "why": combination.why}
-        for classes, combination in zip(named, combinations, strict=False)
-    ]
+    pairs = zip(named, combinations, strict=False)
+    chosen = [{"classes": list(classes), "why": combination.why} for classes, combination in pairs]
+    summarise = prompts.sent("summarise", prompts.summarise_request([], options))
+    sent = {
+        "describe": prompts.sent("describe", prompts.describe_request([], options)),
+        "summarise": {**summarise, "merge": prompts.TEMPLATES["merge"]},
+    }
     provenance = {
-        **provenance_of(asker, asdict(options), date=date, method=METHOD, class_names=class_names),
-        "prompts": _prompts(options),
+        **provenance_of(asker, options, method=METHOD, class_names=class_names),
+        "prompts": sent,
         "combinations": {"from": combinations_from, "chosen": chosen},
         "sentences": [{"classes": list(each.classes), "sentences": list(each.sentences)} for each in described],
         "left_out": stages.left_out,
@@ -94,44 +81,25 @@ def generate(
     return ConditionSet(name, conditions, provenance)
 
 
-def provenance_of(
-    asker: Asker, parameters: Mapping[str, Any], *, date: str, method: str, class_names: Sequence[str]
-) -> dict[str, Any]:
+def provenance_of(asker: Asker, options: Options, *, method: str, class_names: Sequence[str]) -> dict[str, Any]:
     """What every text that a model wrote is to say of where it comes from."""
     return {
         "model": dict(asker.model.identity),
-        "date": date,
+        "date": datetime.now(UTC).date().isoformat(),
         "fedmpt": __version__,
         "method": method,
-        "parameters": {**parameters, "max_requests": asker.max_requests},
+        "parameters": {**asdict(options), "max_requests": asker.max_requests},
         "classes": list(class_names),
         "usage": {**asdict(asker.usage), "ignored_parameters": list(asker.model.ignored)},
     }
 
 
-def check_classes(class_names: Sequence[str]) -> None:
-    """Raises InputError for names that cannot stand in a request, or that are given twice."""
-    seen: set[str] = set()
-    for number, name in enumerate(class_names, start=1):
-        if not is_text(name):
-            raise InputError(f"class {number} is {shortened(name)}; expected {TEXT}: rename it in the list of classes")
-        if name in seen:
-            raise InputError(f"class {shortened(name)} is given twice; keep one")
-        seen.add(name)
-
-
-def _named(class_names: Sequence[str], combinations: Sequence[Combination]) -> list[tuple[str, ...]]:
-    check_classes(class_names)
+def named_combinations(class_names: Sequence[str], combinations: Sequence[Combination]) -> list[tuple[str, ...]]:
     return [tuple(class_names[index] for index in combination.classes) for combination in combinations]
 
 
-def _prompts(options: GenerateOptions) -> dict[str, dict[str, str]]:
-    describe = {"system": prompts.SYSTEM, "user": prompts.DESCRIBE.template}
-    summarise = {"system": prompts.SYSTEM, "user": prompts.SUMMARISE.template, "merge": prompts.MERGE.template}
-    if prompts.wants_example(options):
-        describe["example"] = prompts.describe_example(options)
-        summarise["example"] = prompts.summarise_example()
-    return {"describe": describe, "summarise": summarise}
+def batches(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 @dataclass(frozen=True)
@@ -149,27 +117,25 @@ class _Stages:
             self.left_out.append({"stage": stage, "number": number, "what": what, "why": why[:MAX_REASON]})
 
     def describe(self, named: Sequence[tuple[str, ...]]) -> list[Described]:
-        """Sentences for each combination that the model answered for, none where it finds it implausible."""
-        size = self.options.batch
-        batches = [named[start : start + size] for start in range(0, len(named), size)]
-        readers = [SentenceReader(batch, self.options.sentences) for batch in batches]
-        questions = [
-            Question(prompts.describe_request(batch, self.options, label=label), reader.read)
-            for batch, reader, label in zip(batches, readers, _labels("describe", len(batches)), strict=True)
-        ]
-        outcomes = self.asker.ask_all(questions, reserve=self.plan.reserve)
+        """Sentences for each combination that the model answered for, none where it finds it implausible.
+
+        What summarising needs is left for it: its first answers, and half of those for repairs.
+        """
+        parts = batches(named, self.options.batch)
+        readers = [sentence_reader(part, self.options.sentences) for part in parts]
+        requests = prompts.labelled("describe", parts, partial(prompts.describe_request, options=self.options))
+        reserve = self.plan.summarise + self.asker.max_requests // 8
+        outcomes = self.asker.ask_all(requests, [reader.read for reader in readers], reserve=reserve)
         described: list[Described] = []
-        reason = ""
-        for batch, reader, outcome in zip(batches, readers, outcomes, strict=True):
+        for part, reader, outcome in zip(parts, readers, outcomes, strict=True):
             # Of a batch whose answers never were complete, what was usable is used.
-            described += [Described(batch[number - 1], reader.found[number]) for number in sorted(reader.found)]
+            described += [Described(part[number - 1], reader.found[number]) for number in sorted(reader.found)]
             if isinstance(outcome, Unusable):
-                reason = reason or outcome.reason
                 self.leave_out("describe", len(reader.missing()), "combinations", outcome.reason)
         if 2 * len(described) < len(named):
             raise InputError(
                 f"the model gave no usable answer for {len(named) - len(described)} of {len(named)} combinations of "
-                f"classes ({reason[:MAX_REASON]}); {REMEDY}; small models do better with --per-request 1"
+                f"classes ({self.left_out[-1]['why']}); {REMEDY}"
             )
         if not any(each.sentences for each in described):
             raise InputError(f"the model wrote no sentence for any of {len(named)} combinations of classes; {REMEDY}")
@@ -183,27 +149,30 @@ class _Stages:
         number -= sum(len(each.sentences) for part in parts for each in part)
         self.leave_out("summarise", number, "sentences", "more than --context-tokens holds")
         if len(parts) == 1:
-            return self._concluded(prompts.summarise_request(parts[0], self.options, label="summarise"), heard)
-        request = prompts.merge_request(self._candidates(parts, heard), self.options, label="merge")
-        return self._concluded(request, heard)
+            request = prompts.summarise_request(parts[0], self.options, label="summarise")
+        else:
+            request = prompts.merge_request(self._candidates(parts, heard), self.options, label="merge")
+        reader = ConditionReader(self.options, self.rules, heard, at_least=self.options.num)
+        (outcome,) = self.asker.ask_all([request], [reader.read])
+        if isinstance(outcome, Unusable):
+            good = ", ".join(quoted(condition.name) for condition in reader.good) or "none"
+            raise InputError(
+                f"the model gave {len(reader.good)} of {self.options.num} usable conditions. Usable: {good}. Why it "
+                f"ended: {outcome.reason[: 2 * MAX_REASON].rstrip('.')}. What to do: {REMEDY}; or ask for fewer "
+                "conditions with a smaller --num"
+            )
+        return outcome
 
     def _candidates(self, parts: Sequence[Sequence[Described]], heard: frozenset[str]) -> dict[Condition, int]:
         """What readers of the parts propose, each once with the number of its readers, the most frequent first.
 
         As many as fit into one request.
         """
-        questions = [
-            Question(
-                prompts.summarise_request(part, self.options, label=label),
-                ConditionReader(self.options, self.rules, heard, at_least=1).read,
-            )
-            for part, label in zip(parts, _labels("summarise", len(parts)), strict=True)
-        ]
+        reads = [ConditionReader(self.options, self.rules, heard, at_least=1).read for _ in parts]
+        requests = prompts.labelled("summarise", parts, partial(prompts.summarise_request, options=self.options))
         by_words: dict[tuple[str, ...], tuple[Condition, int]] = {}
-        reason = ""
-        for outcome in self.asker.ask_all(questions, reserve=1):
+        for outcome in self.asker.ask_all(requests, reads, reserve=1):
             if isinstance(outcome, Unusable):
-                reason = reason or outcome.reason
                 self.leave_out("summarise", 1, "requests", outcome.reason)
                 continue
             for condition in outcome:
@@ -211,26 +180,27 @@ class _Stages:
                 cues = tuple(dict.fromkeys((*first.cues, *condition.cues)))[:MAX_CUES]
                 by_words[words_of(condition.name)] = (replace(first, cues=cues), number + 1)
         if not by_words:
-            raise InputError(f"the model proposed no usable condition ({reason[:MAX_REASON]}); {REMEDY}")
+            raise InputError(f"the model proposed no usable condition ({self.left_out[-1]['why']}); {REMEDY}")
         ordered = sorted(by_words.values(), key=lambda pair: -pair[1])
         fitting = self.options.room // CANDIDATE_TOKENS
         self.leave_out("summarise", len(ordered[fitting:]), "proposals", "more than --context-tokens holds")
         return dict(ordered[:fitting])
 
-    def _concluded(self, request: Request, heard: frozenset[str]) -> tuple[Condition, ...]:
-        """The answer to the last question."""
-        reader = ConditionReader(self.options, self.rules, heard, at_least=self.options.num)
-        outcome = self.asker.ask_all([Question(request, reader.read)])[0]
-        if not isinstance(outcome, Unusable):
-            return outcome
-        good = ", ".join(quoted(condition.name) for condition in reader.good) or "none"
-        wrong = "; ".join(f"{quoted(name)}: {fault}" for name, fault in list(reader.wrong.items())[:10])
-        raise InputError(
-            f"the model gave {len(reader.good)} of {self.options.num} usable conditions. Usable: {good}. Not usable: "
-            f"{wrong or 'none'}. Why it ended: {outcome.reason[:MAX_REASON].rstrip('.')}. What to do: {REMEDY}; or ask "
-            "for fewer conditions with a smaller --num"
-        )
 
+def into_parts(described: Sequence[Described], options: GenerateOptions, most: int) -> list[list[Described]]:
+    """Combinations with sentences, divided among as few requests as they fit in, at most ``most``.
 
-def _labels(stage: str, num: int) -> list[str]:
-    return [f"{stage} {number} of {num}" for number in range(1, num + 1)]
+    Each request gets combinations from all over the list. As long as they do not fit, the last sentence of each is left
+    out or, where each has but one, every other combination.
+    """
+    telling = [each for each in described if each.sentences]
+    while True:
+        tokens = [prompts.tokens_of(prompts.sentence_line(each)) for each in telling]
+        for num in range(1, min(most, len(telling)) + 1):
+            if all(sum(tokens[start::num]) <= options.room for start in range(num)):
+                return [telling[start::num] for start in range(num)]
+        longest = max(len(each.sentences) for each in telling)
+        if len(telling) == longest == 1:
+            return [telling]
+        fewer = [Described(each.classes, each.sentences[: longest - 1]) for each in telling]
+        telling = fewer if longest > 1 else telling[::2]

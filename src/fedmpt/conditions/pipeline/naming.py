@@ -1,38 +1,47 @@
-"""Which names of conditions can be used: short, plain, different from each other, and without a class in them."""
+"""Texts of a language model: made one line and quoted, and which of them can be names of conditions.
+
+Names are short, plain, different from each other, and have no class in them.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Sequence
 
-from fedmpt.conditions.pipeline.reading import cleaned, quoted
 from fedmpt.conditions.words import IDLE_WORDS, runs_of, words_of
 
 MAX_WORDS, MAX_NAME = 4, 40
 """Words and characters of a name."""
-COMMON_WORDS = frozenset(
-    words_of(
-        "a an and as at by for from in is of on or the to with image photo picture scene view frame object thing item "
-        "subject type kind setting context place location area region space ground air light lighting weather season "
-        "time day night color colour size scale distance depth angle position pose shape texture material motion "
-        "action activity event use purpose function number count group density layout arrangement order style quality "
-        "indoor outdoor inside outside front back side top bottom near far big small large little high low long short "
-        "open closed dense sparse bare public private natural social human general"
-    )
-)
-"""Words of the names of several words that classes have ("traffic light", "dense residential area") which a condition
-may use all the same: they say what is seen, how or where, not which thing. Whole names of classes never may."""
-_PLACEHOLDERS = re.compile(
-    r"(?:condition|factor|name|reason|cause|label|class|example|none|other|misc|miscellaneous|unknown|null|todo|n ?a)"
-    r"(?: \w)?"
-)
-_TRAILING = re.compile(r"\s*\([^()]*\)\s*$")
+_PLACEHOLDERS = re.compile(r"(condition|factor|name|label|class|example|none|other|abstract|universal|separate)( \w)?")
+"""Words of the request, which a model may repeat, among them."""
+_REMARK = re.compile(r"\s*\([^()]*\)\s*$")
+_BULLET = re.compile(r"^[-*+•—·\N{EN DASH}]\s+")
+_NUMBER = re.compile(r"^[*_#(\s]{0,6}\d{1,3}\s?[.):\]]+(?=[\s*_])")
+_MARKUP = " \t*_`#\"'“”„«»,;|\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}"
+
+
+def printable(text: str) -> str:
+    """A text in one line: what does not print becomes a space, and runs of spaces become one."""
+    normal = unicodedata.normalize("NFC", text)
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in normal).split())
+
+
+def cleaned(text: str) -> str:
+    """One line without numbering, bullets, quotes and emphasis around it."""
+    return _NUMBER.sub("", _BULLET.sub("", printable(text))).strip(_MARKUP)
+
+
+def quoted(text: str, longest: int = 60) -> str:
+    """A text from elsewhere as a JSON string, cut short: it cannot be taken for a part of what is said around it."""
+    short = text if len(text) <= longest else f"{text[:longest]}..."
+    return json.dumps(short, ensure_ascii=not short.isprintable())
 
 
 def normal_name(text: str) -> str:
     """A name as it will stand in prompts: one line in lower case, without markup, remarks in brackets, or ``&``."""
-    name = _TRAILING.sub("", cleaned(text)).replace("_", " ").replace("&", " and ").lower()
+    name = _REMARK.sub("", cleaned(text)).replace("_", " ").replace("&", " and ").lower()
     return cleaned(name).rstrip(".:")
 
 
@@ -40,11 +49,7 @@ class NameRules:
     """What the names of conditions must be for certain classes."""
 
     def __init__(self, class_names: Sequence[str]) -> None:
-        self._classes = {words_of(name): name for name in reversed(class_names)}
-        self._words: dict[str, str] = {}
-        for name in reversed(class_names):
-            words = words_of(name)
-            self._words |= {word: name for word in words if len(words) > 1 and word not in COMMON_WORDS}
+        self.classes = {words_of(name): name for name in reversed(class_names)}
 
     def fault(self, name: str) -> str | None:
         """What is wrong with a name, in words for the model and for people; None if nothing is."""
@@ -57,20 +62,8 @@ class NameRules:
             return "it has other characters than letters, digits, spaces, hyphens and slashes"
         if _PLACEHOLDERS.fullmatch(" ".join(words)):
             return "it says nothing"
-        if (found := self.class_in(name)) is not None:
-            return f"it names the label {quoted(found)}"
-        return None
-
-    def is_class(self, text: str) -> bool:
-        """Whether a text is the name of a class."""
-        return words_of(text) in self._classes
-
-    def class_in(self, name: str) -> str | None:
-        """A class whose name, or whose own word, stands in this name."""
-        words = words_of(name)
-        whole = (self._classes[run] for run in runs_of(words) if run in self._classes)
-        parts = (self._words[word] for word in words if word in self._words)
-        return next(whole, None) or next(parts, None)
+        found = next((self.classes[run] for run in runs_of(words) if run in self.classes), None)
+        return None if found is None else f"it names the label {quoted(found)}"
 
 
 def overlapping(name: str, others: Sequence[str]) -> str | None:
