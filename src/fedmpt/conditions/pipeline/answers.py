@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
-from typing import Any
+from contextlib import suppress
+from typing import Annotated, Any
 
 import json_repair
+from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
 
 from fedmpt.conditions.pipeline.naming import NameRules, cleaned, normal_name, overlapping, printable, quoted
 from fedmpt.conditions.pipeline.options import GenerateOptions
@@ -25,6 +27,19 @@ MIN_SENTENCE, MAX_SENTENCE, MIN_ATTRIBUTE, MAX_ATTRIBUTE, MAX_CUE, MAX_DESCRIPTI
 MAX_CUES = 40
 CUT_OFF = " It was cut off at the limit: think in one short sentence, and be brief."
 _WHOLE = re.compile(r'.*["\]}](?=\s*[,\]}])', re.DOTALL)
+
+
+Texts = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value or [])]
+"""A list of texts; a single one may stand for it, and null for an empty one."""
+_NUMBERED = TypeAdapter(Texts)
+
+
+class Proposal(BaseModel):
+    """A condition as it is asked for."""
+
+    name: str
+    description: Annotated[str, BeforeValidator(lambda value: value or "")] = ""
+    cues: Texts = []
 
 
 def objects_in(answer: Answer, expected: str) -> list[Any]:
@@ -45,12 +60,6 @@ def objects_in(answer: Answer, expected: str) -> list[Any]:
     return values
 
 
-def texts_in(value: Any) -> list[str] | None:
-    """A list of texts, which may be a single one, or none at all; None for something else."""
-    listed = [value] if isinstance(value, str) else value or []
-    return listed if isinstance(listed, list) and all(isinstance(each, str) for each in listed) else None
-
-
 def lists_in(answer: Answer, num: int, expected: str) -> dict[int, list[str]]:
     """The texts under the numbers 1 to ``num``, or "line 2"; of one thing, the number may be left out."""
     values = objects_in(answer, expected)
@@ -58,9 +67,10 @@ def lists_in(answer: Answer, num: int, expected: str) -> dict[int, list[str]]:
         values = [{"1": values}]
     found: dict[int, list[str]] = {}
     for key, value in (pair for each in values if isinstance(each, dict) for pair in each.items()):
-        number, texts = re.search(r"\d{1,4}", str(key)), texts_in(value)
-        if number and 1 <= int(number[0]) <= num and texts is not None:
-            found[int(number[0])] = texts
+        number = re.search(r"\d{1,4}", str(key))
+        if number and 1 <= int(number[0]) <= num:
+            with suppress(ValidationError):
+                found[int(number[0])] = _NUMBERED.validate_python(value)
     if not found:
         raise BadAnswerError(f"it has no JSON object of the form {expected}.")
     return found
@@ -159,7 +169,7 @@ class ConditionReader:
         whole = [value["conditions"] for value in values if isinstance(value, dict) and "conditions" in value]
         listed = whole[-1] if whole and isinstance(whole[-1], list) else values
         named = [{"name": each} if isinstance(each, str) and whole else each for each in listed]
-        proposals = [each for each in named if isinstance(each, dict) and isinstance(each.get("name"), str)]
+        proposals = [each for each in named if isinstance(each, dict) and "name" in each]
         if not proposals:
             raise BadAnswerError(f"it has no JSON object of the form {CONDITIONS_FORM}.")
         faults = [fault for proposal in proposals if (fault := self._take(proposal))]
@@ -173,18 +183,23 @@ class ConditionReader:
             f"{self._num - len(self.good)} more are needed, with names of 1 to 3 words, about something else."
         )
 
-    def _take(self, proposal: Mapping[str, Any]) -> str | None:
+    def _take(self, value: Mapping[str, Any]) -> str | None:
         """Keep a proposal if it is needed, or say what is wrong with it."""
-        name, names = normal_name(proposal["name"]), [condition.name for condition in self.good]
+        try:
+            proposal = Proposal.model_validate(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            return f"{quoted(str(value['name']))}: {first['loc'][0]}: {first['msg']}"
+        name, names = normal_name(proposal.name), [condition.name for condition in self.good]
         if len(names) == self._num or name in names:
             return None
         fault = "it stands in the request" if name in self._told else self._rules.fault(name)
         if fault is None and (other := overlapping(name, names)):
             fault = f"it is about the same as {quoted(other)}"
         if fault is not None:
-            return f"{quoted(proposal['name'])}: {fault}"
-        description = printable(str(proposal.get("description") or ""))[:MAX_DESCRIPTION].strip()
-        cues = dict.fromkeys(cleaned(text).lower() for text in texts_in(proposal.get("cues")) or [])
+            return f"{quoted(proposal.name)}: {fault}"
+        description = printable(proposal.description)[:MAX_DESCRIPTION].strip()
+        cues = dict.fromkeys(cleaned(text).lower() for text in proposal.cues)
         self.good.append(Condition(name, description, tuple(filter(self._is_cue, cues))[:MAX_CUES]))
         return None
 
