@@ -10,8 +10,8 @@ from typing import Any
 from fedmpt.data.datasets import coco, mlrsnet, multi_scene, nus_wide, voc
 from fedmpt.data.datasets.benchmark import Part
 from fedmpt.data.load import parse_spec
-from fedmpt.data.own.folder import not_shown
 from fedmpt.data.progress import map_ahead, progress_bar
+from fedmpt.data.reading import not_shown
 from fedmpt.types import ABSENT, PRESENT, UNKNOWN, ImageData, InputError
 
 LAYOUTS: Mapping[str, Sequence[Part]] = {

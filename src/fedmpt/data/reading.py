@@ -1,4 +1,4 @@
-"""What all readers share: text, lists and tables from files, taken as they are or refused by line."""
+"""What all readers share: text, lists and tables from files, refused by line, and labels by name as tensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Int8
 from torch import Tensor
 
-from fedmpt.types import InputError
+from fedmpt.types import ABSENT, PRESENT, InputError, Split
 
 # A cell may hold a long list of labels or an outline; a file that is no table would otherwise be one cell.
 MAX_CELL = 1_000_000
@@ -194,15 +194,13 @@ def _rows(path: Path, *, expected: str, path_columns: Sequence[str]) -> tuple[li
     first = next(iter(text.lstrip().splitlines()), "")
     says_separator = len(first) == 5 and first.lower().startswith("sep=")
     separator = first[4] if says_separator else _separator(first, path_columns)
-    previous = csv.field_size_limit(MAX_CELL)
+    csv.field_size_limit(MAX_CELL)
     # Lines end where files end them. `str.splitlines` also cuts at U+2028 and form feeds, which cells may hold.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: {error}; expected {expected}") from error
-    finally:
-        csv.field_size_limit(previous)
     return rows[says_separator:], separator
 
 
@@ -211,3 +209,36 @@ def _separator(header: str, path_columns: Sequence[str]) -> str:
     cells = {symbol: [cell.strip(' "').lower() for cell in header.split(symbol)] for symbol in _SEPARATORS}
     with_path = {symbol: words for symbol, words in cells.items() if set(words) & set(path_columns)} or cells
     return max(with_path, key=lambda symbol: len(with_path[symbol]))
+
+
+def label_matrix(rows: Sequence[Mapping[str, int]], class_names: Sequence[str]) -> Int8[Tensor, "images C"]:
+    """The labels that each image has by class; absent where it has none."""
+    column_of = {name: column for column, name in enumerate(class_names)}
+    labels = np.full((len(rows), len(class_names)), ABSENT, dtype=np.int8)
+    for row, image in enumerate(rows):
+        for name, label in image.items():
+            labels[row, column_of[name]] = label
+    return torch.from_numpy(labels)
+
+
+def named(rows: Iterable[Iterable[str]]) -> tuple[str, ...]:
+    """All names of all rows, sorted."""
+    return tuple(sorted({name for row in rows for name in row}))
+
+
+def align(
+    labels: Int8[Tensor, "images K"], class_names: Sequence[str], wanted: Sequence[str], *, unlisted: int
+) -> Int8[Tensor, "images C"]:
+    """Columns of the classes ``wanted``, in that order; ``unlisted`` where ``class_names`` lack one."""
+    aligned = torch.full((len(labels), len(wanted)), unlisted, dtype=torch.int8)
+    column_of = {name: column for column, name in enumerate(class_names)}
+    for column, name in enumerate(wanted):
+        if name in column_of:
+            aligned[:, column] = labels[:, column_of[name]]
+    return aligned
+
+
+def not_shown(class_names: Sequence[str], split: Split) -> list[str]:
+    """Classes that no image of a split shows; none where the split is empty."""
+    shown = (split.labels == PRESENT).any(dim=0).tolist()
+    return [name for name, is_shown in zip(class_names, shown, strict=True) if len(split) and not is_shown]

@@ -8,7 +8,7 @@ import pytest
 from own_data import both, names, write, write_csv, write_images
 
 from fedmpt.data.own import load_folder
-from fedmpt.data.own.holdout import place_of
+from fedmpt.data.own.splits import place_of
 from fedmpt.types import InputError
 
 MANY = [f"{number:03d}.jpg" for number in range(200)]

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from fedmpt.data.datasets.benchmark import Part, image_data, make_split
 from fedmpt.data.finding import ImageFolder
-from fedmpt.data.labels import label_matrix
-from fedmpt.data.reading import check_choice, closest, read_lines, refuse_repeated
+from fedmpt.data.reading import check_choice, closest, label_matrix, read_lines, refuse_repeated
 from fedmpt.types import ABSENT, PRESENT, UNKNOWN, ImageData, InputError, Split
 
 Difficult = Literal["unknown", "absent"]

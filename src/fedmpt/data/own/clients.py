@@ -10,9 +10,9 @@ from typing import Literal, get_args
 import torch
 
 from fedmpt.data.finding import ImageFolder
-from fedmpt.data.own.folder import is_unicode, read_folder, shared_classes, with_notes
-from fedmpt.data.own.holdout import divide
+from fedmpt.data.own.folder import read_folder, shared_classes, with_notes
 from fedmpt.data.own.listing import Format, Links, Listing, Options, join_columns
+from fedmpt.data.own.splits import divide
 from fedmpt.data.reading import check_choice, some
 from fedmpt.types import ABSENT, UNKNOWN, ImageData, InputError, Split
 
@@ -79,10 +79,7 @@ def _site_folders(path: Path, options: Options) -> tuple[list[Path], list[str]]:
     if not path.is_dir():
         state = "is no folder" if path.exists() else "is missing"
         raise InputError(f"{path} {state}; expected a folder with one subfolder for each client")
-    try:
-        entries = sorted(path.iterdir(), key=lambda entry: entry.name)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}; check who may read it") from error
+    entries = sorted(path.iterdir(), key=lambda entry: entry.name)
     hidden = [entry.name for entry in entries if entry.name.startswith(".")]
     folders = [entry for entry in entries if entry.name not in hidden and entry.is_dir()]
     files = [entry.name for entry in entries if entry.name not in hidden and entry not in folders]
@@ -91,12 +88,9 @@ def _site_folders(path: Path, options: Options) -> tuple[list[Path], list[str]]:
         raise InputError(f"{path} has no subfolders; expected one for each client{hint}")
     links = ImageFolder(path, follow_links=options.links == "follow")
     for folder in folders:
-        if not is_unicode(folder.name):
-            raise InputError(f"{path}: the name {folder.name!r} on disk is not Unicode; rename the folder")
         links.refuse_link(folder, where=str(folder))
     notes = [f"{path}: hidden, left out: {some(hidden)}"] if hidden else []
-    notes += [f"{path}: no folders of clients, left out: {some(files)}"] if files else []
-    return folders, notes
+    return folders, notes + ([f"{path}: no folders of clients, left out: {some(files)}"] if files else [])
 
 
 def _joined(splits: Sequence[Split]) -> Split:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from fedmpt.data.finding import ImageFolder
-from fedmpt.data.labels import align, named
-from fedmpt.data.own.copies import MAX_IMAGES, copies
 from fedmpt.data.own.formats import Sources, find_sources
-from fedmpt.data.own.holdout import divide
 from fedmpt.data.own.listing import (
     IMAGE_SUFFIXES,
     SPLIT_NAMES,
@@ -25,9 +21,9 @@ from fedmpt.data.own.listing import (
     SplitName,
     join_columns,
 )
-from fedmpt.data.own.vocabulary import Vocabulary
-from fedmpt.data.reading import closest, some
-from fedmpt.types import PRESENT, UNKNOWN, ImageData, InputError, Split
+from fedmpt.data.own.splits import copies, divide
+from fedmpt.data.reading import align, closest, named, not_shown, refuse_repeated, some
+from fedmpt.types import UNKNOWN, ImageData, InputError
 
 
 def load_folder(
@@ -66,28 +62,25 @@ def read_folder(root: Path, options: Options) -> Listing:
     Raises InputError if there are no labels, a file is wrong, an image is missing, or one is listed twice.
     """
     reader, sources = find_sources(root, wanted=options.format)
-    vocabulary = Vocabulary(options.class_names, source=options.classes)
     images = ImageFolder(root, follow_links=options.links == "follow")
     for source in sources:
         images.refuse_link(source.path, where=str(source.path))
-    parts = [reader.read(source, options, vocabulary) for source in sources]
+    parts = [reader.read(source, options) for source in sources]
     files = tuple(
         file
         for source, part in zip(sources, parts, strict=True)
         for file in images.all(part.image_names, places=part.places, bases=source.bases)
     )
     places = [place for part in parts for place in part.places]
-    keys = tuple(_key(root, file, place) for file, place in zip(files, places, strict=True))
-    splits = _given_splits(sources, parts)
-    by_folder = _splits_by_folder(keys) if splits[0] is None else None
-    splits = by_folder or splits
-    _refuse_repeated(files, [images.target(file) for file in files], places, splits)
-    class_names = named(part.class_names for part in parts)
-    labels = [align(part.labels, part.class_names, class_names, unlisted=part.unlisted) for part in parts]
-    unnamed = images.unnamed(files, suffixes=IMAGE_SUFFIXES)
+    refuse_repeated(list(map(str, files)), what="image", where=places.__getitem__)
     notes = [note for part in parts for note in part.notes]
-    notes += [f"{root}: pictures that no list names are left out: {some(unnamed)}"] if unnamed else []
-    notes += [f"{root}: the split is that of the folders which the images are in"] if by_folder else []
+    if unnamed := images.unnamed(files, suffixes=IMAGE_SUFFIXES):
+        notes.append(f"{root}: pictures that no list names are left out: {some(unnamed)}")
+    splits = _given_splits(sources, parts)
+    if splits[0] is None and (by_folder := _splits_by_folder(root, files)):
+        splits = by_folder
+        notes.append(f"{root}: the split is that of the folders which the images are in")
+    class_names = named(part.class_names for part in parts)
     for source, part in zip(sources, parts, strict=True):
         lacking = [name for name in class_names if name not in part.class_names]
         if lacking and part.unlisted == UNKNOWN:
@@ -95,31 +88,13 @@ def read_folder(root: Path, options: Options) -> Listing:
     return Listing(
         root=root,
         files=files,
-        keys=keys,
         splits=tuple(splits),
         class_names=class_names,
-        labels=torch.cat(labels),
+        labels=torch.cat([align(part.labels, part.class_names, class_names, unlisted=part.unlisted) for part in parts]),
         unlisted=min(part.unlisted for part in parts),
         columns=join_columns((part.columns, len(part.image_names)) for part in parts),
         notes=tuple(notes),
     )
-
-
-def _key(root: Path, file: Path, place: str) -> str:
-    """The path of an image below the root, with slashes, in composed Unicode."""
-    key = unicodedata.normalize("NFC", file.relative_to(root).as_posix())
-    if not is_unicode(key):
-        raise InputError(f"{place}: the name {key!r} on disk is not Unicode; rename the file")
-    return key
-
-
-def is_unicode(name: str) -> bool:
-    """Whether a name on disk is text, and not bytes of an older encoding."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _given_splits(sources: Sources, parts: Sequence[Entries]) -> list[SplitName | None]:
@@ -133,44 +108,25 @@ def _given_splits(sources: Sources, parts: Sequence[Entries]) -> list[SplitName 
     return splits
 
 
-def _splits_by_folder(keys: Sequence[str]) -> list[SplitName | None] | None:
+def _splits_by_folder(root: Path, files: Sequence[Path]) -> list[SplitName | None] | None:
     """The split by the outermost folder of each image, ``images`` aside; None unless all are in folders of splits."""
-    folders = [key.removeprefix("images/").split("/")[0].lower() for key in keys]
-    splits: list[SplitName | None] = [SPLIT_NAMES.get(folder) for folder in folders]
+    keys = [file.relative_to(root).as_posix().removeprefix("images/") for file in files]
+    splits: list[SplitName | None] = [SPLIT_NAMES.get(key.split("/")[0].lower()) for key in keys]
     return None if None in splits or len(set(splits)) < 2 else splits
-
-
-def _refuse_repeated(
-    files: Sequence[Path], targets: Sequence[Path], places: Sequence[str], splits: Sequence[SplitName | None]
-) -> None:
-    first: dict[Path, int] = {}
-    for row, target in enumerate(targets):
-        earlier = first.setdefault(target, row)
-        if earlier != row:
-            parts = f" and once for {splits[row]}, once for {splits[earlier]}" if splits[row] != splits[earlier] else ""
-            raise InputError(
-                f"{places[row]}: {str(files[row])!r} is listed twice{parts}, first as {str(files[earlier])!r} in "
-                f"{places[earlier]}; remove one"
-            )
 
 
 def shared_classes(root: Path, listings: Sequence[Listing], options: Options) -> tuple[str, ...]:
     """The given classes, or all that the listings name, sorted.
 
     Raises:
-        InputError: if there are none, two listings write one in different cases of letters, or a given one is named
-            nowhere although the labels tell which classes were looked for.
+        InputError: if there are none, or a given one is named nowhere although the labels tell which classes were
+            looked for.
     """
-    vocabulary = Vocabulary(None)
-    found = named(
-        [vocabulary.name(name, where=str(listing.root), may_be_missing=True) for name in listing.class_names]
-        for listing in (listings if options.class_names is None else ())
-    )
-    if options.class_names is None:
-        if not found:
-            raise InputError(f"{root}: no image has a label; expected at least one class")
-        return found
     known = named(listing.class_names for listing in listings)
+    if options.class_names is None:
+        if not known:
+            raise InputError(f"{root}: no image has a label; expected at least one class")
+        return known
     if all(listing.unlisted == UNKNOWN for listing in listings):
         for name in options.class_names:
             if name not in known:
@@ -184,21 +140,13 @@ def shared_classes(root: Path, listings: Sequence[Listing], options: Options) ->
 
 def with_notes(data: ImageData) -> ImageData:
     """The data set, with notes on its classes and on pictures that are in both splits added."""
-    return replace(data, notes=(*data.notes, *_notes(data)))
-
-
-def _notes(data: ImageData) -> Iterator[str]:
+    notes = list(data.notes)
     if written := [name for name in data.class_names if "_" in name]:
-        yield f"class names stand in prompts as they are, and have underscores: {some(written)}"
+        notes.append(f"class names stand in prompts as they are, and have underscores: {some(written)}")
     for split in (data.train, data.test):
         if lacking := not_shown(data.class_names, split):
-            yield f"no {split.name} image shows: {some(lacking)}"
-    if len(data.train) + len(data.test) <= MAX_IMAGES and (both := copies(data.train.files, data.test.files)):
+            notes.append(f"no {split.name} image shows: {some(lacking)}")
+    if both := copies(data.train.files, data.test.files):
         one, other = both[0]
-        yield f"{len(both)} test pictures are training pictures, too, byte for byte: first {one} is {other}"
-
-
-def not_shown(class_names: Sequence[str], split: Split) -> list[str]:
-    """Classes that no image of a split shows; none where the split is empty."""
-    shown = (split.labels == PRESENT).any(dim=0).tolist()
-    return [name for name, is_shown in zip(class_names, shown, strict=True) if len(split) and not is_shown]
+        notes.append(f"{len(both)} test pictures are training pictures, too, byte for byte: first {one} is {other}")
+    return replace(data, notes=tuple(notes))

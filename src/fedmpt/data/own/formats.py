@@ -9,7 +9,6 @@ from pathlib import Path
 
 from fedmpt.data.own import coco_json, csv_table, imagefolder, voc_xml
 from fedmpt.data.own.listing import SPLIT_NAMES, Entries, Format, Options, Source, SplitName
-from fedmpt.data.own.vocabulary import Vocabulary
 from fedmpt.data.reading import some
 from fedmpt.types import InputError
 
@@ -25,7 +24,7 @@ class Reader:
 
     layout: str
     find: Callable[[Path], Sources]
-    read: Callable[[Source, Options, Vocabulary], Entries]
+    read: Callable[[Source, Options], Entries]
 
 
 def find_sources(root: Path, *, wanted: Format) -> tuple[Reader, Sources]:
@@ -33,14 +32,6 @@ def find_sources(root: Path, *, wanted: Format) -> tuple[Reader, Sources]:
 
     Raises InputError if there are none, or several formats to choose from.
     """
-    try:
-        return _find_sources(root, wanted=wanted)
-    except OSError as error:
-        where = error.filename or root
-        raise InputError(f"{where} cannot be read: {error.strerror}; check who may read it") from error
-
-
-def _find_sources(root: Path, *, wanted: Format) -> tuple[Reader, Sources]:
     readers = READERS if wanted == "auto" else {wanted: READERS[wanted]}
     expected = f"expected a folder with {'; or '.join(reader.layout for reader in readers.values())}"
     if not root.is_dir():
@@ -61,15 +52,13 @@ def _find(root: Path, reader: Reader) -> Sources:
     """In the folder itself, else in its subfolders train, test and validation."""
     if sources := reader.find(root):
         return sources
-    subfolders = [folder for folder in _visible(root) if folder.is_dir() and folder.name.lower() in SPLIT_NAMES]
-    return _one_each(
-        root,
-        [
-            Source(source.path, SPLIT_NAMES[folder.name.lower()], (*source.bases, root))
-            for folder in subfolders
-            for source in reader.find(folder)
-        ],
+    sources = tuple(
+        Source(source.path, SPLIT_NAMES[folder.name.lower()], (*source.bases, root))
+        for folder in _visible(root)
+        if folder.is_dir() and folder.name.lower() in SPLIT_NAMES
+        for source in reader.find(folder)
     )
+    return _one_each(root, sources)
 
 
 def _one_each(root: Path, sources: Sequence[Source]) -> Sources:

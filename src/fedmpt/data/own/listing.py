@@ -7,18 +7,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
+from unicodedata import normalize
 
 from jaxtyping import Int8
 from torch import Tensor
 
-from fedmpt.data.labels import align
-from fedmpt.data.own.vocabulary import read_classes
-from fedmpt.data.reading import check_choice
+from fedmpt.data.own.vocabulary import Vocabulary, read_classes
+from fedmpt.data.reading import align, check_choice
 from fedmpt.types import InputError, Split
 
 Format = Literal["auto", "csv", "coco", "voc", "imagefolder"]
 Links = Literal["refuse", "follow"]
 SplitName = Literal["train", "test", "validation"]
+Columns = Mapping[str, tuple[str, ...]]
 
 SPLIT_NAMES: Mapping[str, SplitName] = {
     "train": "train",
@@ -39,12 +40,12 @@ IMAGE_SUFFIXES = frozenset(
 class Options:
     """How a folder is read, as `fedmpt.data.own.load_folder` takes it. Raises InputError if one is out of its range."""
 
-    format: Format = "auto"
-    classes: Path | None = None
-    separator: str = "auto"
-    test_share: float = 0.2
-    seed: int = 0
-    links: Links = "refuse"
+    format: Format
+    classes: Path | None
+    separator: str
+    test_share: float
+    seed: int
+    links: Links
 
     def __post_init__(self) -> None:
         check_choice("format", self.format, get_args(Format))
@@ -56,6 +57,11 @@ class Options:
     def class_names(self) -> tuple[str, ...] | None:
         """The names in the file ``classes``; None without one."""
         return None if self.classes is None else read_classes(self.classes)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """One for all files that are read by these options, so that they agree on the names of classes."""
+        return Vocabulary(self.class_names, source=self.classes)
 
 
 @dataclass(frozen=True)
@@ -82,23 +88,27 @@ class Entries:
     labels: Int8[Tensor, "images C"]
     unlisted: int
     splits: tuple[SplitName, ...] | None = None
-    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    columns: Columns = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Listing:
-    """All images of a folder, found. ``keys`` are their paths below the folder, the same on every machine."""
+    """All images of a folder, found."""
 
     root: Path
     files: tuple[Path, ...]
-    keys: tuple[str, ...]
     splits: tuple[SplitName | None, ...]
     class_names: tuple[str, ...]
     labels: Int8[Tensor, "images C"]
     unlisted: int
-    columns: Mapping[str, tuple[str, ...]]
+    columns: Columns
     notes: tuple[str, ...]
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """Paths of the images below the folder, with slashes, in composed Unicode: the same on every machine."""
+        return tuple(normalize("NFC", file.relative_to(self.root).as_posix()) for file in self.files)
 
     def split(self, name: str, rows: Sequence[int], class_names: Sequence[str], *, unlisted: int) -> Split:
         """Some of the images, with labels of ``class_names``; ``unlisted`` for those that the folder does not name."""
@@ -110,7 +120,7 @@ class Listing:
         )
 
 
-def join_columns(parts: Iterable[tuple[Mapping[str, tuple[str, ...]], int]]) -> dict[str, tuple[str, ...]]:
+def join_columns(parts: Iterable[tuple[Columns, int]]) -> dict[str, tuple[str, ...]]:
     """The columns of parts of so many images each, one part after the other; empty where a part has none."""
     parts = list(parts)
     names = dict.fromkeys(name for columns, _ in parts for name in columns)

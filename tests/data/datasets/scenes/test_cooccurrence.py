@@ -7,11 +7,10 @@ from functools import cache
 
 import pytest
 
-from fedmpt.data.datasets.scenes.cooccurrence import Cast, draw_cast
 from fedmpt.data.datasets.scenes.draws import Draws
-from fedmpt.data.datasets.scenes.options import SceneOptions, SplitName, TestMode
+from fedmpt.data.datasets.scenes.scene import SceneOptions, SplitName, TestMode
 from fedmpt.data.datasets.scenes.vocabulary import BACKGROUNDS, CLASS_NAMES, HOMES, PARTNERS, Partners
-from fedmpt.data.datasets.scenes.world import sample_scene
+from fedmpt.data.datasets.scenes.world import Cast, draw_cast, sample_scene
 
 NUM_CASTS = 3000
 

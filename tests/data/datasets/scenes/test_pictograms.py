@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedmpt.data.datasets.scenes.assets import sprite
+from fedmpt.data.datasets.scenes.render import sprite
 from fedmpt.data.datasets.scenes.vocabulary import CLASS_NAMES, DISTRACTORS, HOMES, PARTNERS, STYLES
 
 FOLDER = Path(str(resources.files("fedmpt") / "assets" / "pictograms"))

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 
 from fedmpt.data.datasets.scenes.backdrop import backdrop
-from fedmpt.data.datasets.scenes.options import SceneOptions
-from fedmpt.data.datasets.scenes.placement import object_map
-from fedmpt.data.datasets.scenes.render import _share, render
-from fedmpt.data.datasets.scenes.scene import Scene
+from fedmpt.data.datasets.scenes.render import _share, object_map, render
+from fedmpt.data.datasets.scenes.scene import Scene, SceneOptions
 from fedmpt.data.datasets.scenes.vocabulary import BACKGROUNDS, LIGHTINGS, WEATHERS
 from fedmpt.data.datasets.scenes.world import NUM_BACKDROPS, sample_scene
 

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import torch
 
-from fedmpt.data.datasets.scenes.options import SceneOptions, SplitName, TestMode
 from fedmpt.data.datasets.scenes.render import render
-from fedmpt.data.datasets.scenes.scene import Scene
+from fedmpt.data.datasets.scenes.scene import Scene, SceneOptions, SplitName, TestMode
 from fedmpt.data.datasets.scenes.vocabulary import CLASS_NAMES, STYLES
 from fedmpt.data.datasets.scenes.world import sample_scene
 from fedmpt.data.progress import progress_bar

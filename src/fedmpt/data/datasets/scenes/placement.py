@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Int8
 
-from fedmpt.data.datasets.scenes.assets import Sprite, sprite
 from fedmpt.data.datasets.scenes.draws import Draws
+from fedmpt.data.datasets.scenes.render import object_map, sprite, sprite_of
 from fedmpt.data.datasets.scenes.scene import SIDE_PX, SceneObject
 from fedmpt.data.datasets.scenes.vocabulary import CLASS_NAMES, SCALES, SIZES_PX, Layout, Scale, Style
 
@@ -51,20 +50,6 @@ def place(
     objects = _objects(items, sizes, draws.shuffled(_GRID)[: len(items)], style)
     assert _is_visible(objects), "cells of the grid are wider than small objects"
     return objects, "single" if layout == "single" else "scattered", "small"
-
-
-def sprite_of(item: SceneObject, style: Style) -> Sprite:
-    """What is drawn for an object."""
-    return sprite(item.name, style, item.size, item.angle, item.mirrored)
-
-
-def object_map(objects: Sequence[SceneObject], style: Style) -> Int8[np.ndarray, "112 112"]:
-    """Which of ``objects`` is on top at each pixel, as its position in the sequence; -1 where none is."""
-    top = np.full((SIDE_PX, SIDE_PX), -1, dtype=np.int8)
-    for number, item in enumerate(objects):
-        left, upper, right, lower = item.box
-        top[upper:lower, left:right][sprite_of(item, style).mask] = number
-    return top
 
 
 def _is_visible(objects: Sequence[SceneObject]) -> bool:

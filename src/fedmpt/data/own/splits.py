@@ -1,14 +1,19 @@
-"""Which images of a listing are for training and which for the test."""
+"""Which images of a folder are for training and which for the test, and which are in both."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from fedmpt.data.own.listing import Listing, Options, SplitName
 from fedmpt.types import InputError
 
 Parts = tuple[list[int], list[int], list[str]]
 """Rows of a listing for training and for the test, and what is to be said of the others."""
+
+# Sizes differ between most pictures; where there are more, so many are alike that reading them takes minutes.
+MAX_COMPARED = 20_000
 
 
 def divide(listing: Listing, options: Options, *, is_site: bool = False) -> Parts:
@@ -37,12 +42,12 @@ def divide(listing: Listing, options: Options, *, is_site: bool = False) -> Part
             f"{root}: the split that is given has no {needed} images; name some, or give no split to have "
             "some held out as test images (test_share)"
         )
-    notes += [f"{root}: no {name} images" for name in rows if name != "validation" and not rows[name]]
+    notes += [f"{root}: no {name} images" for name in ("train", "test") if not rows[name]]
     return rows["train"], rows["test"], notes
 
 
 def _hold_out(listing: Listing, options: Options, *, is_site: bool) -> Parts:
-    root, num_images = listing.root, len(listing.keys)
+    root, num_images = listing.root, len(listing.files)
     every = list(range(num_images))
     if options.test_share == 1 and not is_site:
         return [], every, [f"{root}: all {num_images} images are for the test (test_share=1)"]
@@ -62,5 +67,32 @@ def _hold_out(listing: Listing, options: Options, *, is_site: bool) -> Parts:
 
 def place_of(key: str, seed: int) -> float:
     """Where an image stands in [0, 1), by its name alone."""
-    digest = hashlib.sha256(f"{seed}\n{key}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}\n{key}".encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
+
+
+def copies(train: Sequence[Path], test: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Each test picture with the first training picture of the same bytes, for up to `MAX_COMPARED` pictures.
+
+    Only files of one size are read; those that cannot be are passed over: whoever opens them as pictures says so.
+    """
+    if len(train) + len(test) > MAX_COMPARED:
+        return []
+    train_sizes, test_sizes = _sizes(train), _sizes(test)
+    sizes = set(train_sizes.values()) & set(test_sizes.values())
+    originals: dict[str, Path] = {}
+    for path in (path for path, size in train_sizes.items() if size in sizes):
+        originals.setdefault(_digest(path), path)
+    digests = {path: _digest(path) for path, size in test_sizes.items() if size in sizes}
+    return [(path, originals[digest]) for path, digest in digests.items() if digest and digest in originals]
+
+
+def _sizes(paths: Iterable[Path]) -> dict[Path, int]:
+    return {path: size for path in paths if path.is_file() and (size := path.stat().st_size)}
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
