@@ -76,13 +76,13 @@ REFUSED = """
 import sys, torch
 from pathlib import Path
 from fedmpt.data.features.store import open_features
-from fedmpt.data.partition import partition
+from fedmpt.data.partition import partition_split
 from fedmpt.data.datasets.voc import load_voc
 from fedmpt.types import InputError, Split
 labels = torch.zeros(2, 3, dtype=torch.int8)
 for call in (
     lambda: load_voc(Path("x"), difficult="maybe"),
-    lambda: partition(labels, setting="noniid"),
+    lambda: partition_split(Split("train", (), labels[:0]), setting="noniid"),
     lambda: open_features(None, Split("train", (), labels[:0]), cache=Path("x"), store_dtype="int8"),
 ):
     try:

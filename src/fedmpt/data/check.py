@@ -32,8 +32,7 @@ def check_data(name: str, path: str, *, cache: Path) -> tuple[dict[str, Any], Im
     and ``files`` counts what a folder holds. Each of ``splits`` has the images that show each class, do not, or leave
     it open.
 
-    Raises:
-        InputError: if there is no such data set, or an option is wrong.
+    Raises InputError if there is no such data set, or an option is wrong.
     """
     load = parse_spec(f"{name}:{path}", cache=cache)
     root = load.keywords.get("path", cache)

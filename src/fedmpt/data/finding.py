@@ -35,8 +35,7 @@ class ImageFolder:
 
         ``where`` names file and line for messages.
 
-        Raises:
-            InputError: if the name is empty, absolute or climbs out with ``..``, or is a link that is not followed.
+        Raises InputError if the name is empty, absolute or climbs out with ``..``, or is a link that is not followed.
         """
         if not name.strip() or "\0" in name:
             raise InputError(f"{where}: {name!r} is no name of an image; give its path below {self.root}")

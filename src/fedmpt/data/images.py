@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import stat
-import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,31 +19,16 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 # Models scale the shorter side to their size: a line of one pixel, as web pages have, would fill the memory.
 MAX_ASPECT = 100
 
-_quiet_lock = threading.Lock()
-_quiet_depth = 0
-_quiet_filters = contextlib.ExitStack()
-
 
 @contextlib.contextmanager
 def quiet_pillow() -> Iterator[None]:
     """No warnings from Pillow within; what matters in them becomes an `InputError` of `read_image`.
 
-    Python's warning filters belong to the process, so threads that enter share one change of them: hold this
-    around a thread pool that reads pictures.
+    Python's warning filters belong to the process: hold this around a thread pool that reads pictures.
     """
-    global _quiet_depth
-    with _quiet_lock:
-        if _quiet_depth == 0:
-            _quiet_filters.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-        _quiet_depth += 1
-    try:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         yield
-    finally:
-        with _quiet_lock:
-            _quiet_depth -= 1
-            if _quiet_depth == 0:
-                _quiet_filters.close()
 
 
 def read_image(path: Path) -> Image.Image:
@@ -53,10 +37,9 @@ def read_image(path: Path) -> Image.Image:
     Transparency and colour profiles are dropped, 16-bit grey is cut to its high byte, and floating-point pixels run
     from 0 to 1.
 
-    Raises:
-        InputError: if the file is missing, empty, no picture, damaged, cut short, has numbers of no known range for
-            pixels, more pixels than Pillow takes for safe (``PIL.Image.MAX_IMAGE_PIXELS``), or a side more than
-            `MAX_ASPECT` times the other.
+    Raises InputError if the file is missing, empty, no picture, damaged, cut short, has numbers of no known range for
+    pixels, more pixels than Pillow takes for safe (``PIL.Image.MAX_IMAGE_PIXELS``), or a side more than `MAX_ASPECT`
+    times the other.
     """
     try:
         # Opening a pipe would wait for ever, and a device may have no end.
@@ -64,7 +47,7 @@ def read_image(path: Path) -> Image.Image:
             raise ValueError("it is no regular file")
         if status.st_size == 0:
             raise InputError(f"{path}: the image file is empty; replace or remove it")
-        with quiet_pillow(), path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
             size = f"{path}: the image has {image.width} x {image.height} pixels"
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
@@ -93,19 +76,16 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image, *, file_format: str | None) -> Image.Image:
-    if image.mode == "F":
-        image = _from_fractions(image)
+    if image.mode == "F":  # Pillow would cut fractions to black.
+        values = np.asarray(image)
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+            raise ValueError(
+                "its pixels are floating-point numbers that do not lie between 0 and 1; save it with 8 bits"
+            )
+        image = Image.fromarray(np.rint(values * 255).astype(np.uint8))
     if image.mode == "I" and file_format == "TIFF":
         raise ValueError("its pixels are 32-bit or signed numbers, of no fixed range; save it with 8 bits")
     if image.mode.startswith("I"):  # Pillow would clip 16-bit values at 255, which leaves a white picture.
         high_byte = np.clip(np.asarray(image), 0, 65535).astype(np.uint16) >> 8
         image = Image.fromarray(high_byte.astype(np.uint8))
     return image.convert("RGB")
-
-
-def _from_fractions(image: Image.Image) -> Image.Image:
-    """Floating-point grey from 0 to 1 as 8 bits. Pillow would cut all of it to black."""
-    values = np.asarray(image)
-    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
-        raise ValueError("its pixels are floating-point numbers that do not lie between 0 and 1; save it with 8 bits")
-    return Image.fromarray(np.rint(values * 255).astype(np.uint8))

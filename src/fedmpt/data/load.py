@@ -49,8 +49,7 @@ def load_data(spec: str, *, cache: Path | None = None, progress: bool = False) -
     Only the first colon separates, so ``voc:C:\\VOCdevkit`` works; ``~`` stands for the home folder. Data sets that
     are made are kept in ``cache``, the user's unless given; ``progress`` shows a bar meanwhile.
 
-    Raises:
-        InputError: if the name or an option is unknown, the path is missing, or the loader refuses.
+    Raises InputError if the name or an option is unknown, the path is missing, or the loader refuses.
     """
     return parse_spec(spec, cache=cache, progress=progress)()
 

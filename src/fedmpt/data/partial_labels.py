@@ -27,8 +27,7 @@ def mask_labels(
     images, before the partition, and the clients do not matter. With one seed, what a fraction hides a
     larger one hides too, and the two kinds hide the same present labels. An image may lose all of its labels.
 
-    Raises:
-        InputError: if ``kind`` is unknown or ``fraction`` out of range.
+    Raises InputError if ``kind`` is unknown or ``fraction`` out of range.
     """
     check_choice("partial_labels", kind, get_args(Masking))
     if not 0 <= fraction < 1:

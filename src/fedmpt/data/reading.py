@@ -108,8 +108,6 @@ def parse_json(text: str, *, path: Path, expected: str, line: int | None = None,
     except json.JSONDecodeError as error:
         where = f"{path}, line {line or error.lineno}, column {error.colno}"
         raise InputError(f"{where}: not valid JSON ({error.msg}); expected {expected}") from error
-    except (ValueError, RecursionError) as error:  # Numbers of thousands of digits, brackets nested as deep.
-        raise InputError(f"{path}: JSON that cannot be read ({error}); expected {expected}") from error
 
 
 @dataclass(frozen=True)
@@ -152,9 +150,8 @@ def read_table(path: Path, *, expected: str, path_columns: Sequence[str] = ()) -
     One of ``path_columns`` has to be there, where some are given. Empty rows, and empty columns without a name, do not
     count; a column without a name that holds something is called "".
 
-    Raises:
-        InputError: as `read_text`; if quotes are not closed, a row is not as long as the header, a column is there
-            twice or the path is missing; or if there are no rows.
+    Raises InputError as `read_text`; if quotes are not closed, a row is not as long as the header, a column is there
+    twice or the path is missing; or if there are no rows.
     """
     rows, separator = _rows(path, expected=expected, path_columns=path_columns)
     if not rows:

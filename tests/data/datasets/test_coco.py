@@ -172,8 +172,6 @@ def test_wrong_entries_are_named(root: Path, spoil: Callable[[dict[str, Any]], N
         (b'{"images": [{"id": 1,\n "file_name": "a.jpg"}]', r", line 2, column 24: not valid JSON"),
         (b'{"images": [{"id": 1 "file_name": "a.jpg"}]}', r", line 1, column 22: not valid JSON"),
         (b'{"info": 1} {', r", line 1, column 13: not valid JSON \(Extra data\)"),
-        (b'{"images": [{"id": ' + b"9" * 5000 + b"}]}", r": JSON that cannot be read \(.*digits"),
-        (b'{"images": ' + b"[" * 200_000, r": JSON that cannot be read \(maximum recursion depth"),
         (b'{"info": "\xe9"}', r", line 1: byte b'\\xe9' is not UTF-8"),
         ('{"images": []}'.encode("utf-16"), r" is UTF-16 text; save it as UTF-8"),
     ],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,9 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from fedmpt.data.partition import partition
-from fedmpt.data.partition.dirichlet import Random, _ends, _one_label_each, _shares
-from fedmpt.types import InputError
+from fedmpt.data.partition import partition_split
+from fedmpt.data.partition.by_labels import Random, _ends, _one_label_each, _shares
+from fedmpt.types import InputError, Split
 
 
 def random_labels(num_images: int = 300, num_classes: int = 6, seed: int = 0) -> Tensor:
@@ -22,8 +23,9 @@ def one_label_each(num_images: int, num_classes: int) -> Tensor:
     return torch.eye(num_classes, dtype=torch.int8)[torch.arange(num_images) % num_classes]
 
 
-def dirichlet(labels: Tensor, **options: Any) -> list[Tensor]:
-    return partition(labels, setting="dirichlet", **options)
+def dirichlet(labels: Tensor, **options: Any) -> tuple[Tensor, ...]:
+    split = Split("train", tuple(Path(f"{row}.jpg") for row in range(len(labels))), labels)
+    return partition_split(split, setting="dirichlet", **options).rows
 
 
 @pytest.mark.parametrize("alpha", [1e-9, 0.01, 0.5, 1, 1e9])

@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedmpt.data.datasets.benchmark import Part, image_data, make_split, read_label_table
+from fedmpt.data.datasets.benchmark import Noted, Part, image_data, make_split, read_label_table
 from fedmpt.data.finding import ImageFolder
 from fedmpt.data.reading import closest, refuse_repeated
-from fedmpt.types import ImageData, InputError, Split
+from fedmpt.types import ImageData, InputError
 
 CLASS_NAMES = (
     "apron", "baseball field", "basketball field", "beach", "bridge", "cemetery", "commercial", "farmland", "woodland",
@@ -47,15 +47,14 @@ def load_multi_scene(path: Path) -> ImageData:
     Columns go by their names in the header, in any order. A header without a single class name says nothing: then
     the 36 columns are taken in the order of `CLASS_NAMES`, and the notes say so.
 
-    Raises:
-        InputError: if a part of the layout, a line, a column or an image is wrong or missing.
+    Raises InputError if a part of the layout, a line, a column or an image is wrong or missing.
     """
     images = ImageFolder(_IMAGES.locate(path))
     train, test = (_split(name, part.locate(path), images) for name, part in (("train", _TRAIN), ("test", _TEST)))
     return image_data("multi-scene", path, CLASS_NAMES, train, test)
 
 
-def _split(name: str, path: Path, images: ImageFolder) -> tuple[Split, tuple[str, ...]]:
+def _split(name: str, path: Path, images: ImageFolder) -> Noted:
     columns, names, labels = read_label_table(path)
     order, notes = _order(columns, path)
     files = [image if image.lower().endswith((".jpg", ".jpeg", ".png")) else f"{image}.jpg" for image in names]

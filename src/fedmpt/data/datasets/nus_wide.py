@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Int8
 from torch import Tensor
 
-from fedmpt.data.datasets.benchmark import Missing, Part, image_data, make_split
+from fedmpt.data.datasets.benchmark import Missing, Noted, Part, image_data, make_split
 from fedmpt.data.finding import ImageFolder
 from fedmpt.data.reading import check_choice, read_lines, refuse_repeated
-from fedmpt.types import ImageData, InputError, Split
+from fedmpt.types import ImageData, InputError
 
 _CONCEPTS = Part(("ConceptsList/Concepts81.txt", "Concepts81.txt"), "the 81 classes, one a line")
 _LISTS = {
@@ -39,14 +39,13 @@ def load_nus_wide(path: Path, *, min_labels: int = 0, missing: Missing = "error"
     takes 5. Some photos are gone from Flickr for good: ``missing="skip"`` leaves out those that are not on disk and
     says in the notes how many, ``"error"`` refuses to go on without them.
 
-    Raises:
-        InputError: if a part of the layout, a line or an image is wrong or missing.
+    Raises InputError if a part of the layout, a line or an image is wrong or missing.
     """
     check_choice("missing", missing, get_args(Missing))
     concepts = _unique_lines(_CONCEPTS.locate(path), what="class")
     folder, images = _LABELS.locate(path), ImageFolder(_IMAGES.locate(path))
 
-    def split(name: str) -> tuple[Split, tuple[str, ...]]:
+    def split(name: str) -> Noted:
         source = _LISTS[name].locate(path)
         names = _unique_lines(source, what="image")
         files = [folder / f"Labels_{concept}_{name.capitalize()}.txt" for concept in concepts]

@@ -7,11 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
-import torch
-
 from fedmpt.data.finding import ImageFolder
 from fedmpt.data.own.folder import read_folder, shared_classes, with_notes
-from fedmpt.data.own.listing import Format, Links, Listing, Options, join_columns
+from fedmpt.data.own.listing import Format, Links, Listing, Options, join
 from fedmpt.data.own.splits import divide
 from fedmpt.data.reading import check_choice, some
 from fedmpt.types import ABSENT, UNKNOWN, ImageData, InputError, Split
@@ -39,8 +37,7 @@ def load_clients(
     labels name is unknown there: the site may not have looked for it, and a wrong negative harms all sites.
     ``unlisted="absent"`` takes it for a negative, except where the site's own table or categories leave it out.
 
-    Raises:
-        InputError: if there are no sites, or one has no labels, no training image or anything else wrong.
+    Raises InputError if there are no sites, or one has no labels, no training image or anything else wrong.
     """
     check_choice("unlisted", unlisted, get_args(Unlisted))
     options = Options(format, classes, separator, test_share, seed, links)
@@ -57,7 +54,7 @@ def load_clients(
             splits[name].append(replace(split, columns=columns))
         said = [*listing.notes, *said, *_notes(listing, class_names, unlisted=otherwise)]
         notes += [f"client {folder.name}: {note}" for note in said]
-    train, test = map(_joined, splits.values())
+    train, test = (join(name, parts) for name, parts in splits.items())
     if not len(test):
         raise InputError(f"{path}: no site has test images; name some in the split of a site, or give no split")
     return with_notes(ImageData("clients", class_names, train, test, CLIENT_COLUMN, tuple(notes)))
@@ -65,7 +62,7 @@ def load_clients(
 
 def _notes(listing: Listing, class_names: Sequence[str], *, unlisted: int) -> Iterator[str]:
     """``unlisted`` is what a class is in the site's images that its labels do not name."""
-    if CLIENT_COLUMN in listing.columns:
+    if CLIENT_COLUMN in listing.images.columns:
         yield f"its column {CLIENT_COLUMN} gives way to the name of its folder"
     lacking = [name for name in class_names if name not in listing.class_names]
     if lacking and unlisted == UNKNOWN:
@@ -91,12 +88,3 @@ def _site_folders(path: Path, options: Options) -> tuple[list[Path], list[str]]:
         links.refuse_link(folder, where=str(folder))
     notes = [f"{path}: hidden, left out: {some(hidden)}"] if hidden else []
     return folders, notes + ([f"{path}: no folders of clients, left out: {some(files)}"] if files else [])
-
-
-def _joined(splits: Sequence[Split]) -> Split:
-    return Split(
-        name=splits[0].name,
-        files=tuple(file for split in splits for file in split.files),
-        labels=torch.cat([split.labels for split in splits]),
-        columns=join_columns((split.columns, len(split)) for split in splits),
-    )

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from fedmpt.data.finding import ImageFolder
 from fedmpt.data.own.formats import Sources, find_sources
 from fedmpt.data.own.listing import (
@@ -19,11 +17,11 @@ from fedmpt.data.own.listing import (
     Listing,
     Options,
     SplitName,
-    join_columns,
+    join,
 )
 from fedmpt.data.own.splits import copies, divide
 from fedmpt.data.reading import align, closest, named, not_shown, refuse_repeated, some
-from fedmpt.types import UNKNOWN, ImageData, InputError
+from fedmpt.types import UNKNOWN, ImageData, InputError, Split
 
 
 def load_folder(
@@ -44,8 +42,7 @@ def load_folder(
     the images, in (0, 1], are held out by a hash of ``seed`` and their path below the folder; with 1 there is nothing
     to train on, and everything to score. ``links`` says what to do with links out of the folder.
 
-    Raises:
-        InputError: if an option is wrong, there are no labels, or a file, a line or an image's path is wrong.
+    Raises InputError if an option is wrong, there are no labels, or a file, a line or an image's path is wrong.
     """
     options = Options(format, classes, separator, test_share, seed, links)
     listing = read_folder(path, options)
@@ -66,35 +63,34 @@ def read_folder(root: Path, options: Options) -> Listing:
     for source in sources:
         images.refuse_link(source.path, where=str(source.path))
     parts = [reader.read(source, options) for source in sources]
-    files = tuple(
-        file
-        for source, part in zip(sources, parts, strict=True)
-        for file in images.all(part.image_names, places=part.places, bases=source.bases)
+    class_names = named(part.class_names for part in parts)
+    found = join(
+        root.name,
+        [
+            Split(
+                name=source.path.name,
+                files=images.all(part.image_names, places=part.places, bases=source.bases),
+                labels=align(part.labels, part.class_names, class_names, unlisted=part.unlisted),
+                columns=part.columns,
+            )
+            for source, part in zip(sources, parts, strict=True)
+        ],
     )
     places = [place for part in parts for place in part.places]
-    refuse_repeated(list(map(str, files)), what="image", where=places.__getitem__)
+    refuse_repeated(list(map(str, found.files)), what="image", where=places.__getitem__)
     notes = [note for part in parts for note in part.notes]
-    if unnamed := images.unnamed(files, suffixes=IMAGE_SUFFIXES):
+    if unnamed := images.unnamed(found.files, suffixes=IMAGE_SUFFIXES):
         notes.append(f"{root}: pictures that no list names are left out: {some(unnamed)}")
     splits = _given_splits(sources, parts)
-    if splits[0] is None and (by_folder := _splits_by_folder(root, files)):
+    if splits[0] is None and (by_folder := _splits_by_folder(root, found.files)):
         splits = by_folder
         notes.append(f"{root}: the split is that of the folders which the images are in")
-    class_names = named(part.class_names for part in parts)
     for source, part in zip(sources, parts, strict=True):
         lacking = [name for name in class_names if name not in part.class_names]
         if lacking and part.unlisted == UNKNOWN:
             notes.append(f"{source.path} says nothing of {some(lacking)}; unknown in its images")
-    return Listing(
-        root=root,
-        files=files,
-        splits=tuple(splits),
-        class_names=class_names,
-        labels=torch.cat([align(part.labels, part.class_names, class_names, unlisted=part.unlisted) for part in parts]),
-        unlisted=min(part.unlisted for part in parts),
-        columns=join_columns((part.columns, len(part.image_names)) for part in parts),
-        notes=tuple(notes),
-    )
+    unlisted = min(part.unlisted for part in parts)
+    return Listing(root, found, tuple(splits), class_names, unlisted, tuple(notes))
 
 
 def _given_splits(sources: Sources, parts: Sequence[Entries]) -> list[SplitName | None]:
@@ -118,9 +114,8 @@ def _splits_by_folder(root: Path, files: Sequence[Path]) -> list[SplitName | Non
 def shared_classes(root: Path, listings: Sequence[Listing], options: Options) -> tuple[str, ...]:
     """The given classes, or all that the listings name, sorted.
 
-    Raises:
-        InputError: if there are none, or a given one is named nowhere although the labels tell which classes were
-            looked for.
+    Raises InputError if there are none, or a given one is named nowhere although the labels tell which classes were
+    looked for.
     """
     known = named(listing.class_names for listing in listings)
     if options.class_names is None:
@@ -130,7 +125,7 @@ def shared_classes(root: Path, listings: Sequence[Listing], options: Options) ->
     if all(listing.unlisted == UNKNOWN for listing in listings):
         for name in options.class_names:
             if name not in known:
-                hint = closest(name, [*known, *(column for listing in listings for column in listing.columns)])
+                hint = closest(name, [*known, *(column for listing in listings for column in listing.images.columns)])
                 raise InputError(
                     f"{options.classes}: class {name!r} is in no column and no category below {root}{hint}; "
                     "take it out, or write it as it is there"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 from unicodedata import normalize
 
+import torch
 from jaxtyping import Int8
 from torch import Tensor
 
@@ -19,7 +20,6 @@ from fedmpt.types import InputError, Split
 Format = Literal["auto", "csv", "coco", "voc", "imagefolder"]
 Links = Literal["refuse", "follow"]
 SplitName = Literal["train", "test", "validation"]
-Columns = Mapping[str, tuple[str, ...]]
 
 SPLIT_NAMES: Mapping[str, SplitName] = {
     "train": "train",
@@ -88,42 +88,41 @@ class Entries:
     labels: Int8[Tensor, "images C"]
     unlisted: int
     splits: tuple[SplitName, ...] | None = None
-    columns: Columns = field(default_factory=dict)
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Listing:
-    """All images of a folder, found."""
+    """All images of a folder, found, and the split that each is given for, if any."""
 
     root: Path
-    files: tuple[Path, ...]
+    images: Split
     splits: tuple[SplitName | None, ...]
     class_names: tuple[str, ...]
-    labels: Int8[Tensor, "images C"]
     unlisted: int
-    columns: Columns
     notes: tuple[str, ...]
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
         """Paths of the images below the folder, with slashes, in composed Unicode: the same on every machine."""
-        return tuple(normalize("NFC", file.relative_to(self.root).as_posix()) for file in self.files)
+        return tuple(normalize("NFC", file.relative_to(self.root).as_posix()) for file in self.images.files)
 
     def split(self, name: str, rows: Sequence[int], class_names: Sequence[str], *, unlisted: int) -> Split:
         """Some of the images, with labels of ``class_names``; ``unlisted`` for those that the folder does not name."""
-        return Split(
-            name=name,
-            files=tuple(self.files[row] for row in rows),
-            labels=align(self.labels[list(rows)], self.class_names, class_names, unlisted=unlisted),
-            columns={column: tuple(words[row] for row in rows) for column, words in self.columns.items()},
-        )
+        part = self.images.take(rows, name=name)
+        return replace(part, labels=align(part.labels, self.class_names, class_names, unlisted=unlisted))
 
 
-def join_columns(parts: Iterable[tuple[Columns, int]]) -> dict[str, tuple[str, ...]]:
-    """The columns of parts of so many images each, one part after the other; empty where a part has none."""
-    parts = list(parts)
-    names = dict.fromkeys(name for columns, _ in parts for name in columns)
-    return {
-        name: tuple(word for columns, count in parts for word in columns.get(name, ("",) * count)) for name in names
-    }
+def join(name: str, parts: Sequence[Split]) -> Split:
+    """Images of several parts, one part after the other; columns are empty where a part has none."""
+    columns = dict.fromkeys(column for part in parts for column in part.columns)
+    return Split(
+        name=name,
+        files=tuple(file for part in parts for file in part.files),
+        labels=torch.cat([part.labels for part in parts]),
+        columns={
+            column: tuple(word for part in parts for word in part.columns.get(column, ("",) * len(part)))
+            for column in columns
+        },
+    )

@@ -47,7 +47,7 @@ def divide(listing: Listing, options: Options, *, is_site: bool = False) -> Part
 
 
 def _hold_out(listing: Listing, options: Options, *, is_site: bool) -> Parts:
-    root, num_images = listing.root, len(listing.files)
+    root, num_images = listing.root, len(listing.images)
     every = list(range(num_images))
     if options.test_share == 1 and not is_site:
         return [], every, [f"{root}: all {num_images} images are for the test (test_share=1)"]

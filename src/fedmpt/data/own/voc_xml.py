@@ -20,8 +20,7 @@ def read_voc(source: Source, options: Options) -> Entries:
     A class is unknown in an image that shows only difficult objects of it. The split is that of ImageSets/Main, where
     it is: trainval (else train) and test, else train and val.
 
-    Raises:
-        InputError: if an annotation or a list is wrong, or the images of some annotations cannot be told.
+    Raises InputError if an annotation or a list is wrong, or the images of some annotations cannot be told.
     """
     folder, notes = source.path, list[str]()
     names = sorted(os.listdir(folder))

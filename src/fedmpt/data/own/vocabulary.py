@@ -51,9 +51,8 @@ class Vocabulary:
     def name(self, word: str, *, where: str, may_be_missing: bool = False) -> str:
         """The class that ``word`` means; ``where`` names file and line for messages.
 
-        Raises:
-            InputError: if it is not among the given classes; and where none are given, if it is empty, holds what
-                cannot be seen, differs from an earlier one in case only, or stands for a missing value.
+        Raises InputError if it is not among the given classes; and where none are given, if it is empty, holds what
+        cannot be seen, differs from an earlier one in case only, or stands for a missing value.
         """
         if word not in self._known:
             name = clean_name(word)

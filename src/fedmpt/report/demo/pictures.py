@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from fedmpt.data.datasets.scenes import CLASS_NAMES, PARTNERS, Scene, read_scenes
-from fedmpt.data.datasets.scenes.vocabulary import Partners
+from fedmpt.data.datasets.scenes.scene import Partners
 from fedmpt.data.features.store import FeatureSet
 from fedmpt.inference.explain import Explanation, explain
 from fedmpt.methods.fedmpt import FedMPT

@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import collections
 from functools import cache
+from typing import NamedTuple
 
 import pytest
 
 from fedmpt.data.datasets.scenes.draws import Draws
-from fedmpt.data.datasets.scenes.scene import SceneOptions, SplitName, TestMode
-from fedmpt.data.datasets.scenes.vocabulary import BACKGROUNDS, CLASS_NAMES, HOMES, PARTNERS, Partners
-from fedmpt.data.datasets.scenes.world import Cast, draw_cast, sample_scene
+from fedmpt.data.datasets.scenes.scene import (
+    BACKGROUNDS,
+    CLASS_NAMES,
+    HOMES,
+    PARTNERS,
+    Partners,
+    SceneOptions,
+    SplitName,
+    TestMode,
+)
+from fedmpt.data.datasets.scenes.world import draw_cast, sample_scene
 
 NUM_CASTS = 3000
+
+
+class Cast(NamedTuple):
+    classes: list[str]
+    background: Background
 
 
 @cache
 def casts(world: TestMode, spurious: float = 0.0) -> list[Cast]:
     def draw(number: int) -> Cast:
         draws = Draws(11, number)
-        return draw_cast(draws, draws.pick(BACKGROUNDS), world=world, spurious=spurious)
+        return Cast(*draw_cast(draws, draws.pick(BACKGROUNDS), world=world, spurious=spurious))
 
     return [draw(number) for number in range(NUM_CASTS)]
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fedmpt.data.datasets.scenes.render import sprite
-from fedmpt.data.datasets.scenes.vocabulary import CLASS_NAMES, DISTRACTORS, HOMES, PARTNERS, STYLES
+from fedmpt.data.datasets.scenes.scene import CLASS_NAMES, DISTRACTORS, HOMES, PARTNERS, STYLES
 
 FOLDER = Path(str(resources.files("fedmpt") / "assets" / "pictograms"))
 

@@ -9,8 +9,7 @@ import pytest
 
 from fedmpt.data.datasets.scenes.backdrop import backdrop
 from fedmpt.data.datasets.scenes.render import _share, object_map, render
-from fedmpt.data.datasets.scenes.scene import Scene, SceneOptions
-from fedmpt.data.datasets.scenes.vocabulary import BACKGROUNDS, LIGHTINGS, WEATHERS
+from fedmpt.data.datasets.scenes.scene import BACKGROUNDS, LIGHTINGS, WEATHERS, Scene, SceneOptions
 from fedmpt.data.datasets.scenes.world import NUM_BACKDROPS, sample_scene
 
 EMPTY = Scene((), "scattered", "upright", "nature", "daylight", "clear", "small", "noto", 0, 3, 3)

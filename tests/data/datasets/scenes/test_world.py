@@ -11,8 +11,17 @@ import pytest
 from fedmpt.data.datasets.scenes.draws import Draws
 from fedmpt.data.datasets.scenes.placement import MIN_VISIBLE, Item, place
 from fedmpt.data.datasets.scenes.render import object_map, sprite_of
-from fedmpt.data.datasets.scenes.scene import SIDE_PX, Scene, SceneOptions
-from fedmpt.data.datasets.scenes.vocabulary import ANGLES, CLASS_NAMES, DISTRACTORS, LAYOUTS, SIZES_PX, Layout
+from fedmpt.data.datasets.scenes.scene import (
+    ANGLES,
+    CLASS_NAMES,
+    DISTRACTORS,
+    LAYOUTS,
+    SIDE_PX,
+    SIZES_PX,
+    Layout,
+    Scene,
+    SceneOptions,
+)
 from fedmpt.data.datasets.scenes.world import sample_scene
 
 OPTIONS = SceneOptions(spurious=0.5)

@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from fedmpt.data.datasets.scenes.draws import Draws
-from fedmpt.data.datasets.scenes.scene import SIDE_PX
-from fedmpt.data.datasets.scenes.vocabulary import BACKGROUNDS, WEATHERS, Background, Weather
+from fedmpt.data.datasets.scenes.scene import BACKGROUNDS, SIDE_PX, WEATHERS, Background, Weather
 
 Colour = tuple[int, int, int]
 Canvas = Int32[np.ndarray, "112 112 3"]

@@ -15,8 +15,7 @@ from pathlib import Path
 import torch
 
 from fedmpt.data.datasets.scenes.render import render
-from fedmpt.data.datasets.scenes.scene import Scene, SceneOptions, SplitName, TestMode
-from fedmpt.data.datasets.scenes.vocabulary import CLASS_NAMES, STYLES
+from fedmpt.data.datasets.scenes.scene import CLASS_NAMES, STYLES, Scene, SceneOptions, SplitName, TestMode
 from fedmpt.data.datasets.scenes.world import sample_scene
 from fedmpt.data.progress import progress_bar
 from fedmpt.files import building, publish
@@ -48,8 +47,7 @@ def load_scenes(
     Images are drawn into ``cache``/scenes unless they are there; several processes may do that at once, and one that
     is killed leaves nothing that is taken for finished.
 
-    Raises:
-        InputError: if an option is out of range or unknown, or the cache cannot be written.
+    Raises InputError if an option is out of range or unknown, or the cache cannot be written.
     """
     options = SceneOptions(
         num_train=num_train,
@@ -68,8 +66,7 @@ def load_scenes(
 def read_scenes(split: Split) -> tuple[Scene, ...]:
     """What was drawn in each image of a split of `scenes`: its factors, objects and group.
 
-    Raises:
-        InputError: if the split is of another data set, or its files were changed.
+    Raises InputError if the split is of another data set, or its files were changed.
     """
     folder = split.files[0].parent
     scenes = _stored(folder, len(split))

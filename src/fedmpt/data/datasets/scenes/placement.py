@@ -9,8 +9,7 @@ import numpy as np
 
 from fedmpt.data.datasets.scenes.draws import Draws
 from fedmpt.data.datasets.scenes.render import object_map, sprite, sprite_of
-from fedmpt.data.datasets.scenes.scene import SIDE_PX, SceneObject
-from fedmpt.data.datasets.scenes.vocabulary import CLASS_NAMES, SCALES, SIZES_PX, Layout, Scale, Style
+from fedmpt.data.datasets.scenes.scene import CLASS_NAMES, SCALES, SIDE_PX, SIZES_PX, Layout, Scale, SceneObject, Style
 
 MIN_VISIBLE = 40
 """Percentage of its pixels that a labelled object shows at least."""

@@ -9,11 +9,10 @@ from functools import lru_cache
 from importlib import resources
 
 import numpy as np
-from jaxtyping import Bool, Int8, Int32, UInt8, UInt16
+from jaxtyping import Bool, Int8, UInt8, UInt16
 
 from fedmpt.data.datasets.scenes.backdrop import backdrop, veil
-from fedmpt.data.datasets.scenes.scene import SIDE_PX, Scene, SceneObject
-from fedmpt.data.datasets.scenes.vocabulary import Lighting, Style
+from fedmpt.data.datasets.scenes.scene import SIDE_PX, Lighting, Scene, SceneObject, Style
 
 _SOURCE_PX = 64
 # Points per pixel and axis at which the source is read: the smallest object shrinks it to about a third.
@@ -80,19 +79,15 @@ def _resampled(source: UInt8[np.ndarray, "66 66 4"], *, size: int, angle: int) -
     points = 2 * np.arange(side * _POINTS, dtype=np.int32) + 1 - side * _POINTS
     step = (_SOURCE_PX << _FRACTION - 14) * points
     along = [step * part // (2 * _POINTS * size) for part in (cosine, sine)]
-    x = _index(along[0][None, :] - along[1][:, None])
-    y = _index(along[1][None, :] + along[0][:, None])
+    offsets = (along[0][None, :] - along[1][:, None], along[1][None, :] + along[0][:, None])
+    # Columns and rows in the source with its rim.
+    x, y = (np.clip((offset >> _FRACTION) + _SOURCE_PX // 2, -1, _SOURCE_PX) + 1 for offset in offsets)
     packed = np.ascontiguousarray(source).view(np.uint32)[..., 0]  # One lookup for four channels.
     found = packed[y, x].view(np.uint8).reshape(*x.shape, 4)
     total = np.zeros((side, side, 4), dtype=np.uint16)
     for first_row, first_column in np.ndindex(_POINTS, _POINTS):  # Much faster than a sum over two axes.
         total += found[first_row::_POINTS, first_column::_POINTS]
     return ((total + _POINTS**2 // 2) // _POINTS**2).astype(np.uint8)
-
-
-def _index(offset: Int32[np.ndarray, "n n"]) -> Int32[np.ndarray, "n n"]:
-    """Row or column in the source with its rim, for a distance from the centre."""
-    return np.clip((offset >> _FRACTION) + _SOURCE_PX // 2, -1, _SOURCE_PX) + 1
 
 
 def sprite_of(item: SceneObject, style: Style) -> Sprite:
@@ -121,7 +116,8 @@ def render(scene: Scene) -> UInt8[np.ndarray, "112 112 3"]:
         colour, alpha = veil(scene.weather, scene.overlay)
         canvas = _share(canvas, 255 - alpha) + _share(np.full_like(canvas, colour), alpha)
     if scene.lighting != "daylight":
-        canvas = np.stack([table[canvas[..., part]] for part, table in enumerate(_light_tables(scene.lighting))], -1)
+        factors = np.array(_LIGHT[scene.lighting])
+        canvas = np.minimum(canvas * factors >> 8, 255).astype(np.uint8)
     return canvas
 
 
@@ -131,9 +127,3 @@ def _share(pixels: UInt8[np.ndarray, "h w 3"], of_255: UInt8[np.ndarray, "h w"])
     # Rounded down, so that shares of two pictures that belong together never add up to more than 255.
     # (n + 1 + (n >> 8)) >> 8 is n // 255 for all n below 65,535; 255 * 255 + 1 + 254 still fits.
     return ((product + 1 + (product >> 8)) >> 8).astype(np.uint8)
-
-
-@lru_cache(maxsize=8)
-def _light_tables(lighting: Lighting) -> UInt8[np.ndarray, "3 256"]:
-    values = np.arange(256)
-    return np.stack([np.minimum(values * factor >> 8, 255) for factor in _LIGHT[lighting]]).astype(np.uint8)

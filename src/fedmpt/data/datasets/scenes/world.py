@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar, cast, get_args
 
 from fedmpt.data.datasets.scenes.draws import Draws
 from fedmpt.data.datasets.scenes.placement import Item, place
-from fedmpt.data.datasets.scenes.scene import Scene, SceneOptions, SplitName, TestMode
-from fedmpt.data.datasets.scenes.vocabulary import (
+from fedmpt.data.datasets.scenes.scene import (
     ANGLES,
     BACKGROUNDS,
     CLASS_NAMES,
@@ -25,7 +23,11 @@ from fedmpt.data.datasets.scenes.vocabulary import (
     Background,
     Layout,
     Pose,
+    Scene,
+    SceneOptions,
+    SplitName,
     Style,
+    TestMode,
     Weather,
 )
 
@@ -55,16 +57,10 @@ _PAIR_OF_ANCHOR = {pair.anchor: pair for pair in PARTNERS}
 _OTHER_HALF = {pair.anchor: pair.partner for pair in PARTNERS} | {pair.partner: pair.anchor for pair in PARTNERS}
 
 
-@dataclass(frozen=True)
-class Cast:
-    """Distinct classes, one to six, and the background they are seen before."""
-
-    classes: tuple[str, ...]
-    background: Background
-
-
-def draw_cast(draws: Draws, background: Background, *, world: TestMode, spurious: float) -> Cast:
-    """Classes that go with ``background``, and in spurious scenes their partners and the partners' background.
+def draw_cast(
+    draws: Draws, background: Background, *, world: TestMode, spurious: float
+) -> tuple[list[str], Background]:
+    """One to six classes that go with ``background``; in spurious scenes their partners and the partners' background.
 
     With probability ``spurious`` an anchor brings its partner along; the first that does also decides the
     background. Otherwise a partner may still come, as any class may.
@@ -82,7 +78,7 @@ def draw_cast(draws: Draws, background: Background, *, world: TestMode, spurious
             classes.append(pair.partner)
         if not is_moved:
             background, is_moved = pair.background, True
-    return Cast(tuple(classes), background)
+    return classes, background
 
 
 def _weights(chosen: Sequence[str], background: Background, world: TestMode) -> list[int]:
@@ -118,22 +114,21 @@ def sample_scene(options: SceneOptions, split: SplitName, index: int) -> Scene:
     style = cast(Style, factors.draw(options.styles))
     world = options.test if split == "test" else "natural"
     spurious = options.spurious if split == "train" else 0.0
-    shown = draw_cast(draws, factors.draw(BACKGROUNDS), world=world, spurious=spurious)
+    classes, background = draw_cast(draws, factors.draw(BACKGROUNDS), world=world, spurious=spurious)
     lighting = factors.draw(LIGHTINGS, _LIGHTING_WEIGHTS)
     weather: Weather = factors.draw(WEATHERS, _WEATHER_WEIGHTS)
     pose = factors.draw(POSES, _POSE_WEIGHTS)
     wanted_layout, wanted_scale = factors.draw(LAYOUTS), factors.draw(SCALES)
-    items = _items(draws, shown, pose)
-    is_single = sum(item.is_labelled for item in items) == 1
-    layout: Layout = "single" if is_single else wanted_layout
+    items = _items(draws, classes, pose)
+    layout: Layout = "single" if sum(item.is_labelled for item in items) == 1 else wanted_layout
     objects, layout, scale = place(draws, items, layout=layout, scale=wanted_scale, style=style)
     return Scene(
         objects=objects,
         layout=layout,
         pose=pose,
-        background=shown.background,
+        background=background,
         lighting=lighting,
-        weather="clear" if shown.background == "indoor" else weather,
+        weather="clear" if background == "indoor" else weather,
         scale=scale,
         style=style,
         group=group,
@@ -158,9 +153,9 @@ class _Factors:
         return self._draws.weighted(values, shifted)
 
 
-def _items(draws: Draws, shown: Cast, pose: Pose) -> list[Item]:
+def _items(draws: Draws, classes: Sequence[str], pose: Pose) -> list[Item]:
     """Objects from back to front: one of each class, perhaps one more, and distractors."""
-    names = list(shown.classes)
+    names = list(classes)
     if len(names) < MAX_OBJECTS and draws.chance(_REPEAT):
         names.append(draws.pick(names))
     names += draws.shuffled(DISTRACTORS)[: draws.weighted(range(3), _DISTRACTOR_WEIGHTS)]
