@@ -24,8 +24,8 @@ def test_check_counts_what_is_there(place: Place, run: Command) -> None:
 def test_check_says_what_is_missing_and_what_was_expected(run: Command, tmp_path: Path) -> None:
     outcome = run("data", "check", "coco", tmp_path)
     assert outcome.code == 2
-    assert "MISSING annotations/instances_train2014.json" in outcome.out
-    assert "expected layout:\nPATH/" in outcome.out
+    assert "MISSING annotations/instances_train2014.json: labels of train" in outcome.out
+    assert "MISSING val2014: the 40,504 images of test, for example val2014/COCO_val2014_" in outcome.out
     assert outcome.err.startswith(f"fedmpt data: {tmp_path} has no file annotations/instances_train2014.json")
 
 

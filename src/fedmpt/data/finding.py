@@ -6,6 +6,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 from fedmpt.data.reading import closest, quoted, some
@@ -27,8 +28,8 @@ class ImageFolder:
     def __init__(self, root: Path, *, follow_links: bool = True) -> None:
         self.root = root
         self._follow_links = follow_links
-        self._listings: dict[Path, dict[str, bool]] = {}
-        self._real_folders: dict[Path, Path] = {}
+        self._files = cache(_list_files)
+        self._real = cache(Path.resolve)
 
     def find(self, name: str, *, where: str, base: Path | None = None) -> Path | None:
         """The image ``name`` below ``base``, the root unless given; None if there is none.
@@ -86,7 +87,7 @@ class ImageFolder:
         if self._follow_links:
             return
         is_link = self._files(path.parent).get(path.name, True)
-        target = Path(os.path.realpath(path)) if is_link else self._real(path.parent) / path.name
+        target = path.resolve() if is_link else self._real(path.parent) / path.name
         if not target.is_relative_to(self._real(self.root)):
             name = path.relative_to(self.root).as_posix()
             raise InputError(
@@ -105,19 +106,12 @@ class ImageFolder:
             if not name.startswith(".") and Path(name).suffix.lower() in suffixes
         ]
 
-    def _files(self, folder: Path) -> dict[str, bool]:
-        """Files of a folder, and which of them are links."""
-        if folder not in self._listings:
-            # Not `Path.is_dir`, which raises for a name that is too long.
-            entries = list(os.scandir(folder)) if os.path.isdir(folder) else []
-            files = {entry.name: entry.is_symlink() for entry in entries if not entry.is_dir(follow_symlinks=False)}
-            self._listings[folder] = files
-        return self._listings[folder]
 
-    def _real(self, folder: Path) -> Path:
-        if folder not in self._real_folders:
-            self._real_folders[folder] = Path(os.path.realpath(folder))
-        return self._real_folders[folder]
+def _list_files(folder: Path) -> dict[str, bool]:
+    """Files of a folder, and which of them are links."""
+    # Not `Path.is_dir`, which raises for a name that is too long.
+    entries = os.scandir(folder) if os.path.isdir(folder) else ()
+    return {entry.name: entry.is_symlink() for entry in entries if not entry.is_dir(follow_symlinks=False)}
 
 
 def _spellings(name: str) -> Iterator[str]:

@@ -54,12 +54,9 @@ def quoted(word: str) -> str:
 
 def refuse_repeated(words: Sequence[Hashable], *, what: str, where: Callable[[int], str]) -> None:
     """Raises InputError if a word stands there twice; ``where`` says which place a position is."""
-    if len(set(words)) == len(words):
-        return
     first: dict[Hashable, int] = {}
     for number, word in enumerate(words):
-        earlier = first.setdefault(word, number)
-        if earlier != number:
+        if (earlier := first.setdefault(word, number)) != number:
             raise InputError(f"{where(number)}: {what} {word!r} is listed twice, first in {where(earlier)}; remove one")
 
 
@@ -148,10 +145,7 @@ def read_table(path: Path, *, expected: str, path_columns: Sequence[str] = ()) -
     """A CSV file with a header; ``,``, ``;`` or a tab separates its cells, or what Excel's line ``sep=;`` says.
 
     One of ``path_columns`` has to be there, where some are given. Empty rows, and empty columns without a name, do not
-    count; a column without a name that holds something is called "".
-
-    Raises InputError as `read_text`; if quotes are not closed, a row is not as long as the header, a column is there
-    twice or the path is missing; or if there are no rows.
+    count; a column without a name that holds something is called "". Raises InputError for the first wrong line.
     """
     rows, separator = _rows(path, expected=expected, path_columns=path_columns)
     if not rows:
@@ -186,11 +180,16 @@ def read_table(path: Path, *, expected: str, path_columns: Sequence[str] = ()) -
 
 
 def _rows(path: Path, *, expected: str, path_columns: Sequence[str]) -> tuple[list[tuple[int, list[str]]], str]:
-    """Rows that are not empty, with the number of the line each ends on; and what separates their cells."""
+    """Rows that are not empty, with the number of the line each ends on; and what separates their cells.
+
+    That is the symbol with which the header names the path, or has most cells.
+    """
     text = read_text(path, expected=expected)
     first = next(iter(text.lstrip().splitlines()), "")
     says_separator = len(first) == 5 and first.lower().startswith("sep=")
-    separator = first[4] if says_separator else _separator(first, path_columns)
+    header = {symbol: [cell.strip(' "').lower() for cell in first.split(symbol)] for symbol in _SEPARATORS}
+    with_path = {symbol: words for symbol, words in header.items() if set(words) & set(path_columns)} or header
+    separator = first[4] if says_separator else max(with_path, key=lambda symbol: len(with_path[symbol]))
     csv.field_size_limit(MAX_CELL)
     # Lines end where files end them. `str.splitlines` also cuts at U+2028 and form feeds, which cells may hold.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
@@ -199,13 +198,6 @@ def _rows(path: Path, *, expected: str, path_columns: Sequence[str]) -> tuple[li
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: {error}; expected {expected}") from error
     return rows[says_separator:], separator
-
-
-def _separator(header: str, path_columns: Sequence[str]) -> str:
-    """The one with which the header names the path, or has most cells."""
-    cells = {symbol: [cell.strip(' "').lower() for cell in header.split(symbol)] for symbol in _SEPARATORS}
-    with_path = {symbol: words for symbol, words in cells.items() if set(words) & set(path_columns)} or cells
-    return max(with_path, key=lambda symbol: len(with_path[symbol]))
 
 
 def label_matrix(rows: Sequence[Mapping[str, int]], class_names: Sequence[str]) -> Int8[Tensor, "images C"]:

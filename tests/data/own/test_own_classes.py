@@ -3,9 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from own_data import write, write_csv, write_images
+from own_data import load_folder, write, write_csv, write_images
 
-from fedmpt.data.own import load_folder
 from fedmpt.data.own.vocabulary import Vocabulary, read_classes
 from fedmpt.types import InputError
 

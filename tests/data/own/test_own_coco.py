@@ -3,9 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from own_data import both, names, write, write_coco, write_images
+from own_data import both, load_folder, names, write, write_coco, write_images
 
-from fedmpt.data.own import load_folder
 from fedmpt.types import InputError
 
 
@@ -72,13 +71,6 @@ def test_two_formats_have_to_be_chosen_from(tmp_path: Path) -> None:
         load_folder(tmp_path)
     assert load_folder(tmp_path, format="csv").class_names == ("cat",)
     assert load_folder(tmp_path, format="coco").class_names == ("dog",)
-
-
-def test_two_files_of_one_split(tmp_path: Path) -> None:
-    for name in ("val.json", "valid.json", "train.json"):
-        write_coco(tmp_path, {"a.jpg": ["dog"]}, categories=["dog"], name=name)
-    with pytest.raises(InputError, match=r"val\.json and valid\.json are both lists of validation images"):
-        load_folder(tmp_path)
 
 
 def test_given_classes_leave_out_what_annotates_nothing(tmp_path: Path) -> None:

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from own_data import both, names, write, write_csv, write_images
+from own_data import both, load_folder, names, write, write_csv, write_images
 
-from fedmpt.data.own import load_folder
 from fedmpt.types import InputError
 
 

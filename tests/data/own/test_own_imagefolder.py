@@ -3,9 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from own_data import both, names, write, write_images, write_jsonl
+from own_data import both, load_folder, names, write, write_images, write_jsonl
 
-from fedmpt.data.own import load_folder
 from fedmpt.types import InputError
 
 LABELS = {"a.jpg": {"cat": 1, "dog": 1}, "b.jpg": {"cat": 0, "dog": 0}}

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from own_data import both, names, write, write_csv, write_images
+from own_data import both, load_folder, names, write, write_csv, write_images
 
-from fedmpt.data.own import load_folder
 from fedmpt.data.own.splits import place_of
 from fedmpt.types import InputError
 

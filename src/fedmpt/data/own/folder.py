@@ -12,8 +12,6 @@ from fedmpt.data.own.listing import (
     IMAGE_SUFFIXES,
     SPLIT_NAMES,
     Entries,
-    Format,
-    Links,
     Listing,
     Options,
     SplitName,
@@ -24,27 +22,11 @@ from fedmpt.data.reading import align, closest, named, not_shown, refuse_repeate
 from fedmpt.types import UNKNOWN, ImageData, InputError, Split
 
 
-def load_folder(
-    path: Path,
-    *,
-    format: Format = "auto",
-    classes: Path | None = None,
-    separator: str = "auto",
-    test_share: float = 0.2,
-    seed: int = 0,
-    links: Links = "refuse",
-) -> ImageData:
-    """A folder of images with labels, in the format that is found there unless ``format`` says which.
+def load_folder(path: Path, options: Options) -> ImageData:
+    """A folder of images with labels.
 
-    ``classes`` is a text file of class names, one a line, in the order they are to have; without it they are those
-    of the labels, sorted. ``separator`` is what separates labels in a cell: one symbol, or ``comma``, ``semicolon``,
-    ``space``, ``bar``; by itself it is ``|`` or ``;``, whichever is in use. Without a given split ``test_share`` of
-    the images, in (0, 1], are held out by a hash of ``seed`` and their path below the folder; with 1 there is nothing
-    to train on, and everything to score. ``links`` says what to do with links out of the folder.
-
-    Raises InputError if an option is wrong, there are no labels, or a file, a line or an image's path is wrong.
+    Raises InputError if there are no labels, or a file, a line or an image's path is wrong.
     """
-    options = Options(format, classes, separator, test_share, seed, links)
     listing = read_folder(path, options)
     class_names = shared_classes(path, [listing], options)
     train_rows, test_rows, notes = divide(listing, options)

@@ -38,14 +38,22 @@ IMAGE_SUFFIXES = frozenset(
 
 @dataclass(frozen=True)
 class Options:
-    """How a folder is read, as `fedmpt.data.own.load_folder` takes it. Raises InputError if one is out of its range."""
+    """How a folder is read.
 
-    format: Format
-    classes: Path | None
-    separator: str
-    test_share: float
-    seed: int
-    links: Links
+    ``format`` is the one that is found there unless given. ``classes`` is a text file of class names, one a line, in
+    the order they are to have; without it they are those of the labels, sorted. ``separator`` is what separates labels
+    in a cell: one symbol, or ``comma``, ``semicolon``, ``space``, ``bar``; by itself it is ``|`` or ``;``, whichever
+    is in use. Without a given split ``test_share`` of the images, in (0, 1], are held out by a hash of ``seed`` and
+    their path below the folder; with 1 there is nothing to train on, and everything to score. ``links`` says what to
+    do with links out of the folder. Raises InputError if an option is out of its range.
+    """
+
+    format: Format = "auto"
+    classes: Path | None = None
+    separator: str = "auto"
+    test_share: float = 0.2
+    seed: int = 0
+    links: Links = "refuse"
 
     def __post_init__(self) -> None:
         check_choice("format", self.format, get_args(Format))

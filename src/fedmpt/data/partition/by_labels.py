@@ -40,9 +40,11 @@ def cluster(labels: Int8[Tensor, "n C"], *, num_clusters: int, seed: int) -> lis
     # Counted on the points, not on the labels: all present and all absent have the same softmax.
     num_distinct = len(np.unique(points.numpy(), axis=0))
     if num_distinct < num_clusters:
+        # Rounded down, so that it never makes more clients than there are label sets.
+        largest = min(Decimal(1), Decimal(num_distinct) / labels.shape[1]).quantize(Decimal("0.0001"), ROUND_DOWN)
         raise InputError(
             f"{num_clusters} clients need as many different label sets, and these {labels.shape[0]} images have only "
-            f"{num_distinct}; the largest t that works is {_largest_t(num_distinct, labels.shape[1])}"
+            f"{num_distinct}; the largest t that works is {largest.normalize():f}"
         )
     clusters = _kmeans(points, num_clusters=num_clusters, seed=seed)
     clients = [(clusters == index).nonzero().flatten() for index in range(num_clusters)]
@@ -63,12 +65,6 @@ def _kmeans(points: Float64[Tensor, "n C"], *, num_clusters: int, seed: int) -> 
     with threadpool_limits(limits=1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # Empty clusters are an error of ours.
         return torch.from_numpy(model.fit_predict(points.numpy())).long()
-
-
-def _largest_t(num_distinct: int, num_classes: int) -> str:
-    # Rounded down, so that it never makes more clients than there are label sets.
-    exact = min(Decimal(1), Decimal(num_distinct) / num_classes)
-    return f"{exact.quantize(Decimal('0.0001'), ROUND_DOWN).normalize():f}"
 
 
 def split_by_label(

@@ -32,14 +32,10 @@ MIN_ALPHA = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """Who holds which images, and how that was decided.
+    """Who holds which images, and how that was decided: ``options`` are those given, ``{"column": "hospital"}``.
 
-    Attributes:
-        setting: one of `Setting`.
-        options: what was given for the setting: ``{"num_clients": 10, "alpha": 0.3}``, ``{"column": "hospital"}``.
-        seed: the seed of the partition, which need not be that of a run.
-        names: of the clients, all different: values of the column, or ``"client 0"``, ``"client 1"`` ...
-        rows: of each client in the split: ascending, disjoint, together all of them, no client without any.
+    ``names`` of the clients are all different: values of the column, or ``"client 0"``, ``"client 1"`` ... ``rows`` of
+    each in the split are ascending, disjoint, together all of them, and no client is without any.
     """
 
     setting: str
@@ -58,11 +54,8 @@ class Partition:
         return sum(len(rows) for rows in self.rows)
 
     def keep(self, kept: Int64[Tensor, "kept"]) -> Partition:
-        """The same clients with the images ``kept`` alone, ascending rows of the split; rows then count within these.
-
-        For a split some images of which turned out to be unreadable.
-
-        Raises InputError if a client keeps no image.
+        """The same clients with the readable images ``kept`` alone, ascending rows of the split; rows then count
+        within these. Raises InputError if a client keeps no image.
         """
         new_row = torch.full((self.num_images,), -1)
         new_row[kept] = torch.arange(len(kept))

@@ -17,19 +17,11 @@ from fedmpt.types import PRESENT
 
 @dataclass(frozen=True, eq=False)
 class PartitionStatistics:
-    """Counts of present labels; unknown ones count as not there.
+    """Counts of each client's images; unknown labels count as not there.
 
-    A label distribution is the share of each class among all present labels of a client. A pair is two different
-    classes present in one image, and a pair distribution the share of each among all pairs of a client. Distances are
-    Jensen-Shannon distances from the distribution of all clients together: the square root of the divergence in bits,
-    0 (alike) to 1 (nothing in common), NaN for a client that has no label, or no pair.
-
-    Attributes:
-        names: of the clients.
-        sizes: images of each client.
-        num_unlabelled: images of each client without a present label.
-        class_counts: images of each client that show each class.
-        num_pairs: pairs in the images of each client; one that two images show counts twice.
+    A pair is two different classes present in one image. Distances are Jensen-Shannon distances of a client's
+    distribution over its present labels, or pairs, from that of all clients together: the square root of the
+    divergence in bits, 0 (alike) to 1 (nothing in common), NaN for a client that has no label, or no pair.
     """
 
     names: tuple[str, ...]

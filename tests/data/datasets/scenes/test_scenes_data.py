@@ -27,7 +27,7 @@ def folders(cache: Path) -> int:
 
 
 def test_images_labels_and_factors_belong_together(tmp_path: Path) -> None:
-    data = load_scenes(cache=tmp_path, num_train=6, num_test=4, spurious=0.9, test="reversed")
+    data = load_scenes(SceneOptions(num_train=6, num_test=4, spurious=0.9, test="reversed"), cache=tmp_path)
     options = SceneOptions(num_train=6, num_test=4, spurious=0.9, test="reversed")
     assert (data.name, data.class_names) == ("scenes", CLASS_NAMES)
     for split, count in ((data.train, 6), (data.test, 4)):

@@ -11,11 +11,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import torch
 
 from fedmpt.data.datasets.scenes.render import render
-from fedmpt.data.datasets.scenes.scene import CLASS_NAMES, STYLES, Scene, SceneOptions, SplitName, TestMode
+from fedmpt.data.datasets.scenes.scene import CLASS_NAMES, Scene, SceneOptions, SplitName
 from fedmpt.data.datasets.scenes.world import sample_scene
 from fedmpt.data.progress import progress_bar
 from fedmpt.files import building, publish
@@ -29,38 +30,14 @@ FACTORS_FILE = "factors.jsonl"
 _log = logging.getLogger(__name__)
 
 
-def load_scenes(
-    *,
-    cache: Path,
-    progress: bool = False,
-    num_train: int = SceneOptions.num_train,
-    num_test: int = SceneOptions.num_test,
-    seed: int = SceneOptions.seed,
-    spurious: float = SceneOptions.spurious,
-    test: TestMode = SceneOptions.test,
-    shift: float = SceneOptions.shift,
-    groups: int = SceneOptions.groups,
-    styles: str = "+".join(STYLES),
-) -> ImageData:
-    """The generated data set with these dials, which `SceneOptions` explains; ``styles`` are joined by ``+``.
+def load_scenes(options: SceneOptions, *, cache: Path, progress: bool = False) -> ImageData:
+    """The generated data set.
 
     Images are drawn into ``cache``/scenes unless they are there; several processes may do that at once, and one that
-    is killed leaves nothing that is taken for finished.
-
-    Raises InputError if an option is out of range or unknown, or the cache cannot be written.
+    is killed leaves nothing that is taken for finished. Raises InputError if the cache cannot be written.
     """
-    options = SceneOptions(
-        num_train=num_train,
-        num_test=num_test,
-        seed=seed,
-        spurious=spurious,
-        test=test,
-        shift=shift,
-        groups=groups,
-        styles=tuple(styles.split("+")),
-    )
-    train_split, test_split = (_load_split(options, name, cache / "scenes", progress) for name in ("train", "test"))
-    return ImageData(name="scenes", class_names=CLASS_NAMES, train=train_split, test=test_split)
+    train, test = (_load_split(options, name, cache / "scenes", progress) for name in get_args(SplitName))
+    return ImageData("scenes", CLASS_NAMES, train, test)
 
 
 def read_scenes(split: Split) -> tuple[Scene, ...]:

@@ -58,21 +58,17 @@ def _is_visible(objects: Sequence[SceneObject]) -> bool:
 def _objects(
     items: Sequence[Item], sizes: Sequence[int], centres: Sequence[Centre], style: Style
 ) -> tuple[SceneObject, ...]:
-    hidden = tuple(map(_object, items, sizes, centres, [style] * len(items)))
-    counts = np.bincount(object_map(hidden, style).ravel() + 1, minlength=len(items) + 1)[1:].tolist()
-    totals = [sprite_of(item, style).num_pixels for item in hidden]
-    return tuple(
-        replace(item, visible=100 * count // total) for item, count, total in zip(hidden, counts, totals, strict=True)
-    )
-
-
-def _object(item: Item, size: int, centre: Centre, style: Style) -> SceneObject:
-    height, width = sprite(item.name, style, size, item.angle, item.mirrored).mask.shape
-    left = min(max(centre[0] - width // 2, 0), SIDE_PX - width)
-    upper = min(max(centre[1] - height // 2, 0), SIDE_PX - height)
-    box = (left, upper, left + width, upper + height)
-    place = (left + width // 2, upper + height // 2)
-    return SceneObject(item.name, *place, size, item.angle, item.mirrored, box, visible=0)
+    placed = []
+    for item, size, (x, y) in zip(items, sizes, centres, strict=True):
+        height, width = sprite(item.name, style, size, item.angle, item.mirrored).mask.shape
+        left = min(max(x - width // 2, 0), SIDE_PX - width)
+        upper = min(max(y - height // 2, 0), SIDE_PX - height)
+        box = (left, upper, left + width, upper + height)
+        middle = (left + width // 2, upper + height // 2)
+        placed.append(SceneObject(item.name, *middle, size, item.angle, item.mirrored, box, visible=0))
+    counts = np.bincount(object_map(placed, style).ravel() + 1, minlength=len(items) + 1)[1:].tolist()
+    shares = [100 * count // sprite_of(item, style).num_pixels for item, count in zip(placed, counts, strict=True)]
+    return tuple(replace(item, visible=share) for item, share in zip(placed, shares, strict=True))
 
 
 def _centres(draws: Draws, items: Sequence[Item], layout: Layout, size: int) -> list[Centre]:
