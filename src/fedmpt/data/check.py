@@ -70,11 +70,9 @@ def unreadable_images(data: ImageData) -> tuple[InputError, ...]:
             return error
         return None
 
-    files = (*data.train.files, *data.test.files)
-    found: list[InputError] = []
-    stream = map_ahead(problem, files, num_workers=NUM_WORKERS, ahead=4 * NUM_WORKERS)
+    files, found = (*data.train.files, *data.test.files), list[InputError]()
     with progress_bar("opening images", len(files), enabled=True, is_long=True) as advance, quiet_pillow():
-        for error in stream:
+        for error in map_ahead(problem, files, num_workers=NUM_WORKERS, ahead=4 * NUM_WORKERS):
             found += [error] if error else []
             advance(1)
     return tuple(found)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from own_data import both, load_folder, names, write, write_csv, write_images
 
-from fedmpt.data.own.splits import place_of
+from fedmpt.data.own.folder import place_of
 from fedmpt.types import InputError
 
 MANY = [f"{number:03d}.jpg" for number in range(200)]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fedmpt.data.datasets.benchmark import Noted, Part, image_data, make_split
 from fedmpt.data.finding import ImageFolder
-from fedmpt.data.reading import parse_json, read_text, refuse_repeated
+from fedmpt.data.reading import parse_json, read_text, refuse_repeated, some
 from fedmpt.types import PRESENT, ImageData, InputError
 
 LAYOUT = (
@@ -57,11 +57,9 @@ def load_coco(path: Path, *, min_labels: int = 0) -> ImageData:
     train_json, test_json, train_images, test_images = (part.locate(path) for part in LAYOUT)
     train, test = read_instances(train_json), read_instances(test_json)
     if train.class_names != test.class_names:
-        differing = sorted(set(train.class_names) ^ set(test.class_names)) or ["their order"]
-        raise InputError(
-            f"{test_json}: the categories differ from those of {train_json.name}: {', '.join(differing[:5])}; "
-            "both must be of one release"
-        )
+        differing = some(sorted(set(train.class_names) ^ set(test.class_names)), limit=5) or "their order"
+        place = f"{test_json}: the categories differ from those of {train_json.name}"
+        raise InputError(f"{place}: {differing}; both must be of one release")
 
     def split(name: str, found: Instances, folder: Path, source: Path) -> Noted:
         images = ImageFolder(folder)

@@ -89,10 +89,7 @@ def _tables(folder: Path) -> tuple[list[str], dict[str, tuple[list[str], Int8[Te
 
 def _held_out(scene: str, names: Sequence[str], test_share: float, seed: int) -> list[bool]:
     """Which images are test. A scene of more than one image has at least one in each split."""
-
-    def digest(name: str) -> bytes:
-        return hashlib.sha256(f"{seed}/{scene}/{name}".encode()).digest()
-
     num_test = min(max(round(test_share * len(names)), 1), len(names) - 1)
-    held_out = set(sorted(names, key=digest)[:num_test])
+    order = sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{scene}/{name}".encode()).digest())
+    held_out = set(order[:num_test])
     return [name in held_out for name in names]

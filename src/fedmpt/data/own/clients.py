@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from fedmpt.data.finding import ImageFolder
-from fedmpt.data.own.folder import read_folder, shared_classes, with_notes
+from fedmpt.data.own.folder import divide, read_folder, shared_classes, with_notes
 from fedmpt.data.own.formats import visible
 from fedmpt.data.own.listing import Listing, Options, join
-from fedmpt.data.own.splits import divide
 from fedmpt.data.reading import check_choice, some
 from fedmpt.types import ABSENT, UNKNOWN, ImageData, InputError, Split
 

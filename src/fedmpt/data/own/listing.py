@@ -40,12 +40,11 @@ IMAGE_SUFFIXES = frozenset(
 class Options:
     """How a folder is read.
 
-    ``format`` is the one that is found there unless given. ``classes`` is a text file of class names, one a line, in
-    the order they are to have; without it they are those of the labels, sorted. ``separator`` is what separates labels
-    in a cell: one symbol, or ``comma``, ``semicolon``, ``space``, ``bar``; by itself it is ``|`` or ``;``, whichever
-    is in use. Without a given split ``test_share`` of the images, in (0, 1], are held out by a hash of ``seed`` and
-    their path below the folder; with 1 there is nothing to train on, and everything to score. ``links`` says what to
-    do with links out of the folder. Raises InputError if an option is out of its range.
+    ``classes`` is a text file of class names, one a line, in the order they are to have; without it they are those of
+    the labels, sorted. ``separator`` is what separates labels in a cell: one symbol, or ``comma``, ``semicolon``,
+    ``space``, ``bar``; by itself it is ``|`` or ``;``, whichever is in use. Without a given split ``test_share`` of
+    the images, in (0, 1], are held out by a hash of ``seed`` and their path below the folder; with 1 there is nothing
+    to train on. ``links`` is about links out of the folder. Raises InputError if an option is out of its range.
     """
 
     format: Format = "auto"

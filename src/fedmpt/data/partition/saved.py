@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int8
 from torch import Tensor
 
-from fedmpt.data.partition.settings import Partition, check_options
+from fedmpt.data.partition.settings import Partition
 from fedmpt.files import read_json, write_atomically
 from fedmpt.types import ImageData, InputError
 
@@ -22,10 +22,7 @@ VERSION = 1
 
 
 def save_partition(path: Path, partition: Partition, data: ImageData) -> None:
-    """Write ``partition`` of the training images of ``data``, atomically; one client a line.
-
-    Labels are to be those that the reader gives, before any are masked.
-    """
+    """Write ``partition`` of the training images of ``data``, whose labels are not masked yet, atomically."""
     assert partition.num_images == len(data.train)
     record = {
         "format": FORMAT,
@@ -37,14 +34,11 @@ def save_partition(path: Path, partition: Partition, data: ImageData) -> None:
         "num_images": len(data.train),
         "images_sha256": _hash_of_names(data.train.files),
         "labels_sha256": _hash_of_labels(data.train.labels),
+        "clients": [
+            {"name": name, "rows": rows.tolist()} for name, rows in zip(partition.names, partition.rows, strict=True)
+        ],
     }
-    clients = [
-        json.dumps({"name": name, "rows": rows.tolist()})
-        for name, rows in zip(partition.names, partition.rows, strict=True)
-    ]
-    header = json.dumps(record, indent=2, allow_nan=False).removesuffix("\n}")
-    text = header + ',\n  "clients": [\n    ' + ",\n    ".join(clients) + "\n  ]\n}\n"
-    write_atomically(path, text.encode())
+    write_atomically(path, (json.dumps(record) + "\n").encode())
 
 
 def load_partition(path: Path, data: ImageData) -> Partition:
@@ -60,7 +54,6 @@ def load_partition(path: Path, data: ImageData) -> Partition:
         raise InputError(f"{path} has version {version!r}, and this fedmpt reads {VERSION}; save the partition again")
     _check_data(path, record, data)
     try:
-        check_options(record["setting"], record["options"])
         rows_of = {client["name"]: client["rows"] for client in record["clients"]}
         held = sorted(row for rows in rows_of.values() for row in rows)
         if held != list(range(len(data.train))) or not all(rows_of.values()):
@@ -73,18 +66,16 @@ def load_partition(path: Path, data: ImageData) -> Partition:
 
 
 def _check_data(path: Path, record: dict[str, Any], data: ImageData) -> None:
-    made_for = f"{path} was made for other data ({record.get('dataset')!r})"
-    again = "give the data it was made for, or make a new partition"
-    count = record.get("num_images")
+    count, why = record.get("num_images"), ""
     if count != len(data.train):
-        raise InputError(f"{made_for}: {count} training images, and {data.name!r} has {len(data.train)}; {again}")
-    if record.get("images_sha256") != _hash_of_names(data.train.files):
-        raise InputError(f"{made_for}: the names or the order of the images differ from {data.name!r}; {again}")
-    if record.get("labels_sha256") != _hash_of_labels(data.train.labels):
-        raise InputError(
-            f"{made_for}: it has the images of {data.name!r} with other labels, say with other options of the reader; "
-            f"{again}"
-        )
+        why = f"{count} training images, and {data.name!r} has {len(data.train)}"
+    elif record.get("images_sha256") != _hash_of_names(data.train.files):
+        why = f"the names or the order of the images differ from {data.name!r}"
+    elif record.get("labels_sha256") != _hash_of_labels(data.train.labels):
+        why = f"it has the images of {data.name!r} with other labels, say with other options of the reader"
+    if why:
+        made_for = f"{path} was made for other data ({record.get('dataset')!r})"
+        raise InputError(f"{made_for}: {why}; give the data it was made for, or make a new partition")
 
 
 def _hash_of_names(files: Sequence[Path]) -> str:

@@ -82,15 +82,13 @@ def partition_split(
 ) -> Partition:
     """The images of a split divided among clients; unknown labels are taken as absent.
 
-    ``"heterogeneous"`` makes round(``t`` * C) clients (halves to even, as Python rounds; at least one), each one
-    KMeans cluster of the images by the softmax of their multi-hot labels; a larger ``t``, in (0, 1], gives more and
-    purer clients. They are in the order of their first rows. The published partition has ``seed`` 42 whatever the
-    seed of the run.
+    ``"heterogeneous"`` makes round(``t`` * C) clients (halves to even; at least one), each one KMeans cluster of the
+    images by the softmax of their multi-hot labels, in the order of their first rows; a larger ``t``, in (0, 1], gives
+    more and purer clients. The published partition has ``seed`` 42 whatever the seed of the run.
     ``"iid"`` shuffles the rows by ``seed`` and divides them evenly among ``num_clients`` clients.
     ``"dirichlet"`` splits the images of each label over ``num_clients`` clients by shares drawn by ``seed`` from a
-    symmetric Dirichlet distribution; a smaller ``alpha``, above 0, is more skewed. An image goes by one of its
-    labels, drawn uniformly; images without any are a label of their own. A client with less than ``min_images`` (1
-    unless given) takes what it lacks from the largest.
+    symmetric Dirichlet distribution; a smaller ``alpha``, above 0, is more skewed. A client with less than
+    ``min_images`` (1 unless given) takes what it lacks from the largest.
     ``"natural"`` makes a client of each value of ``column``, sorted; space around a value does not count.
 
     Raises InputError if an option is missing, out of range or of another setting, the images do not suffice, or an
@@ -98,7 +96,7 @@ def partition_split(
     """
     given = {"t": t, "num_clients": num_clients, "alpha": alpha, "min_images": min_images, "column": column}
     options: dict[str, float | str] = {name: value for name, value in given.items() if value is not None}
-    check_options(setting, options)
+    _check_options(setting, options)
     if setting == "natural":
         rows_of = _rows_by_value(split, column)
         return Partition(setting, options, seed, tuple(rows_of), tuple(map(torch.tensor, rows_of.values())))
@@ -119,11 +117,7 @@ def partition_split(
     return Partition(setting, options, seed, tuple(f"client {client}" for client in range(len(rows))), tuple(rows))
 
 
-def check_options(setting: str, given: Iterable[str]) -> None:
-    """Whether ``given`` options are of this setting.
-
-    Raises InputError if there is no such setting, or an option belongs to others.
-    """
+def _check_options(setting: str, given: Iterable[str]) -> None:
     check_choice("setting", setting, get_args(Setting))
     for name in given:
         if name not in OPTIONS[setting]:
@@ -135,8 +129,7 @@ def _dirichlet(
     labels: Int8[Tensor, "n C"], num_clients: int, alpha: float | None, min_images: int, seed: int
 ) -> list[Int64[Tensor, "_"]]:
     if alpha is None or not MIN_ALPHA <= alpha < math.inf:
-        needs = f"alpha, at least {MIN_ALPHA} (0.1 is skewed, 100 is even)"
-        raise InputError(f"the dirichlet setting needs {needs}; got {alpha}")
+        raise InputError(f"the dirichlet setting needs alpha, at least {MIN_ALPHA} (100 is even); got {alpha}")
     if min_images < 1:
         raise InputError(f"min_images is {min_images}; it must be at least 1, or a client could not train")
     if num_clients * min_images > len(labels):

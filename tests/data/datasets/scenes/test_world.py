@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from fedmpt.data.datasets.scenes.draws import Draws
-from fedmpt.data.datasets.scenes.placement import MIN_VISIBLE, Item, place
 from fedmpt.data.datasets.scenes.render import object_map, sprite_of
 from fedmpt.data.datasets.scenes.scene import (
     ANGLES,
@@ -22,7 +21,7 @@ from fedmpt.data.datasets.scenes.scene import (
     Scene,
     SceneOptions,
 )
-from fedmpt.data.datasets.scenes.world import sample_scene
+from fedmpt.data.datasets.scenes.world import MIN_VISIBLE, Item, place, sample_scene
 
 OPTIONS = SceneOptions(spurious=0.5)
 
@@ -111,7 +110,7 @@ def test_where_nothing_else_does_objects_are_scattered(monkeypatch: pytest.Monke
     items = [
         Item(name, angle, False) for name, angle in zip((*CLASS_NAMES[:6], "key", "hat"), range(0, 80, 10), strict=True)
     ]
-    monkeypatch.setattr("fedmpt.data.datasets.scenes.placement._ATTEMPTS", 0)
+    monkeypatch.setattr("fedmpt.data.datasets.scenes.world._ATTEMPTS", 0)
     for number in range(20):
         objects, layout, scale = place(Draws(7, number), items, layout="row", scale="large", style="fluent")
         assert (layout, scale) == ("scattered", "small")

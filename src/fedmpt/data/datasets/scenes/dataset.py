@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -60,13 +58,17 @@ def _load_split(options: SceneOptions, name: SplitName, parent: Path, progress: 
         if folder.exists():
             _log.warning("%s is damaged; its images are drawn again", folder)
         scenes = tuple(sample_scene(options, name, index) for index in range(count))
-        with _writing(parent), building(folder, on_wait=lambda part: _log.info("waiting for %s", part)) as part:
-            try:
-                if _stored(folder, count) is None:  # Else somebody was waited for and has drawn them.
-                    _draw(part, scenes, name, progress)
-                    publish(part, folder)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
+        try:
+            with building(folder, on_wait=lambda part: _log.info("waiting for %s", part)) as part:
+                try:
+                    if _stored(folder, count) is None:  # Else somebody was waited for and has drawn them.
+                        _draw(part, scenes, name, progress)
+                        publish(part, folder)
+                finally:
+                    shutil.rmtree(part, ignore_errors=True)
+        except OSError as error:
+            remedy = "make room there or choose another folder with --cache"
+            raise InputError(f"{parent}: images cannot be written: {error.strerror or error}; {remedy}") from error
     files = tuple(folder / _file_name(index) for index in range(count))
     return Split(name, files, torch.tensor([scene.labels for scene in scenes], dtype=torch.int8))
 
@@ -100,15 +102,6 @@ def _draw(folder: Path, scenes: tuple[Scene, ...], name: str, progress: bool) ->
             advance(1)
     lines = [json.dumps(scene.to_json(), separators=(",", ":")) + "\n" for scene in scenes]
     (folder / FACTORS_FILE).write_text("".join(lines), encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        remedy = "make room there or choose another folder with --cache"
-        raise InputError(f"{folder}: images cannot be written: {error.strerror or error}; {remedy}") from error
 
 
 def _file_name(index: int) -> str:

@@ -195,10 +195,6 @@ class Scene:
 
     @classmethod
     def from_json(cls, words: Mapping[str, Any]) -> Scene:
-        """The inverse of `to_json`, also after a way through JSON.
-
-        Raises:
-            TypeError, KeyError: if ``words`` describe something else.
-        """
+        """The inverse of `to_json`, also after a way through JSON. Raises TypeError or KeyError for anything else."""
         objects = tuple(SceneObject(**{**item, "box": tuple(item["box"])}) for item in words["objects"])
         return cls(**{**words, "objects": objects})
