@@ -56,10 +56,11 @@ def test_what_is_loaded_is_what_was_saved(tmp_path: Path, data: ImageData, optio
     assert_equal(load_partition(tmp_path / "p.json", data), parted)
 
 
-def test_the_file_is_plain_json(saved: Path) -> None:
+def test_the_file_is_plain_json_with_a_client_a_line(saved: Path) -> None:
     record = json.loads(saved.read_text())
     assert record["clients"][2] == {"name": "Nürnberg", "rows": [0, 6]}
     assert (record["version"], record["dataset"], record["num_images"]) == (1, "own", 8)
+    assert sum('"rows"' in line for line in saved.read_text().splitlines()) == 3
 
 
 def test_a_data_set_may_move(saved: Path, data: ImageData) -> None:

@@ -22,7 +22,7 @@ VERSION = 1
 
 
 def save_partition(path: Path, partition: Partition, data: ImageData) -> None:
-    """Write ``partition`` of the training images of ``data``, whose labels are not masked yet, atomically."""
+    """Write ``partition`` of the training images of ``data``, one client a line; labels are not masked yet."""
     assert partition.num_images == len(data.train)
     record = {
         "format": FORMAT,
@@ -34,11 +34,14 @@ def save_partition(path: Path, partition: Partition, data: ImageData) -> None:
         "num_images": len(data.train),
         "images_sha256": _hash_of_names(data.train.files),
         "labels_sha256": _hash_of_labels(data.train.labels),
-        "clients": [
-            {"name": name, "rows": rows.tolist()} for name, rows in zip(partition.names, partition.rows, strict=True)
-        ],
     }
-    write_atomically(path, (json.dumps(record) + "\n").encode())
+    clients = [
+        json.dumps({"name": name, "rows": rows.tolist()})
+        for name, rows in zip(partition.names, partition.rows, strict=True)
+    ]
+    header = json.dumps(record, indent=2).removesuffix("\n}")
+    text = header + ',\n  "clients": [\n    ' + ",\n    ".join(clients) + "\n  ]\n}\n"
+    write_atomically(path, text.encode())
 
 
 def load_partition(path: Path, data: ImageData) -> Partition:
