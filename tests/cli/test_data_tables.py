@@ -64,15 +64,6 @@ def test_partition_is_shown_saved_drawn_and_trained_on(place: Place, run: Comman
     assert [client["images"] for client in read_results(tmp_path / "a")["clients"]] == sizes
 
 
-def test_a_partition_of_other_data_is_refused(place: Place, run: Command, tmp_path: Path) -> None:
-    photos = own_photos(tmp_path / "photos")
-    saved = tmp_path / "clients.json"
-    assert run("data", "partition", "--data", f"folder:{photos}", "--by", "hospital", "--save", saved).code == 0
-    assert_refused(
-        run(*place.train_words(tmp_path / "a", "--partition", saved, t=None)), "clients.json .*(images|data set)"
-    )
-
-
 def test_hospitals_of_a_table_are_clients(place: Place, run: Command, tmp_path: Path) -> None:
     photos = own_photos(tmp_path / "photos")
     words = [*place.train_words(tmp_path / "a", "--by", "hospital", t=None, rounds=1), "--data", f"folder:{photos}"]

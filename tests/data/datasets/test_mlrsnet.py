@@ -58,12 +58,6 @@ def test_the_split_is_that_of_every_machine(root: Path) -> None:
     assert sorted(held_out) == sorted(Path(word).name for word in output.split()[:2])
 
 
-def test_seeds_hold_out_other_images_and_larger_shares_the_same_and_more(root: Path) -> None:
-    assert len({frozenset(names(load_mlrsnet(root, seed=seed), "test")) for seed in range(5)}) > 2
-    small, large = (set(names(load_mlrsnet(root, test_share=share), "test")) for share in (0.2, 0.6))
-    assert small < large
-
-
 def test_few_labels_leave_both_splits_and_move_no_image(root: Path) -> None:
     every, some = load_mlrsnet(root, test_share=0.5), load_mlrsnet(root, test_share=0.5, min_labels=2)
     for split in ("train", "test"):
@@ -113,18 +107,4 @@ def test_tables_of_two_releases_are_not_mixed(root: Path) -> None:
     with pytest.raises(
         InputError, match=r"harbor&port\.csv, line 1: other classes than in airplane\.csv: habor, harbor"
     ):
-        load_mlrsnet(root)
-
-
-def test_a_wrong_cell_is_named(root: Path) -> None:
-    path = root / "Labels" / "airplane.csv"
-    path.write_text(path.read_text().replace("airplane_00003.jpg,1", "airplane_00003.jpg,x"))
-    with pytest.raises(InputError, match=r"airplane\.csv, line 4: 'airplane' is 'x'; expected 1"):
-        load_mlrsnet(root)
-
-
-def test_missing_images_are_counted(root: Path) -> None:
-    for number in (1, 2, 3):
-        (root / "Images" / "swimmimg_pool" / f"swimmimg_pool_{number:05d}.jpg").unlink(missing_ok=True)
-    with pytest.raises(InputError, match=r"Labels: image 'swimmimg_pool/.* is missing in .*Images.*; 1 of 15 are"):
         load_mlrsnet(root)

@@ -42,11 +42,6 @@ def test_labels_of_both_sources(root: Path, difficult: str, source: str) -> None
     assert data.train.labels.dtype == torch.int8
 
 
-def test_a_split_without_class_files_falls_back_alone(root: Path) -> None:
-    remove_class_files(root, "test")
-    assert load_voc(root).test.labels.tolist() == expected_labels(TEST, only_difficult=-1)
-
-
 def test_files_follow_the_list_in_the_devkit_or_the_inner_folder(root: Path) -> None:
     for data in (load_voc(root), load_voc(root.parent)):
         assert data.train.files == tuple(root / "JPEGImages" / f"{image}.jpg" for image in TRAINVAL)

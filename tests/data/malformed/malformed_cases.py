@@ -41,11 +41,8 @@ class Case:
 # Tables: what follows "labels.csv" in the message.
 WRONG_TABLES: Mapping[str, tuple[str | bytes, str]] = {
     "nothing": ("", " is empty"),
-    "blanks": (" \n\t\n", " is empty"),
     "header only": ("path,labels\n", " lists no images"),
     "no header": ("a.png,cat\nb.png,dog\n", r", line 1: no column is called path; the columns are 'a\.png'"),
-    "web page": ("<!DOCTYPE html>\n<html></html>\n", ", line 1: no column is called path"),
-    "picture": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", ", line 1: byte .* is not UTF-8"),
     "latin-1": ("path,labels\na.png,pâté\n".encode("latin-1"), r", line 2: byte b'\\xe2' is not UTF-8; save the file"),
     "UTF-16": ("path,labels\na.png,cat\n".encode("utf-16"), " is UTF-16 text; save it as UTF-8"),
     "column twice": ("path,labels,labels\na.png,x,y\n", ", line 1: column 'labels' is there twice"),
@@ -58,7 +55,6 @@ WRONG_TABLES: Mapping[str, tuple[str | bytes, str]] = {
         ", line 3: 3 cells, .* put names that hold ',' in quot",
     ),
     "open quote": ('path,labels\na.png,"cat\nb.png,dog\n', ", line 3: unexpected end of data"),
-    "text after a quote": ('path,labels\n"a.png"x,cat\n', ", line 2: ',' expected after"),
     "enormous cell": (f"path,labels\na.png,{'x' * 1_100_000}\n", ", line 2: field larger than"),
     "label NaN": ("path,labels\na.png,cat\nb.png,NaN\n", ", line 3: label 'NaN' stands for a missing value"),
     "cell NaN": ("path,cat\na.png,1\nb.png,0\nc.png,nan\n", ", line 4: 'cat' is 'nan', and 1, 0, -1 or empty in most"),
@@ -77,13 +73,8 @@ WRONG_TABLES: Mapping[str, tuple[str | bytes, str]] = {
         r", line 3: image 'x\.png' is missing in .*did you mean .*; 2 of 3 are missing, also 'y\.png'; restore",
     ),
     "picture in another case": ("path,labels\nA.PNG,cat\nb.png,cat\n", r", line 2: image 'A\.PNG' .*mean 'a\.png'"),
-    "web address": ("path,labels\nhttps://x.org/b.png,dog\n", ", line 2: image .* is missing"),
-    "text for a path": (f"path,labels\n{'no finding ' * 900},dog\n", ", line 2: image 'no finding .* is missing"),
-    "folder for a picture": ("path,labels\na.png,cat\nsub,cat\n", r", line 3: image 'sub' .* \(that is a folder\)"),
     "no path": ("path,labels\na.png,cat\n,dog\n", ", line 3: '' is no name of an image"),
     "absolute path": ("path,labels\na.png,cat\n/etc/passwd,dog\n", ", line 3: '/etc/passwd' leads out of"),
-    "path with drive": ("path,labels\na.png,cat\nC:\\b.png,dog\n", r", line 3: 'C:.*b\.png' leads out of"),
-    "path on a server": ("path,labels\na.png,cat\n\\\\s\\b.png,dog\n", ", line 3: .* leads out of"),
     "path upwards": ("path,labels\na.png,cat\nsub/../../b.png,dog\n", r", line 3: 'sub/\.\./\.\./b\.png' leads out of"),
     "path upwards on Windows": ("path,labels\na.png,cat\n..\\b.png,dog\n", ", line 3: .* leads out of"),
 }
@@ -92,16 +83,11 @@ DECOMPOSED, COMPOSED = unicodedata.normalize("NFD", "été.png"), unicodedata.no
 
 NAMES: Mapping[str, tuple[str, str]] = {
     "spaces": (" two  spaces .png", " two  spaces .png"),
-    "quotes": ('say "x".png', 'say ""x"".png'),
     "comma": ("a,b.png", "a,b.png"),
     "Windows' slashes": ("sub/deep/a.png", "sub\\deep\\a.png"),
     "dot before": ("sub/a.png", "./sub/./a.png"),
-    "emoji": ("🐈.png", "🐈.png"),
     "decomposed in the table": (COMPOSED, DECOMPOSED),
     "decomposed on disk": (DECOMPOSED, COMPOSED),
-    "home folder": ("~/a.png", "~/a.png"),
-    "without suffix": ("picture", "picture"),
-    "two dots": ("a..b.png", "a..b.png"),
 }
 """A picture's name on disk, and in the table."""
 
@@ -109,22 +95,16 @@ NAMES: Mapping[str, tuple[str, str]] = {
 WRONG_JSON_LINES: Mapping[str, tuple[str | bytes, str]] = {
     "single quotes": ("{'file_name': 'b.png'}", ", line 2, column 2: not valid JSON"),
     "cut short": ('{"file_name": "b.pn', ", line 2, column 15: not valid JSON"),
-    "two objects in a line": ('{"file_name": "b.png", "labels": []}' * 2, ", line 2, column .*: not valid JSON"),
     "list": ('["b.png", "cat"]', r", line 2: '\[\"b\.png\", \"cat\"\]' is no JSON object"),
     "no name": ('{"labels": []}', ", line 2: file_name is None; expected the path of an image"),
-    "number for a name": ('{"file_name": 7, "labels": []}', ", line 2: file_name is 7"),
     "labels missing": (
         '{"file_name": "b.png", "x": 1}',
         r", line 2: labels is missing; expected a list of names, and \[",
     ),
     "labels null": ('{"file_name": "b.png", "labels": null}', ", line 2: labels is null"),
-    "labels NaN": ('{"file_name": "b.png", "labels": NaN}', ", line 2: labels is null"),
     "numbers for labels": ('{"file_name": "b.png", "labels": [0, 3]}', r", line 2: labels is \[0, 3\]"),
     "empty label": ('{"file_name": "b.png", "labels": [""]}', ", line 2: '' is no name of a class"),
-    "missing picture": ('{"file_name": "x.png", "labels": []}', r", line 2: image 'x\.png' is missing"),
     "path upwards": ('{"file_name": "../b.png", "labels": []}', ", line 2: .* leads out of"),
-    "path twice": ('{"file_name": "./a.png", "labels": []}', r", line 2: .*a\.png' is listed twice, first .* line 1"),
-    "latin-1": ('{"file_name": "b.png", "labels": ["pâté"]}'.encode("latin-1"), ", line 2: byte .* is not UTF-8"),
 }
 
 INSTANCES: Mapping[str, Any] = {
@@ -169,16 +149,12 @@ XML: Mapping[str, tuple[str | bytes, str, str]] = {
     ),
     "UTF-16": (f"<?xml version='1.0' encoding='utf-16'?>{annotation(thing('cat'))}".encode("utf-16"), "cat", ""),
     "space around words": (annotation(thing("\n  cat\n", "<difficult> 0 </difficult>")), "cat", ""),
-    "escaped": (annotation(thing("c&#97;t")), "cat", ""),
     "no difficult": (annotation(thing("cat", "")), "cat", ""),
     "difficult": (annotation(thing("cat", "<difficult>1</difficult>")), "?cat", ""),
     "difficult and not": (annotation(thing("cat", "<difficult>1</difficult>"), thing("cat")), "cat", ""),
     "parts of objects": (annotation(thing("cat", "<part><name>head</name></part>")), "cat", ""),
-    "document type": (f"<!DOCTYPE annotation>{annotation(thing('cat'))}", "cat", ""),
     "empty": ("", "", " is no well-formed XML: no element found"),
     "cut short": ("<annotation><object><name>cat</na", "", " is no well-formed XML"),
-    "wrong bytes": (b"<annotation>\xff\xfe</annotation>", "", " is no well-formed XML"),
-    "unknown encoding": ("<?xml version='1.0' encoding='klingon'?><annotation/>", "", " is no well-formed XML"),
     "web page": ("<html><body><p>404</p></body></html>", "", ": the outermost element is 'html'"),
     "object without a name": (annotation(thing("cat"), "<object/>"), "", ", object 2: '' is no name of a class"),
     "difficult in words": (

@@ -6,7 +6,6 @@ import pytest
 from own_data import (
     both,
     load_clients,
-    load_folder,
     names,
     write,
     write_coco,
@@ -85,16 +84,6 @@ def test_a_given_class_list_is_shared_in_its_order(sites: Path) -> None:
     assert both(data, sites)["jsonl/x.jpg"] == {"zebra": -1, "dog": 1, "cow": -1, "cat": -1}
     with pytest.raises(InputError, match=r"coco.*train\.json, categories: class 'cow' is not in .*few\.txt"):
         load_clients(sites, classes=write(sites.parent, "few.txt", "dog\ncat\n"))
-
-
-def test_the_parts_of_a_site_are_those_it_has_alone(tmp_path: Path) -> None:
-    for site in ("north", "south"):
-        write_images(tmp_path, *(f"{site}/{number}.jpg" for number in range(6)))
-        write_csv(tmp_path / site, "path,labels", *(f"{number}.jpg,cat" for number in range(6)))
-    data = load_clients(tmp_path, test_share=0.5)
-    for site in ("north", "south"):
-        alone = load_folder(tmp_path / site, test_share=0.5)
-        assert [file for file in data.test.files if file.is_relative_to(tmp_path / site)] == list(alone.test.files)
 
 
 def test_hidden_folders_and_files_are_left_out(sites: Path) -> None:

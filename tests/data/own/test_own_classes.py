@@ -30,11 +30,6 @@ def test_wrong_files_are_named_by_line(tmp_path: Path, content: str | bytes, mes
         read_classes(write(tmp_path, "names.txt", content))
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"names\.txt is missing; expected the names of the classes, one a line"):
-        read_classes(tmp_path / "names.txt")
-
-
 def test_odd_names_that_are_names() -> None:
     vocabulary = Vocabulary(None)
     assert vocabulary.name("cafe\u0301", where="here") == vocabulary.name("caf\u00e9", where="there") == "caf\u00e9"

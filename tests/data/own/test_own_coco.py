@@ -81,10 +81,3 @@ def test_given_classes_leave_out_what_annotates_nothing(tmp_path: Path) -> None:
     assert any("categories without annotations, left out: everything" in note for note in data.notes)
     with pytest.raises(InputError, match=r"annotations\.json, categories: class 'cat' is not in .*few\.txt"):
         load_folder(tmp_path, classes=write(tmp_path, "few.txt", "dog\n"))
-
-
-def test_a_class_that_is_no_category(tmp_path: Path) -> None:
-    write_images(tmp_path, "a.jpg", "b.jpg")
-    write_coco(tmp_path, {"a.jpg": ["dog"], "b.jpg": ["dog"]}, categories=["dog"])
-    with pytest.raises(InputError, match=r"class 'dogs' is in no column and no category .*did you mean 'dog'"):
-        load_folder(tmp_path, classes=write(tmp_path, "names.txt", "dog\ndogs\n"))

@@ -72,11 +72,6 @@ def test_a_separator_that_is_given(root: Path, separator: str, cell: str) -> Non
     assert both(load_folder(root, separator=separator), root)["a.jpg"] == {"cat": 1, "dog": 1}
 
 
-def test_a_separator_that_is_given_leaves_others_in_names(root: Path) -> None:
-    write_csv(root, "path,labels", 'a.jpg,"tabby, striped; or not"', "b.jpg,dog")
-    assert load_folder(root, separator="bar").class_names == ("dog", "tabby, striped; or not")
-
-
 def test_classes_from_a_file_keep_their_order(root: Path) -> None:
     write_csv(root, "path,labels", "a.jpg,cat", "b.jpg,dog")
     classes = write(root, "names.txt", "dog\r\nzebra\r\ncat\r\n")
@@ -147,12 +142,6 @@ def test_labels_csv_is_read_where_there_are_more_tables(root: Path) -> None:
     assert load_folder(root).class_names == ("cat", "dog")
 
 
-def test_a_wrong_value_of_a_given_class(root: Path) -> None:
-    write_csv(root, "path,cat", "a.jpg,1", "b.jpg,7")
-    with pytest.raises(InputError, match=r"line 3: 'cat' is '7'; expected 1 \(present\), 0 \(absent\) or nothing"):
-        load_folder(root, classes=write(root, "names.txt", "cat\n"))
-
-
 def test_a_label_that_is_none_of_the_classes(root: Path) -> None:
     write_csv(root, "path,labels", "a.jpg,cat", "b.jpg,cat|dgo")
     with pytest.raises(InputError, match=r"line 3: class 'dgo' is not in .*names\.txt; did you mean 'dog'\?"):
@@ -163,12 +152,6 @@ def test_a_class_without_a_column(root: Path) -> None:
     write_csv(root, "path,cat,dog", "a.jpg,1,0", "b.jpg,0,1")
     with pytest.raises(InputError, match=r"names\.txt: class 'dgo' is in no column .*did you mean 'dog'\?"):
         load_folder(root, classes=write(root, "names.txt", "cat\ndgo\n"))
-
-
-def test_bits_are_names_of_classes_where_they_are_given(root: Path) -> None:
-    write_csv(root, "path,label", "a.jpg,1", "b.jpg,0", "sub/c.png,")
-    given = write(root, "classes.txt", "0\n1\n")
-    assert load_folder(root, classes=given).class_names == ("0", "1")
 
 
 def test_columns_of_bits_beside_a_column_of_labels_are_said(root: Path) -> None:

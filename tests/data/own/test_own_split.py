@@ -91,13 +91,6 @@ def test_splits(tmp_path: Path, kind: str) -> None:
     assert any(said in note for note in data.notes)
 
 
-def test_one_image_is_too_few(tmp_path: Path) -> None:
-    write_images(tmp_path, "a.jpg")
-    write_csv(tmp_path, "path,labels", "a.jpg,cat")
-    with pytest.raises(InputError, match="has one image only"):
-        load_folder(tmp_path)
-
-
 def test_copies_in_train_and_test_are_said(tmp_path: Path) -> None:
     write_images(tmp_path, "a.jpg", "c.jpg")
     write(tmp_path, "b.jpg", (tmp_path / "a.jpg").read_bytes())

@@ -71,16 +71,6 @@ def test_spurious_adds_the_partner_that_often(spurious: float) -> None:
         assert partner_rate(casts("natural", spurious), (pair,)) == pytest.approx(expected, abs=0.1)
 
 
-def test_the_background_agrees_unless_another_pair_chose_it() -> None:
-    found = casts("natural", 1.0)
-    assert partner_rate(found) == 1.0, "no anchor is alone"
-    anchors = {pair.anchor: pair for pair in PARTNERS}
-    for cast in found:
-        own = [anchors[name].background for name in cast.classes if name in anchors]
-        assert not own or cast.background == own[0]
-    assert background_rate(casts("natural", 0.9)) > 0.75
-
-
 def test_broken_has_no_ties_at_all() -> None:
     found = casts("broken")
     joint = partner_rate(found)
@@ -101,17 +91,6 @@ def test_classes_are_met_at_home_more_often() -> None:
     found = casts("natural")
     at_home = sum(cast.background in HOMES[name] for cast in found for name in cast.classes)
     assert 0.5 < at_home / sum(len(cast.classes) for cast in found) < 0.7
-
-
-@pytest.mark.parametrize(
-    ("world", "spurious"), [("natural", 0.0), ("natural", 1.0), ("broken", 0.0), ("reversed", 0.0)]
-)
-def test_one_to_six_distinct_classes_and_all_of_them_common(world: TestMode, spurious: float) -> None:
-    found = casts(world, spurious)
-    assert {len(cast.classes) for cast in found} >= {1, 2, 3, 4, 5}
-    assert max(len(cast.classes) for cast in found) <= 6
-    assert all(len(set(cast.classes)) == len(cast.classes) for cast in found)
-    assert min(class_rates(found).values()) > 0.04
 
 
 @pytest.mark.parametrize(

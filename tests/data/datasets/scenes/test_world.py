@@ -39,12 +39,6 @@ def test_a_scene_depends_on_seed_split_and_index_alone() -> None:
     assert sample_scene(SceneOptions(spurious=0.1), "test", 3) == sample_scene(OPTIONS, "test", 3)
 
 
-def test_seed_split_and_index_all_count() -> None:
-    found = {scenes()[0], scenes()[1], sample_scene(OPTIONS, "test", 0)}
-    found.add(sample_scene(SceneOptions(spurious=0.5, seed=1), "train", 0))
-    assert len(found) == 4
-
-
 def test_labels_are_the_objects_that_are_classes() -> None:
     for scene in scenes():
         shown = {item.name for item in scene.objects}
@@ -104,18 +98,6 @@ def test_layouts_are_what_their_names_say(number: int) -> None:
     assert spread["column"][0] <= 12
     assert max(spread["clustered"]) <= 60
     assert min(spread["corners"]) > 60
-
-
-def test_where_nothing_else_does_objects_are_scattered(monkeypatch: pytest.MonkeyPatch) -> None:
-    items = [
-        Item(name, angle, False) for name, angle in zip((*CLASS_NAMES[:6], "key", "hat"), range(0, 80, 10), strict=True)
-    ]
-    monkeypatch.setattr("fedmpt.data.datasets.scenes.world._ATTEMPTS", 0)
-    for number in range(20):
-        objects, layout, scale = place(Draws(7, number), items, layout="row", scale="large", style="fluent")
-        assert (layout, scale) == ("scattered", "small")
-        assert [item.name for item in objects] == [item.name for item in items]
-        assert min(item.visible for item in objects) >= 70
 
 
 def test_without_shift_groups_are_alike_and_with_it_each_has_its_own_factors() -> None:
