@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -42,7 +42,10 @@ class ImageFolder:
             raise InputError(f"{where}: {name!r} is no name of an image; give its path below {self.root}")
         if _OUTWARD.match(name.strip()):
             raise InputError(f"{where}: {name!r} leads out of {self.root}; give a path below it, without '..'")
-        for spelling in _spellings(name):
+        slashed = name.strip().replace("\\", "/")
+        composed, decomposed = (unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))
+        # As written first: a name may end in a space, and hold a backslash where the system allows it.
+        for spelling in (name, name.strip(), slashed, composed, decomposed):
             path = (base or self.root) / spelling
             if path.name in self._files(path.parent):
                 self.refuse_link(path, where=where)
@@ -112,11 +115,3 @@ def _list_files(folder: Path) -> dict[str, bool]:
     # Not `Path.is_dir`, which raises for a name that is too long.
     entries = os.scandir(folder) if os.path.isdir(folder) else ()
     return {entry.name: entry.is_symlink() for entry in entries if not entry.is_dir(follow_symlinks=False)}
-
-
-def _spellings(name: str) -> Iterator[str]:
-    """As written first: a name may end in a space, and hold a backslash where the system allows it."""
-    yield name
-    slashed = name.strip().replace("\\", "/")
-    composed, decomposed = (unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))
-    yield from {name.strip(): None, slashed: None, composed: None, decomposed: None}

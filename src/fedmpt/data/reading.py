@@ -95,6 +95,15 @@ def read_lines(path: Path, *, expected: str) -> list[str]:
     return lines
 
 
+def read_names(path: Path, *, what: str) -> list[str]:
+    """The lines of a list whose places count: none is empty, and none there twice. Raises InputError as `read_lines`."""
+    lines = read_lines(path, expected=f"one {what} a line")
+    if "" in lines:
+        raise InputError(f"{path}, line {lines.index('') + 1}: empty; expected one {what} a line")
+    refuse_repeated(lines, what=what, where=lambda number: f"{path}, line {number + 1}")
+    return lines
+
+
 def parse_json(text: str, *, path: Path, expected: str, line: int | None = None, **hooks: Any) -> Any:
     """What a JSON text of ``path`` says; ``line`` is where it stands there, if it is one line alone.
 

@@ -72,7 +72,7 @@ def test_numbers_as_pandas_writes_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("Beach", "Beech", r"Test\.csv, line 1: 'Beech' is no class; did you mean 'beach'\?"),
+        ("Beach", "Beech", r"Test\.csv, line 1: class is 'Beech'; did you mean 'beach'\?"),
         ("Beach", "beach,Beach ", r"Test\.csv, line 1, column 6: class 'beach' is listed twice, .* column 5"),
         ("Apron,", "", r"Test\.csv, line 1: 1 classes have no column, first 'apron'"),
         ("Apron", "Beach", r"Test\.csv, line 1: column 'Beach' is there twice"),

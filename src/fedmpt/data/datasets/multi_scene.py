@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedmpt.data.datasets.benchmark import Noted, Part, image_data, make_split, read_label_table
 from fedmpt.data.finding import ImageFolder
-from fedmpt.data.reading import closest, refuse_repeated
+from fedmpt.data.reading import check_choice, refuse_repeated
 from fedmpt.types import ImageData, InputError
 
 CLASS_NAMES = (
@@ -70,9 +70,7 @@ def _order(columns: Sequence[str], path: Path) -> tuple[list[int], tuple[str, ..
         note = f"{path.name}: the header names no class; columns are taken in the order of the authors' code"
         return list(range(len(named))), (note,)
     for column, name in zip(columns, named, strict=True):
-        if name is None:
-            hint = closest(column, CLASS_NAMES) or f"; expected: {', '.join(CLASS_NAMES)}"
-            raise InputError(f"{path}, line 1: {column!r} is no class{hint}")
+        check_choice(f"{path}, line 1: class", name or column, CLASS_NAMES)
     refuse_repeated(named, what="class", where=lambda number: f"{path}, line 1, column {number + 2}")
     if lacking := [name for name in CLASS_NAMES if name not in named]:
         raise InputError(f"{path}, line 1: {len(lacking)} classes have no column, first {lacking[0]!r}")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedmpt.data.datasets.benchmark import Noted, Part, image_data, make_split
 from fedmpt.data.finding import ImageFolder
-from fedmpt.data.reading import check_choice, closest, label_matrix, read_lines, refuse_repeated
+from fedmpt.data.reading import check_choice, label_matrix, read_lines, read_names
 from fedmpt.types import ABSENT, PRESENT, UNKNOWN, ImageData, InputError
 
 Difficult = Literal["unknown", "absent"]
@@ -59,7 +59,7 @@ def load_voc(path: Path, *, difficult: Difficult = "unknown") -> ImageData:
 
     def split(name: str, voc_split: str) -> Noted:
         source = lists / f"{voc_split}.txt"
-        ids = _read_ids(source)
+        ids = read_names(source, what="image id")
         labels = _labels(path, source, ids)
         if difficult == "absent":
             labels = labels.masked_fill(labels == UNKNOWN, ABSENT)
@@ -87,16 +87,6 @@ def _labels(path: Path, source: Path, ids: Sequence[str]) -> Int8[Tensor, "image
     return label_matrix([read_annotation(folder / f"{image}.xml", _class_name) for image in ids], VOC_NAMES)
 
 
-def _read_ids(path: Path) -> list[str]:
-    by_line = {n: line for n, line in enumerate(read_lines(path, expected="one image id a line"), start=1) if line}
-    for number, line in by_line.items():
-        if len(line.split()) > 1:
-            raise InputError(f"{path}, line {number}: {line!r} is no image id; expected one id such as 000005")
-    ids, numbers = list(by_line.values()), list(by_line)
-    refuse_repeated(ids, what="image id", where=lambda at: f"{path}, line {numbers[at]}")
-    return ids
-
-
 def _class_column(path: Path, ids: Sequence[str]) -> Int8[Tensor, "images"]:
     values = {"1": PRESENT, "-1": ABSENT, "0": UNKNOWN}
     known = set(ids)
@@ -119,11 +109,8 @@ def _class_column(path: Path, ids: Sequence[str]) -> Int8[Tensor, "images"]:
 
 
 def _class_name(word: str, where: str) -> str:
-    name = word.strip()
-    if name not in VOC_NAMES:
-        hint = closest(name, VOC_NAMES) or f"; expected one of: {', '.join(VOC_NAMES)}"
-        raise InputError(f"{where}: unknown class {name!r}{hint}")
-    return name
+    check_choice(f"{where}: class", word.strip(), VOC_NAMES)
+    return word.strip()
 
 
 def read_annotation(path: Path, class_name: Callable[[str, str], str]) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -197,21 +198,14 @@ def copies(train: Sequence[Path], test: Sequence[Path]) -> list[tuple[Path, Path
     """
     if len(train) + len(test) > MAX_COMPARED:
         return []
-    train_sizes, test_sizes = _sizes(train), _sizes(test)
-    sizes = set(train_sizes.values()) & set(test_sizes.values())
-    originals: dict[str, Path] = {}
-    for path in (path for path, size in train_sizes.items() if size in sizes):
-        originals.setdefault(_digest(path), path)
-    digests = {path: _digest(path) for path, size in test_sizes.items() if size in sizes}
-    return [(path, originals[digest]) for path, digest in digests.items() if digest and digest in originals]
+    sizes = {path: path.stat().st_size for path in (*train, *test) if path.is_file()}
+    in_both = {sizes.get(path) for path in train} & {sizes.get(path) for path in test} - {None, 0}
 
+    def digests(paths: Iterable[Path]) -> dict[Path, bytes]:
+        alike = (path for path in paths if sizes.get(path) in in_both and os.access(path, os.R_OK))
+        return {path: hashlib.sha256(path.read_bytes()).digest() for path in alike}
 
-def _sizes(paths: Iterable[Path]) -> dict[Path, int]:
-    return {path: size for path in paths if path.is_file() and (size := path.stat().st_size)}
-
-
-def _digest(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return ""
+    originals: dict[bytes, Path] = {}
+    for path, digest in digests(train).items():
+        originals.setdefault(digest, path)
+    return [(path, originals[digest]) for path, digest in digests(test).items() if digest in originals]

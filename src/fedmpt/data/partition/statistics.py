@@ -107,8 +107,8 @@ def _distance(counts: Int64[Tensor, "*kinds"], whole: Int64[Tensor, "*kinds"]) -
 
 
 def _mean_and_max(distances: Float64[Tensor, "clients"]) -> dict[str, float | None]:
-    known = distances[~distances.isnan()]
-    return {"mean": _or_none(known.mean()), "max": float(known.max()) if len(known) else None}
+    known = distances[~distances.isnan()].tolist()
+    return {"mean": sum(known) / len(known), "max": max(known)} if known else {"mean": None, "max": None}
 
 
 def _or_none(value: Float64[Tensor, ""]) -> float | None:

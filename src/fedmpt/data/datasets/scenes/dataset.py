@@ -100,7 +100,7 @@ def _draw(folder: Path, scenes: tuple[Scene, ...], name: str, progress: bool) ->
             # Not packed: what zlib makes of an image differs between machines, and the bytes key its features.
             Image.fromarray(render(scene)).save(folder / _file_name(index))
             advance(1)
-    lines = [json.dumps(scene.to_json(), separators=(",", ":")) + "\n" for scene in scenes]
+    lines = [json.dumps(dataclasses.asdict(scene), separators=(",", ":")) + "\n" for scene in scenes]
     (folder / FACTORS_FILE).write_text("".join(lines), encoding="utf-8")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -189,12 +188,8 @@ class Scene:
         shown = {item.name for item in self.objects}
         return tuple(PRESENT if name in shown else ABSENT for name in CLASS_NAMES)
 
-    def to_json(self) -> dict[str, Any]:
-        """Everything, in plain types."""
-        return dataclasses.asdict(self)
-
     @classmethod
     def from_json(cls, words: Mapping[str, Any]) -> Scene:
-        """The inverse of `to_json`, also after a way through JSON. Raises TypeError or KeyError for anything else."""
+        """The inverse of `dataclasses.asdict`, also after a way through JSON; else TypeError or KeyError."""
         objects = tuple(SceneObject(**{**item, "box": tuple(item["box"])}) for item in words["objects"])
         return cls(**{**words, "objects": objects})

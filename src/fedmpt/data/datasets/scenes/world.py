@@ -124,15 +124,25 @@ def sample_scene(options: SceneOptions, split: SplitName, index: int) -> Scene:
     """
     draws = Draws(options.seed, get_args(SplitName).index(split), index)
     group = draws.below(options.groups)
-    factors = _Factors(draws, group, options.shift)
-    style = cast(Style, factors.draw(options.styles))
+    steps = round(options.shift * _SHIFT_STEPS)
+
+    def factor(values: Sequence[Value], weights: Sequence[int] | None = None) -> Value:
+        """One of ``values``, shifted towards the group's own."""
+        plain = list(weights or [1] * len(values))
+        # Groups of one rest still differ from each other in factors with more or fewer values.
+        own = (group + group // len(values)) % len(values)
+        shifted = [weight * (_SHIFT_STEPS - steps) for weight in plain]
+        shifted[own] += sum(plain) * steps
+        return draws.weighted(values, shifted)
+
+    style = cast(Style, factor(options.styles))
     world = options.test if split == "test" else "natural"
     spurious = options.spurious if split == "train" else 0.0
-    classes, background = draw_cast(draws, factors.draw(BACKGROUNDS), world=world, spurious=spurious)
-    lighting = factors.draw(LIGHTINGS, _LIGHTING_WEIGHTS)
-    weather: Weather = factors.draw(WEATHERS, _WEATHER_WEIGHTS)
-    pose = factors.draw(POSES, _POSE_WEIGHTS)
-    wanted_layout, wanted_scale = factors.draw(LAYOUTS), factors.draw(SCALES)
+    classes, background = draw_cast(draws, factor(BACKGROUNDS), world=world, spurious=spurious)
+    lighting = factor(LIGHTINGS, _LIGHTING_WEIGHTS)
+    weather: Weather = factor(WEATHERS, _WEATHER_WEIGHTS)
+    pose = factor(POSES, _POSE_WEIGHTS)
+    wanted_layout, wanted_scale = factor(LAYOUTS), factor(SCALES)
     items = _items(draws, classes, pose)
     layout: Layout = "single" if sum(item.is_labelled for item in items) == 1 else wanted_layout
     objects, layout, scale = place(draws, items, layout=layout, scale=wanted_scale, style=style)
@@ -149,22 +159,6 @@ def sample_scene(options: SceneOptions, split: SplitName, index: int) -> Scene:
         backdrop=draws.below(NUM_BACKDROPS),
         overlay=draws.below(NUM_OVERLAYS),
     )
-
-
-class _Factors:
-    """Draws of one image's factors, shifted towards its group's own value of each."""
-
-    def __init__(self, draws: Draws, group: int, shift: float) -> None:
-        self._draws, self._group = draws, group
-        self._steps = round(shift * _SHIFT_STEPS)
-
-    def draw(self, values: Sequence[Value], weights: Sequence[int] | None = None) -> Value:
-        plain = list(weights or [1] * len(values))
-        # Groups of one rest still differ from each other in factors with more or fewer values.
-        own = (self._group + self._group // len(values)) % len(values)
-        shifted = [weight * (_SHIFT_STEPS - self._steps) for weight in plain]
-        shifted[own] += sum(plain) * self._steps
-        return self._draws.weighted(values, shifted)
 
 
 def _items(draws: Draws, classes: Sequence[str], pose: Pose) -> list[Item]:
