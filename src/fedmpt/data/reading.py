@@ -96,7 +96,7 @@ def read_lines(path: Path, *, expected: str) -> list[str]:
 
 
 def read_names(path: Path, *, what: str) -> list[str]:
-    """The lines of a list whose places count: none is empty, and none there twice. Raises InputError as `read_lines`."""
+    """The lines of a list, none empty and none there twice. Raises InputError as `read_lines`, or for another line."""
     lines = read_lines(path, expected=f"one {what} a line")
     if "" in lines:
         raise InputError(f"{path}, line {lines.index('') + 1}: empty; expected one {what} a line")

@@ -60,8 +60,8 @@ def test_labels_belong_to_their_ids_whatever_the_order_of_a_class_file(root: Pat
     [
         ("dog_trainval.txt", ["000005 1", "000007 2"], r"dog_trainval\.txt, line 2: '000007 2'; expected an id and 1"),
         ("dog_trainval.txt", ["000005 1", "000007"], r"dog_trainval\.txt, line 2: '000007'; expected an id and 1"),
-        ("dog_trainval.txt", ["000005 1", "", "000007 1"], r"1 images of the split have no line, first '000009'"),
-        ("dog_trainval.txt", ["000005 1", "000001 1"], r"line 2: image id '000001' is not in the split's own list"),
+        ("dog_trainval.txt", ["000005 1", "000007 1"], r"are not those of the split's own list: 000009"),
+        ("dog_trainval.txt", ["000005 1", "000001 1"], r"not those of the split's own list: 000001, 000007, 000009"),
         ("dog_trainval.txt", ["000005 1", "000005 1"], r"line 2: image id '000005' is listed twice"),
         ("trainval.txt", ["000005", "", "000007"], r"trainval\.txt, line 2: empty; expected one image id a line"),
         ("trainval.txt", ["000005", "000005"], r"line 2: image id '000005' is listed twice, first in .* line 1"),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedmpt.data.datasets.benchmark import Noted, Part, image_data, make_split
 from fedmpt.data.finding import ImageFolder
-from fedmpt.data.reading import check_choice, label_matrix, read_lines, read_names
+from fedmpt.data.reading import check_choice, label_matrix, read_lines, read_names, refuse_repeated, some
 from fedmpt.types import ABSENT, PRESENT, UNKNOWN, ImageData, InputError
 
 Difficult = Literal["unknown", "absent"]
@@ -89,22 +89,15 @@ def _labels(path: Path, source: Path, ids: Sequence[str]) -> Int8[Tensor, "image
 
 def _class_column(path: Path, ids: Sequence[str]) -> Int8[Tensor, "images"]:
     values = {"1": PRESENT, "-1": ABSENT, "0": UNKNOWN}
-    known = set(ids)
-    labels: dict[str, int] = {}
-    for number, line in enumerate(read_lines(path, expected="an image id and 1, -1 or 0 a line"), start=1):
-        if not line:
-            continue
-        where, (image, *rest) = f"{path}, line {number}", line.split()
-        value = " ".join(rest)
-        if value not in values:
+    rows = [line.split() for line in read_lines(path, expected="an image id and 1, -1 or 0 a line")]
+    for number, row in enumerate(rows, start=1):
+        if len(row) != 2 or row[1] not in values:
+            where, line = f"{path}, line {number}", " ".join(row)
             raise InputError(f"{where}: {line!r}; expected an id and 1 (present), -1 (absent) or 0 (only difficult)")
-        if image not in known:
-            raise InputError(f"{where}: image id {image!r} is not in the split's own list; remove it or add it there")
-        if image in labels:
-            raise InputError(f"{where}: image id {image!r} is listed twice; remove one of the lines")
-        labels[image] = values[value]
-    if lacking := [image for image in ids if image not in labels]:
-        raise InputError(f"{path}: {len(lacking)} images of the split have no line, first {lacking[0]!r}; add them")
+    refuse_repeated([image for image, _ in rows], what="image id", where=lambda at: f"{path}, line {at + 1}")
+    labels = {image: values[value] for image, value in rows}
+    if differing := sorted(labels.keys() ^ set(ids)):
+        raise InputError(f"{path}: its images are not those of the split's own list: {some(differing, limit=5)}")
     return torch.tensor([labels[image] for image in ids], dtype=torch.int8)
 
 
