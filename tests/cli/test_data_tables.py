@@ -116,11 +116,6 @@ def test_names_are_shown_as_they_are_written(run: Command, tmp_path: Path) -> No
     assert run("data", "pairs", *words).code == 0
 
 
-def test_check_takes_a_data_set_as_other_commands_do(run: Command, tmp_path: Path) -> None:
-    photos = own_photos(tmp_path / "photos")
-    assert run("data", "check", f"folder:{photos}").out == run("data", "check", "folder", photos).out
-
-
 def test_load_and_options_of_a_partition_do_not_go_together(run: Command, tmp_path: Path) -> None:
     photos = own_photos(tmp_path / "photos")
     words = ["--data", f"folder:{photos}", "--load", tmp_path / "clients.json", "--setting", "iid"]

@@ -182,12 +182,6 @@ def test_files_that_are_no_pictures_are_named(path: Path, kind: str) -> None:
         read_image(path)
 
 
-def test_all_sixteen_bits_keep_their_shades(path: Path) -> None:
-    values = np.linspace(0, 65535, 48 * 32).reshape(32, 48).astype(np.uint16)
-    path.write_bytes(png(values))
-    assert np.array_equal(np.asarray(read_image(path)), rgb((values // 256).astype(np.uint8)))
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [

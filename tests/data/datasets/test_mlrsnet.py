@@ -58,15 +58,6 @@ def test_the_split_is_that_of_every_machine(root: Path) -> None:
     assert sorted(held_out) == sorted(Path(word).name for word in output.split()[:2])
 
 
-def test_few_labels_leave_both_splits_and_move_no_image(root: Path) -> None:
-    every, some = load_mlrsnet(root, test_share=0.5), load_mlrsnet(root, test_share=0.5, min_labels=2)
-    for split in ("train", "test"):
-        labels = getattr(every, split).labels
-        kept = [name for name, row in zip(names(every, split), labels.tolist(), strict=True) if sum(row) >= 2]
-        assert names(some, split) == kept
-    assert [note.split(":")[0] for note in some.notes] == ["train", "test"]
-
-
 def test_columns_go_by_their_names_and_lines_may_have_any_order(root: Path) -> None:
     before = load_mlrsnet(root)
     scene = "harbor&port"
@@ -82,17 +73,6 @@ def test_columns_go_by_their_names_and_lines_may_have_any_order(root: Path) -> N
 def test_folders_without_a_table_are_said_aloud(root: Path) -> None:
     write_images(root / "Images" / "wetland", ["wetland_00001.jpg"])
     assert load_mlrsnet(root).notes == ("1 folders of images have no table and are left out: wetland",)
-
-
-def test_lower_case_folders_and_what_macos_leaves_behind(root: Path) -> None:
-    before = load_mlrsnet(root).test.labels
-    (root / "Labels").rename(root / "tables")
-    (root / "tables").rename(root / "labels")
-    (root / "labels" / "._airplane.csv").write_bytes(b"\0\5\x16\7")
-    (root / "Images" / ".DS_Store").write_bytes(b"\0")
-    data = load_mlrsnet(root)
-    assert torch.equal(data.test.labels, before)
-    assert data.notes == ()
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, float("nan")])

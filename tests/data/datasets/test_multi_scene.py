@@ -8,7 +8,6 @@ from benchmark_folders import (
     MULTI_SCENE_CODE,
     MULTI_SCENE_TEST,
     MULTI_SCENE_TRAIN,
-    picture,
     write_multi_scene,
 )
 
@@ -50,16 +49,6 @@ def test_a_header_without_class_names_is_said_aloud(tmp_path: Path) -> None:
         f"{name}: the header names no class; columns are taken in the order of the authors' code"
         for name in ("Tra.csv", "Test.csv")
     )
-
-
-def test_other_names_of_the_tables_and_names_with_suffix(tmp_path: Path) -> None:
-    root = write_multi_scene(tmp_path / "MultiScene-Clean")
-    (root / "Tra.csv").rename(root / "train.csv")
-    table = (root / "Test.csv").read_text().replace("20001,", "20001.jpg,").replace("20002,", "20002.JPG,")
-    (root / "Test.csv").rename(root / "test.csv")
-    (root / "test.csv").write_text(table)
-    (root / "images" / "20002.JPG").write_bytes(picture())
-    assert [file.name for file in load_multi_scene(root).test.files] == ["20001.jpg", "20002.JPG"]
 
 
 def test_numbers_as_pandas_writes_them(tmp_path: Path) -> None:

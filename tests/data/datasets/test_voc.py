@@ -109,13 +109,6 @@ def test_what_is_missing_is_named(root: Path, missing: str, message: str) -> Non
         load_voc(root)
 
 
-def test_neither_class_files_nor_annotations(root: Path) -> None:
-    remove_class_files(root, "test")
-    (root / "Annotations").rename(root / "elsewhere")
-    with pytest.raises(InputError, match=r"Annotations is missing, and so are the class files"):
-        load_voc(root)
-
-
 @pytest.mark.parametrize("inner", ["nowhere", "VOCdevkit/VOC2007/JPEGImages", "."])
 def test_wrong_folder_tells_the_layout(root: Path, inner: str) -> None:
     with pytest.raises(InputError, match=r"(has no folder|is no folder; .*) VOC2007/ImageSets/Main"):

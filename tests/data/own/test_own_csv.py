@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from own_data import both, load_folder, names, write, write_csv, write_images
+from own_data import both, load_folder, write, write_csv, write_images
 
 from fedmpt.types import InputError
 
@@ -113,15 +113,6 @@ def test_a_column_that_is_all_empty_is_no_class(root: Path) -> None:
     assert data.train.columns == {}
 
 
-def test_two_tables_are_a_given_split(root: Path) -> None:
-    write_images(root, "train/x.jpg", "test/x.jpg")
-    write_csv(root, "path,labels", "x.jpg,cat", name="train.csv")
-    write_csv(root, "path,labels", "x.jpg,dog", name="test.csv")
-    data = load_folder(root)
-    assert (names(data.train, root), names(data.test, root)) == (["train/x.jpg"], ["test/x.jpg"])
-    assert both(data, root) == {"train/x.jpg": {"cat": 1, "dog": 0}, "test/x.jpg": {"cat": 0, "dog": 1}}
-
-
 def test_a_class_without_a_column_in_one_table_is_unknown_there(root: Path) -> None:
     write_csv(root, "path,cat,dog", "a.jpg,1,0", name="train.csv")
     write_csv(root, "path,cat", "b.jpg,0", name="test.csv")
@@ -134,12 +125,6 @@ def test_images_in_a_folder_of_their_own(tmp_path: Path) -> None:
     write_images(tmp_path, "images/a.jpg", "images/b.jpg")
     write_csv(tmp_path, "path,labels", "a.jpg,cat", "b.jpg,dog")
     assert set(both(load_folder(tmp_path), tmp_path)) == {"images/a.jpg", "images/b.jpg"}
-
-
-def test_labels_csv_is_read_where_there_are_more_tables(root: Path) -> None:
-    write_csv(root, "path,labels", "a.jpg,cat", "b.jpg,dog")
-    write(root, "prices.csv", "x,y\n1,2\n")
-    assert load_folder(root).class_names == ("cat", "dog")
 
 
 def test_a_label_that_is_none_of_the_classes(root: Path) -> None:

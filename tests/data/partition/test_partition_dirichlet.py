@@ -42,14 +42,6 @@ def test_every_image_has_one_client_and_every_client_enough(
         assert torch.equal(rows, rows.sort().values)
 
 
-def test_the_seed_and_present_labels_decide() -> None:
-    known = random_labels().clamp(min=0)
-    first, other = (dirichlet(random_labels(), num_clients=5, alpha=0.5, seed=seed) for seed in (1, 2))
-    again = dirichlet(known, num_clients=5, alpha=0.5, seed=1)
-    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
-    assert not all(torch.equal(one, two) for one, two in zip(first, other, strict=True))
-
-
 @pytest.mark.parametrize("alpha", [0.05, 0.5, 3.0])
 def test_shares_have_the_marginal_distribution_of_a_dirichlet(alpha: float) -> None:
     random = Random(0)
