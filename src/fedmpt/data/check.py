@@ -37,8 +37,14 @@ def check_data(spec: str, *, cache: Path) -> tuple[dict[str, Any], ImageData | N
     load = parse_spec(spec, cache=cache)
     name = spec.partition(":")[0]
     root = load.keywords.get("path", cache)
-    layout = LAYOUTS.get(name, ())
-    found = {"name": name, "path": str(root), "parts": [_look_for(part, root) for part in layout]}
+    layout, parts = LAYOUTS.get(name, ()), []
+    for part in layout:
+        path = part.find(root)
+        files = sum(len(files) for _, _, files in os.walk(path)) if path and part.is_folder else None
+        words = {"what": part.what, "example": part.inside, "required": part.required}
+        place = path and path.relative_to(root).as_posix()
+        parts.append({"paths": list(part.paths), **words, "found": place, "files": files})
+    found = {"name": name, "path": str(root), "parts": parts}
     try:
         data = load()
     except InputError as error:
@@ -76,15 +82,3 @@ def unreadable_images(data: ImageData) -> tuple[InputError, ...]:
             found += [error] if error else []
             advance(1)
     return tuple(found)
-
-
-def _look_for(part: Part, root: Path) -> dict[str, Any]:
-    path = part.find(root)
-    return {
-        "paths": list(part.paths),
-        "what": part.what,
-        "example": part.inside,
-        "required": part.required,
-        "found": path and path.relative_to(root).as_posix(),
-        "files": sum(len(files) for _, _, files in os.walk(path)) if path and part.is_folder else None,
-    }

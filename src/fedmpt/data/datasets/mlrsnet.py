@@ -23,11 +23,8 @@ _IMAGES = Part(
 )
 
 LAYOUT = (_LABELS, _IMAGES)
-"""As the authors describe it: 109,161 images in 46 folders, unpacked from the archives there, and 46 tables.
-
-Looked up in the authors' repository (github.com/cugbrs/MLRSNet): the names of the tables, their header (``image`` and
-60 classes) and their lines (``airplane_00001.jpg,1,1,0,...``). How the archives of the images unpack could not be.
-"""
+"""As in the authors' repository (github.com/cugbrs/MLRSNet): tables have the header ``image`` and 60 classes, and
+lines ``airplane_00001.jpg,1,1,0,...``. How the archives of the images unpack could not be looked up."""
 
 _SPELLINGS = {"habor": "harbor"}
 """Where the tables misspell a class, as it stands in prompts."""

@@ -33,11 +33,9 @@ _TEST = Part(("Test.csv", "test.csv"), "labels of the 7,000 images of test, one 
 _IMAGES = Part(("images",), "all images, named in the tables without .jpg", is_folder=True, inside="NAME.jpg")
 
 LAYOUT = (_TRAIN, _TEST, _IMAGES)
-"""As the authors' own code reads it, from a folder MultiScene-Clean.
+"""As the authors' code (github.com/Hua-YS/Multi-Scene-Recognition) reads it, from a folder MultiScene-Clean.
 
-The names of files and folders, the order of the columns and a header of some kind are those that the authors' code
-(github.com/Hua-YS/Multi-Scene-Recognition) expects; there are 7,000 images in each table by their paper. What the
-header says could not be looked up, so both a header of class names and any other one of 36 columns are understood.
+What the header says could not be looked up, so both class names and any other header of 36 columns are understood.
 """
 
 

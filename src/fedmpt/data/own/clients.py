@@ -60,7 +60,6 @@ def load_clients(path: Path, options: ClientsOptions) -> ImageData:
 
 
 def _notes(listing: Listing, class_names: Sequence[str], *, unlisted: int) -> Iterator[str]:
-    """``unlisted`` is what a class is in the site's images that its labels do not name."""
     if CLIENT_COLUMN in listing.images.columns:
         yield f"its column {CLIENT_COLUMN} gives way to the name of its folder"
     lacking = [name for name in class_names if name not in listing.class_names]

@@ -9,11 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedmpt.data.finding import ImageFolder
-from fedmpt.data.own.formats import Sources, find_sources
+from fedmpt.data.own.formats import find_sources
 from fedmpt.data.own.listing import (
     IMAGE_SUFFIXES,
     SPLIT_NAMES,
-    Entries,
     Listing,
     Options,
     SplitName,
@@ -70,27 +69,17 @@ def read_folder(root: Path, options: Options) -> Listing:
     notes = [note for part in parts for note in part.notes]
     if unnamed := images.unnamed(found.files, suffixes=IMAGE_SUFFIXES):
         notes.append(f"{root}: pictures that no list names are left out: {some(unnamed)}")
-    splits = _given_splits(sources, parts)
-    if splits[0] is None and (by_folder := _splits_by_folder(root, found.files)):
-        splits = by_folder
-        notes.append(f"{root}: the split is that of the folders which the images are in")
+    splits: list[SplitName | None] = []
     for source, part in zip(sources, parts, strict=True):
+        splits += part.splits or [source.split] * len(part.image_names)
         lacking = [name for name in class_names if name not in part.class_names]
         if lacking and part.unlisted == UNKNOWN:
             notes.append(f"{source.path} says nothing of {some(lacking)}; unknown in its images")
+    if splits[0] is None and (by_folder := _splits_by_folder(root, found.files)):
+        splits = by_folder
+        notes.append(f"{root}: the split is that of the folders which the images are in")
     unlisted = min(part.unlisted for part in parts)
     return Listing(root, found, tuple(splits), class_names, unlisted, tuple(notes))
-
-
-def _given_splits(sources: Sources, parts: Sequence[Entries]) -> list[SplitName | None]:
-    splits: list[SplitName | None] = []
-    for source, part in zip(sources, parts, strict=True):
-        if source.split is not None and part.splits is not None:
-            raise InputError(
-                f"{source.path} is a list of {source.split} images and has a column split; remove one of them"
-            )
-        splits += part.splits or [source.split] * len(part.image_names)
-    return splits
 
 
 def _splits_by_folder(root: Path, files: Sequence[Path]) -> list[SplitName | None] | None:
@@ -112,13 +101,12 @@ def shared_classes(root: Path, listings: Sequence[Listing], options: Options) ->
             raise InputError(f"{root}: no image has a label; expected at least one class")
         return known
     if all(listing.unlisted == UNKNOWN for listing in listings):
-        for name in options.class_names:
-            if name not in known:
-                hint = closest(name, [*known, *(column for listing in listings for column in listing.images.columns)])
-                raise InputError(
-                    f"{options.classes}: class {name!r} is in no column and no category below {root}{hint}; "
-                    "take it out, or write it as it is there"
-                )
+        columns = [column for listing in listings for column in listing.images.columns]
+        for name in (name for name in options.class_names if name not in known):
+            raise InputError(
+                f"{options.classes}: class {name!r} is in no column and no category below {root}"
+                f"{closest(name, [*known, *columns])}; take it out, or write it as it is there"
+            )
     return options.class_names
 
 

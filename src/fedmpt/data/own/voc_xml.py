@@ -37,9 +37,14 @@ def read_voc(source: Source, options: Options) -> Entries:
     to_class = options.vocabulary.name
     rows = [read_annotation(Path(place), lambda word, where: to_class(word, where=where)) for place in places]
     class_names = named(rows)
-    images = _images(source.bases)
+    images, image_names = _images(source.bases), []
+    for stem, place in zip(stems, places, strict=True):
+        name, *others = images.get(stem, [f"{stem}.jpg"])
+        if others:
+            raise InputError(f"{place}: {' and '.join([name, *others])} may be its image; keep one of them")
+        image_names.append(name)
     return Entries(
-        image_names=tuple(_image(stem, images, place) for stem, place in zip(stems, places, strict=True)),
+        image_names=tuple(image_names),
         places=tuple(places),
         class_names=class_names,
         labels=label_matrix(rows, class_names),
@@ -60,13 +65,6 @@ def _images(bases: Sequence[Path]) -> Mapping[str, list[str]]:
         if by_stem:
             break
     return by_stem
-
-
-def _image(stem: str, images: Mapping[str, list[str]], place: str) -> str:
-    names = images.get(stem, [f"{stem}.jpg"])
-    if len(names) > 1:
-        raise InputError(f"{place}: {' and '.join(names)} may be its image; keep one of them")
-    return names[0]
 
 
 def _read_splits(folder: Path, stems: Sequence[str], notes: list[str]) -> dict[str, SplitName]:

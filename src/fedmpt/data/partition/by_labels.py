@@ -73,9 +73,8 @@ def split_by_label(
     """Rows of each client. Needs ``num_clients * min_images`` images at least.
 
     Each label's images are split over the clients by shares from a symmetric Dirichlet distribution (Yurochkin et al.
-    2019, Bayesian nonparametric federated learning, sec. 4; Hsu et al. 2019, arXiv 1909.06335, draw a distribution
-    over labels for each client instead). The published definitions have one label an image. Here an image goes by
-    one of its present labels, drawn uniformly; images without any form a label of their own.
+    2019, Bayesian nonparametric federated learning, sec. 4). The published definition has one label an image. Here an
+    image goes by one of its present labels, drawn uniformly; images without any form a label of their own.
     """
     assert num_clients * min_images <= labels.shape[0]
     random = Random(generator(seed, "dirichlet").initial_seed() % 2**32)

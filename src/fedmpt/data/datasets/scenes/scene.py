@@ -115,15 +115,9 @@ class SceneOptions:
 
     def __post_init__(self) -> None:
         # Eight digits name an image file, and a seed is one word of PCG64's seeding.
-        for name, low, high in (
-            ("num_train", 1, 10**8),
-            ("num_test", 1, 10**8),
-            ("seed", 0, 2**32 - 1),
-            ("spurious", 0, 1),
-            ("shift", 0, 1),
-            ("groups", 1, 10_000),
-        ):
-            value = getattr(self, name)
+        most = {"num_train": 10**8, "num_test": 10**8, "seed": 2**32 - 1, "spurious": 1, "shift": 1, "groups": 10_000}
+        for name, high in most.items():
+            value, low = getattr(self, name), int(name in ("num_train", "num_test", "groups"))
             if not low <= value <= high:
                 raise InputError(f"scenes: {name} is {value}; it must be from {low} to {high}")
         check_choice("scenes: test", self.test, get_args(TestMode))

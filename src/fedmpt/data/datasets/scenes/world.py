@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import TypeVar, cast, get_args
 
 import numpy as np
@@ -97,21 +96,12 @@ def draw_cast(
 
 def _weights(chosen: Sequence[str], background: Background, world: TestMode) -> list[int]:
     """How likely each class is to come next."""
-    weights = list(_weights_alone(background, world))
-    for name in chosen:
-        weights[CLASS_NAMES.index(name)] = 0
-        if world == "reversed" and name in _OTHER_HALF:
-            weights[CLASS_NAMES.index(_OTHER_HALF[name])] = 0
-    return weights
-
-
-@cache
-def _weights_alone(background: Background, world: TestMode) -> tuple[int, ...]:
-    """Weights of the first class."""
-    if world == "broken":
-        return (1,) * len(CLASS_NAMES)
-    away = {pair.anchor for pair in PARTNERS if pair.background == background} if world == "reversed" else set()
-    return tuple(0 if name in away else _HOME_WEIGHT if background in homes else 1 for name, homes in HOMES.items())
+    barred = set(chosen)
+    if world == "reversed":
+        barred |= {_OTHER_HALF[name] for name in chosen if name in _OTHER_HALF}
+        barred |= {pair.anchor for pair in PARTNERS if pair.background == background}
+    at_home = {name for name, homes in HOMES.items() if background in homes and world != "broken"}
+    return [0 if name in barred else _HOME_WEIGHT if name in at_home else 1 for name in CLASS_NAMES]
 
 
 def sample_scene(options: SceneOptions, split: SplitName, index: int) -> Scene:
