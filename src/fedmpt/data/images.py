@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import stat
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,9 +21,10 @@ MAX_ASPECT = 100
 
 @contextlib.contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """No warnings from Pillow within; what matters in them becomes an `InputError` of `read_image`.
+    """No warnings from Pillow within; what matters in them is an `InputError` of `read_image`.
 
-    Python's warning filters belong to the process: hold this around a thread pool that reads pictures.
+    Python's warning filters belong to the process, and threads that change them disturb each other: hold this around
+    a pool of threads that read pictures too.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -37,19 +37,18 @@ def read_image(path: Path) -> Image.Image:
     Transparency and colour profiles are dropped, 16-bit grey is cut to its high byte, and floating-point pixels run
     from 0 to 1.
 
-    Raises InputError if the file is missing, empty, no picture, damaged, cut short, has numbers of no known range for
-    pixels, more pixels than Pillow takes for safe (``PIL.Image.MAX_IMAGE_PIXELS``), or a side more than `MAX_ASPECT`
-    times the other.
+    Raises:
+        InputError: if the file is missing, empty, no picture, damaged, cut short, has numbers of no known range for
+            pixels, more pixels than Pillow takes for safe (``PIL.Image.MAX_IMAGE_PIXELS``), or a side more than
+            `MAX_ASPECT` times the other.
     """
     try:
-        # Opening a pipe would wait for ever, and a device may have no end.
-        if not stat.S_ISREG((status := path.stat()).st_mode):
-            raise ValueError("it is no regular file")
-        if status.st_size == 0:
+        if path.exists() and not path.is_file():  # Opening a pipe would wait for ever.
+            raise InputError(f"{path}: the image cannot be read (it is no regular file); replace or remove it")
+        if path.stat().st_size == 0:
             raise InputError(f"{path}: the image file is empty; replace or remove it")
-        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
-            size = f"{path}: the image has {image.width} x {image.height} pixels"
-            limit = Image.MAX_IMAGE_PIXELS
+        with quiet_pillow(), Image.open(path, formats=FORMATS) as image:
+            size, limit = f"{path}: the image has {image.width} x {image.height} pixels", Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
                 raise InputError(f"{size}, more than {limit}; scale it down")
             if max(image.size) > MAX_ASPECT * min(image.size):
@@ -76,12 +75,10 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image, *, file_format: str | None) -> Image.Image:
-    if image.mode == "F":  # Pillow would cut fractions to black.
+    if image.mode == "F":  # Grey from 0 to 1. Pillow would cut all of it to black.
         values = np.asarray(image)
         if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
-            raise ValueError(
-                "its pixels are floating-point numbers that do not lie between 0 and 1; save it with 8 bits"
-            )
+            raise ValueError("its pixels are floating-point numbers that do not lie between 0 and 1; save with 8 bits")
         image = Image.fromarray(np.rint(values * 255).astype(np.uint8))
     if image.mode == "I" and file_format == "TIFF":
         raise ValueError("its pixels are 32-bit or signed numbers, of no fixed range; save it with 8 bits")

@@ -15,7 +15,7 @@ from torch import Tensor
 from fedmpt.backbone import load_backbone
 from fedmpt.backbone.views import tokens_of
 from fedmpt.data.features.store import FeatureSet
-from fedmpt.data.images import quiet_pillow, read_image
+from fedmpt.data.images import read_image
 from fedmpt.evaluation.calibration import Calibration
 from fedmpt.evaluation.scoring import personal_scores, set_global
 from fedmpt.federated.checkpoint import load_checkpoint
@@ -108,8 +108,7 @@ def predict(trained: Trained, images: Sequence[Path], *, batch_size: int = 16) -
 
 @torch.no_grad()
 def _probabilities(trained: Trained, images: Sequence[Path], text: Tensor) -> Float[Tensor, "B C"]:
-    with quiet_pillow():
-        pictures = [read_image(path) for path in images]
+    pictures = [read_image(path) for path in images]
     patches, pooled = _seen(trained, trained.backbone, pictures)
     views = {
         name: tokens_of(*_seen(trained, view.of(trained.backbone), pictures), num_streams=view.num_streams)
