@@ -14,7 +14,7 @@ from pathlib import Path
 from fedmpt.backbone import load_backbone
 from fedmpt.data.datasets.voc import load_voc
 from fedmpt.data.features.store import open_features
-from fedmpt.data.partition import partition
+from fedmpt.data.partition import partition_split
 from fedmpt.evaluation.metrics import multilabel_scores
 from fedmpt.evaluation.scoring import probabilities
 from fedmpt.federated.aggregate import aggregate
@@ -46,8 +46,8 @@ def main() -> None:
         test = open_features(backbone, data.test, cache=cache)
 
         # Images with similar label sets go to the same client: each knows a few classes only.
-        rows_of_clients = partition(train.labels, setting="heterogeneous", t=options.t)
-        clients = [train.subset(rows) for rows in rows_of_clients]
+        partition = partition_split(data.train, setting="heterogeneous", t=options.t)
+        clients = [train.subset(rows) for rows in partition.rows]
         print(f"{len(clients)} clients with {[len(client) for client in clients]} images")
 
         # The method: a config builds a module that holds nothing but trained tensors.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from fedmpt.data.datasets.scenes import CLASS_NAMES, Scene
 from fedmpt.data.datasets.scenes.draws import Draws
-from fedmpt.data.datasets.scenes.vocabulary import BACKGROUNDS, DISTRACTORS
+from fedmpt.data.datasets.scenes.scene import BACKGROUNDS, DISTRACTORS
 
 PLACES: Mapping[str, Sequence[str]] = {
     "indoor": ("indoors", "in a room", "at home", "in a living room"),

@@ -14,8 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from fedmpt.data.datasets.scenes import CLASS_NAMES, Scene, SceneOptions, object_map, render, sample_scene
 from fedmpt.data.datasets.scenes.draws import Draws
-from fedmpt.data.datasets.scenes.scene import SIDE_PX
-from fedmpt.data.datasets.scenes.vocabulary import Style
+from fedmpt.data.datasets.scenes.scene import SIDE_PX, Style
 
 PATCH_PX = 16
 GRID = SIDE_PX // PATCH_PX

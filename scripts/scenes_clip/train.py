@@ -25,8 +25,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from fedmpt.data.datasets.scenes import CLASS_NAMES
 from fedmpt.data.datasets.scenes.draws import Draws
-from fedmpt.data.datasets.scenes.scene import SIDE_PX
-from fedmpt.data.datasets.scenes.vocabulary import STYLES
+from fedmpt.data.datasets.scenes.scene import SIDE_PX, STYLES
 from fedmpt.evaluation.metrics import multilabel_scores
 
 JOINT_WIDTH = 128

@@ -17,7 +17,7 @@ Axis letters, the same in every file:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -68,6 +68,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def take(self, rows: Sequence[int], *, name: str | None = None) -> Split:
+        """Some of the images, in this order."""
+        columns = {column: tuple(words[row] for row in rows) for column, words in self.columns.items()}
+        return Split(name or self.name, tuple(self.files[row] for row in rows), self.labels[list(rows)], columns)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fedmpt.backbone import load_backbone
 from fedmpt.backbone.load import BUILT_IN, parse_spec
-from fedmpt.data.datasets.scenes import CLASS_NAMES, load_scenes
+from fedmpt.data.datasets.scenes import CLASS_NAMES, SceneOptions, load_scenes
 from fedmpt.data.features.store import FeatureSet, open_features
 from fedmpt.evaluation.metrics import multilabel_scores
 from fedmpt.evaluation.scoring import probabilities
@@ -33,7 +33,7 @@ def backbone() -> Backbone:
 @pytest.fixture(scope="module")
 def drawn_images(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> FeatureSet:
     cache = tmp_path_factory.mktemp("cache")
-    data = load_scenes(cache=cache, num_train=1, num_test=300)
+    data = load_scenes(SceneOptions(num_train=1, num_test=300), cache=cache)
     return open_features(backbone, data.test, cache=cache, progress=False)
 
 

@@ -24,8 +24,8 @@ def test_check_counts_what_is_there(place: Place, run: Command) -> None:
 def test_check_says_what_is_missing_and_what_was_expected(run: Command, tmp_path: Path) -> None:
     outcome = run("data", "check", "coco", tmp_path)
     assert outcome.code == 2
-    assert "MISSING annotations/instances_train2014.json" in outcome.out
-    assert "expected layout:\nPATH/" in outcome.out
+    assert "MISSING annotations/instances_train2014.json: labels of train" in outcome.out
+    assert "MISSING val2014: the 40,504 images of test, for example val2014/COCO_val2014_" in outcome.out
     assert outcome.err.startswith(f"fedmpt data: {tmp_path} has no file annotations/instances_train2014.json")
 
 
@@ -62,15 +62,6 @@ def test_partition_is_shown_saved_drawn_and_trained_on(place: Place, run: Comman
     trained = run(*place.train_words(tmp_path / "a", "--partition", saved, "--quiet", t=None, rounds=1))
     assert trained.code == 0
     assert [client["images"] for client in read_results(tmp_path / "a")["clients"]] == sizes
-
-
-def test_a_partition_of_other_data_is_refused(place: Place, run: Command, tmp_path: Path) -> None:
-    photos = own_photos(tmp_path / "photos")
-    saved = tmp_path / "clients.json"
-    assert run("data", "partition", "--data", f"folder:{photos}", "--by", "hospital", "--save", saved).code == 0
-    assert_refused(
-        run(*place.train_words(tmp_path / "a", "--partition", saved, t=None)), "clients.json .*(images|data set)"
-    )
 
 
 def test_hospitals_of_a_table_are_clients(place: Place, run: Command, tmp_path: Path) -> None:
@@ -123,11 +114,6 @@ def test_names_are_shown_as_they_are_written(run: Command, tmp_path: Path) -> No
     assert "[/north]" in found_partition.out
     words = ["--data", f"folder:{photos}", "--min-joint", 1, "--min-test", 1]
     assert run("data", "pairs", *words).code == 0
-
-
-def test_check_takes_a_data_set_as_other_commands_do(run: Command, tmp_path: Path) -> None:
-    photos = own_photos(tmp_path / "photos")
-    assert run("data", "check", f"folder:{photos}").out == run("data", "check", "folder", photos).out
 
 
 def test_load_and_options_of_a_partition_do_not_go_together(run: Command, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from transformers import CLIPTokenizer
 from fedmpt.backbone.load import BUILT_IN
 from fedmpt.conditions.attributes import FOLDER, AttributeList, find_attributes, read_attributes, shipped_attributes
 from fedmpt.data.datasets import multi_scene, voc
-from fedmpt.data.datasets.scenes import vocabulary
+from fedmpt.data.datasets.scenes import scene as vocabulary
 from fedmpt.files import read_json
 
 # COCO, NUS-WIDE and MLRSNet are read with the classes of their own files; these are the official ones, in their order.

@@ -9,7 +9,16 @@ from typing import Any
 
 from PIL import Image
 
+from fedmpt.data import own
 from fedmpt.types import ImageData, Split
+
+
+def load_folder(path: Path, **options: Any) -> ImageData:
+    return own.load_folder(path, own.Options(**options))
+
+
+def load_clients(path: Path, **options: Any) -> ImageData:
+    return own.load_clients(path, own.ClientsOptions(**options))
 
 
 def write_images(root: Path, *names: str) -> None:

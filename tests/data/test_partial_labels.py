@@ -68,14 +68,6 @@ def test_what_is_hidden_does_not_depend_on_the_labels(kind: Any) -> None:
     assert torch.equal(masked[:, :4], other[:, :4])
 
 
-def test_a_fraction_of_zero_hides_nothing_and_one_near_one_may_leave_no_label() -> None:
-    labels = torch.ones(20, 2, dtype=torch.int8)
-    assert torch.equal(mask_labels(labels, kind="masked-unknown", fraction=0, seed=1), labels)
-    masked = mask_labels(labels, kind="masked-negative", fraction=0.99, seed=1)
-    assert masked.shape == labels.shape
-    assert (masked.sum(1) == 0).any()
-
-
 @pytest.mark.parametrize("fraction", [-0.1, 1, 1.5, float("nan"), float("inf")])
 def test_fractions_out_of_range(fraction: float) -> None:
     with pytest.raises(InputError, match=r"hide is .*; it must be in \[0, 1\)"):

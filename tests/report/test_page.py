@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fedmpt.data.datasets.scenes import PARTNERS, SceneOptions, sample_scene
-from fedmpt.data.datasets.scenes.vocabulary import CLASS_NAMES
+from fedmpt.data.datasets.scenes.scene import CLASS_NAMES
 from fedmpt.report.demo.page import scenes_with, verdict
 from fedmpt.report.demo.trials import PAIRS, TITLES, Trial
 

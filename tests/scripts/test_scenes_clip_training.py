@@ -16,7 +16,7 @@ import torch
 
 from fedmpt.data.datasets.scenes import CLASS_NAMES, object_map
 from fedmpt.data.datasets.scenes.draws import Draws
-from fedmpt.data.datasets.scenes.vocabulary import BACKGROUNDS, DISTRACTORS
+from fedmpt.data.datasets.scenes.scene import BACKGROUNDS, DISTRACTORS
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "scenes_clip"
 

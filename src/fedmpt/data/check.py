@@ -10,8 +10,8 @@ from typing import Any
 from fedmpt.data.datasets import coco, mlrsnet, multi_scene, nus_wide, voc
 from fedmpt.data.datasets.benchmark import Part
 from fedmpt.data.load import parse_spec
-from fedmpt.data.own.folder import not_shown
 from fedmpt.data.progress import map_ahead, progress_bar
+from fedmpt.data.reading import not_shown
 from fedmpt.types import ABSENT, PRESENT, UNKNOWN, ImageData, InputError
 
 LAYOUTS: Mapping[str, Sequence[Part]] = {
@@ -24,21 +24,27 @@ LAYOUTS: Mapping[str, Sequence[Part]] = {
 """The parts of the folders of data sets that have a layout of their own."""
 
 
-def check_data(name: str, path: str, *, cache: Path) -> tuple[dict[str, Any], ImageData | None]:
-    """What is found of data set ``name`` in ``path``, with options behind it as in `fedmpt.data.load_data`, as JSON
-    holds it; and the data, None where they cannot be loaded.
+def check_data(spec: str, *, cache: Path) -> tuple[dict[str, Any], ImageData | None]:
+    """What is found of a data set, named as for `fedmpt.data.load_data`, as JSON holds it; and the data, None where
+    they cannot be loaded.
 
     ``problem`` is why they cannot. ``parts`` are those of a benchmark's layout; one that is ``found`` nowhere is None,
     and ``files`` counts what a folder holds. Each of ``splits`` has the images that show each class, do not, or leave
     it open.
 
-    Raises:
-        InputError: if there is no such data set, or an option is wrong.
+    Raises InputError if there is no such data set, or an option is wrong.
     """
-    load = parse_spec(f"{name}:{path}", cache=cache)
+    load = parse_spec(spec, cache=cache)
+    name = spec.partition(":")[0]
     root = load.keywords.get("path", cache)
-    layout = LAYOUTS.get(name, ())
-    found = {"name": name, "path": str(root), "parts": [_look_for(part, root) for part in layout]}
+    layout, parts = LAYOUTS.get(name, ()), []
+    for part in layout:
+        path = part.find(root)
+        files = sum(len(files) for _, _, files in os.walk(path)) if path and part.is_folder else None
+        words = {"what": part.what, "example": part.inside, "required": part.required}
+        place = path and path.relative_to(root).as_posix()
+        parts.append({"paths": list(part.paths), **words, "found": place, "files": files})
+    found = {"name": name, "path": str(root), "parts": parts}
     try:
         data = load()
     except InputError as error:
@@ -60,7 +66,7 @@ def check_data(name: str, path: str, *, cache: Path) -> tuple[dict[str, Any], Im
 
 def unreadable_images(data: ImageData) -> tuple[InputError, ...]:
     """Opens every image, with a progress bar; the messages of those that cannot be read."""
-    from fedmpt.data.images import quiet_pillow, read_image  # Imported here: all else needs no picture.
+    from fedmpt.data.images import quiet_pillow, read_image
 
     def problem(path: Path) -> InputError | None:
         try:
@@ -69,38 +75,9 @@ def unreadable_images(data: ImageData) -> tuple[InputError, ...]:
             return error
         return None
 
-    files = (*data.train.files, *data.test.files)
-    found: list[InputError] = []
-    stream = map_ahead(problem, files, ahead=32)
+    files, found = (*data.train.files, *data.test.files), list[InputError]()
     with progress_bar("opening images", len(files), enabled=True, is_long=True) as advance, quiet_pillow():
-        for error in stream:
+        for error in map_ahead(problem, files, ahead=32):
             found += [error] if error else []
             advance(1)
     return tuple(found)
-
-
-def layout_text(name: str) -> str:
-    """The folder that benchmark ``name`` expects, as an indented tree with a word on each part."""
-    lines: dict[str, str] = {}
-    for part in LAYOUTS[name]:
-        *folders, last = part.paths[0].split("/")
-        for depth, folder in enumerate(folders):
-            lines.setdefault(f"{'  ' * (depth + 1)}{folder}/", "")
-        indent, end = "  " * (len(folders) + 1), "/" if part.is_folder else ""
-        others = [f"or PATH/{other}{end}" for other in part.paths[1:]]
-        lines[f"{indent}{last}{end}"] = "; ".join([part.what, *others, *([] if part.required else ["may be missing"])])
-        if part.inside:
-            lines[f"{indent}  {part.inside}"] = "for example"
-    width = max(map(len, lines)) + 2
-    return "\n".join(["PATH/", *(f"{place.ljust(width)}{words}".rstrip() for place, words in lines.items())])
-
-
-def _look_for(part: Part, root: Path) -> dict[str, Any]:
-    path = part.find(root)
-    return {
-        "paths": list(part.paths),
-        "what": part.what,
-        "required": part.required,
-        "found": path and path.relative_to(root).as_posix(),
-        "files": sum(len(files) for _, _, files in os.walk(path)) if path and part.is_folder else None,
-    }

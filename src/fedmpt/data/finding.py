@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
+from functools import cache
 from pathlib import Path
 
 from fedmpt.data.reading import closest, quoted, some
@@ -28,22 +28,24 @@ class ImageFolder:
     def __init__(self, root: Path, *, follow_links: bool = True) -> None:
         self.root = root
         self._follow_links = follow_links
-        self._listings: dict[Path, dict[str, bool]] = {}
-        self._real_folders: dict[Path, Path] = {}
+        self._files = cache(_list_files)
+        self._real = cache(Path.resolve)
 
     def find(self, name: str, *, where: str, base: Path | None = None) -> Path | None:
         """The image ``name`` below ``base``, the root unless given; None if there is none.
 
         ``where`` names file and line for messages.
 
-        Raises:
-            InputError: if the name is empty, absolute or climbs out with ``..``, or is a link that is not followed.
+        Raises InputError if the name is empty, absolute or climbs out with ``..``, or is a link that is not followed.
         """
         if not name.strip() or "\0" in name:
             raise InputError(f"{where}: {name!r} is no name of an image; give its path below {self.root}")
         if _OUTWARD.match(name.strip()):
             raise InputError(f"{where}: {name!r} leads out of {self.root}; give a path below it, without '..'")
-        for spelling in _spellings(name):
+        slashed = name.strip().replace("\\", "/")
+        composed, decomposed = (unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))
+        # As written first: a name may end in a space, and hold a backslash where the system allows it.
+        for spelling in (name, name.strip(), slashed, composed, decomposed):
             path = (base or self.root) / spelling
             if path.name in self._files(path.parent):
                 self.refuse_link(path, where=where)
@@ -67,33 +69,33 @@ class ImageFolder:
         if len(bases) > 1:
             tried = named[:: max(1, len(named) // _NUM_TRIED)]
             # The first of the best: `max` keeps the order of the bases.
-            base = max(bases, key=lambda base: sum(self._is_there(*one, base) for one in tried))
+            base = max(bases, key=lambda base: sum(bool(self.find(name, where=at, base=base)) for name, at in tried))
         found = [self.find(name, where=place, base=base) for name, place in named]
         missing = [one for one, path in zip(named, found, strict=True) if path is None]
         if missing:
             (name, place), *others = missing
             rest = f", also {some(quoted(other) for other, _ in others)}" if others else ""
+            path = base / name
+            hint = (
+                " (that is a folder)" if os.path.isdir(path) else closest(path.name, sorted(self._files(path.parent)))
+            )
             raise InputError(
-                f"{place}: image {quoted(name)} is missing in {base}{self._hint(base / name)}; "
+                f"{place}: image {quoted(name)} is missing in {base}{hint}; "
                 f"{len(missing)} of {len(named)} are missing{rest}; {remedy}"
             )
         return tuple(path for path in found if path is not None)
 
-    def _is_there(self, name: str, place: str, base: Path) -> bool:
-        return self.find(name, where=place, base=base) is not None
-
     def refuse_link(self, path: Path, *, where: str) -> None:
         """Raises InputError if a file or folder that is there is a link out of the root, and links are not followed."""
-        if not self._follow_links and not (target := self.target(path)).is_relative_to(self._real(self.root)):
+        if self._follow_links:
+            return
+        is_link = self._files(path.parent).get(path.name, True)
+        target = path.resolve() if is_link else self._real(path.parent) / path.name
+        if not target.is_relative_to(self._real(self.root)):
             name = path.relative_to(self.root).as_posix()
             raise InputError(
                 f"{where}: {name!r} is a link out of {self.root}, to {target}; copy it there, or load with links=follow"
             )
-
-    def target(self, path: Path) -> Path:
-        """The file that a found image is, behind all links: one picture may have two names."""
-        is_link = self._files(path.parent).get(path.name)
-        return Path(os.path.realpath(path)) if is_link is not False else self._real(path.parent) / path.name
 
     def unnamed(self, files: Sequence[Path], *, suffixes: Collection[str]) -> list[str]:
         """Pictures beside ``files``, in the same folders, that are not among them: their paths below the root."""
@@ -107,41 +109,9 @@ class ImageFolder:
             if not name.startswith(".") and Path(name).suffix.lower() in suffixes
         ]
 
-    def _hint(self, path: Path) -> str:
-        try:
-            if path.is_dir():
-                return " (that is a folder)"
-        except OSError:  # A name that is too long.
-            return ""
-        return closest(path.name, sorted(self._files(path.parent)))
-
-    def _files(self, folder: Path) -> dict[str, bool]:
-        """Files of a folder, and which of them are links."""
-        if folder not in self._listings:
-            self._listings[folder] = _list_files(folder)
-        return self._listings[folder]
-
-    def _real(self, folder: Path) -> Path:
-        if folder not in self._real_folders:
-            self._real_folders[folder] = Path(os.path.realpath(folder))
-        return self._real_folders[folder]
-
 
 def _list_files(folder: Path) -> dict[str, bool]:
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name: entry.is_symlink() for entry in entries if not entry.is_dir(follow_symlinks=False)}
-    except UnicodeEncodeError:
-        return {}
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
-            return {}
-        raise InputError(f"{folder} cannot be listed: {error.strerror}; check who may read it") from error
-
-
-def _spellings(name: str) -> Iterator[str]:
-    """As written first: a name may end in a space, and hold a backslash where the system allows it."""
-    yield name
-    slashed = name.strip().replace("\\", "/")
-    composed, decomposed = (unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))
-    yield from {name.strip(): None, slashed: None, composed: None, decomposed: None}
+    """Files of a folder, and which of them are links."""
+    # Not `Path.is_dir`, which raises for a name that is too long.
+    entries = os.scandir(folder) if os.path.isdir(folder) else ()
+    return {entry.name: entry.is_symlink() for entry in entries if not entry.is_dir(follow_symlinks=False)}

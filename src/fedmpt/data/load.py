@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -22,7 +21,7 @@ from fedmpt.files import default_cache
 from fedmpt.types import ImageData, InputError
 
 Loader = Callable[..., ImageData]
-"""Takes its folder, if it has one, as ``path``, and its options by keyword.
+"""Takes its folder, if it has one, as ``path``, and its options by keyword, or as one dataclass ``options``.
 
 One that makes files asks for ``cache``, and one that takes long for ``progress``; neither is an option to the user.
 """
@@ -49,8 +48,7 @@ def load_data(spec: str, *, cache: Path | None = None, progress: bool = False) -
     Only the first colon separates, so ``voc:C:\\VOCdevkit`` works; ``~`` stands for the home folder. Data sets that
     are made are kept in ``cache``, the user's unless given; ``progress`` shows a bar meanwhile.
 
-    Raises:
-        InputError: if the name or an option is unknown, the path is missing, or the loader refuses.
+    Raises InputError if the name or an option is unknown, the path is missing, or the loader refuses.
     """
     return parse_spec(spec, cache=cache, progress=progress)()
 
@@ -64,19 +62,21 @@ def parse_spec(spec: str, *, cache: Path | None = None, progress: bool = False) 
     if name not in DATASETS:
         raise InputError(f"{spec!r}: unknown data set {name!r}{closest(name, DATASETS)}; {_expected()}")
     loader = DATASETS[name]
-    parameters = inspect.signature(loader).parameters
+    types = get_type_hints(loader)
     given = {"cache": cache or default_cache(), "progress": progress}
-    wanted: dict[str, Any] = {key: value for key, value in given.items() if key in parameters}
+    wanted: dict[str, Any] = {key: value for key, value in given.items() if key in types}
     words = rest.split(",") if rest else []
-    if "path" in parameters:
+    if "path" in types:
         start = _OPTIONS.search(rest).start()  # type: ignore[union-attr]  # It matches the empty end at least.
         path, words = rest[:start], rest[start:].split(",")[1:]
         if not path:
             raise InputError(f"{spec!r}: the folder is missing; {_expected()}")
         wanted["path"] = Path(path).expanduser()
-    types = get_type_hints(loader)
-    options = _options(spec, words, {key: types[key] for key in parameters if key not in wanted})
-    return partial(loader, **wanted, **options)
+    if "options" in types:
+        kind = types["options"]
+        return partial(loader, **wanted, options=kind(**_options(spec, words, get_type_hints(kind))))
+    known = {key: kind for key, kind in types.items() if key not in wanted and key != "return"}
+    return partial(loader, **wanted, **_options(spec, words, known))
 
 
 def _options(spec: str, words: Iterable[str], known: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,6 +97,8 @@ def _value(what: str, text: str, kind: Any) -> Any:
     if get_origin(kind) is Literal:
         check_choice(what, text, get_args(kind))
         return text
+    if get_origin(kind) is tuple:
+        return tuple(text.split("+"))
     if get_origin(kind) in (Union, UnionType):  # ``Path | None``: what is written is never None.
         kind = next(one for one in get_args(kind) if one is not NoneType)
     try:
@@ -106,6 +108,6 @@ def _value(what: str, text: str, kind: Any) -> Any:
 
 
 def _expected() -> str:
-    with_path = [name for name, loader in DATASETS.items() if "path" in inspect.signature(loader).parameters]
+    with_path = [name for name, loader in DATASETS.items() if "path" in get_type_hints(loader)]
     without = [name for name in DATASETS if name not in with_path]
     return f"expected NAME:PATH with NAME one of: {', '.join(with_path)}; or, without a path: {', '.join(without)}"

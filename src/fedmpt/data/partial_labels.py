@@ -23,12 +23,8 @@ def mask_labels(
     ``"masked-negative"``, the published protocol, makes each present label absent with that probability.
     ``"masked-unknown"``, DualCoOp's, makes each label, present or absent, unknown with that probability.
 
-    Which labels are hidden depends on ``seed`` and their place in ``labels``, not on what they are: give all training
-    images, before the partition, and the clients do not matter. With one seed, what a fraction hides a
-    larger one hides too, and the two kinds hide the same present labels. An image may lose all of its labels.
-
-    Raises:
-        InputError: if ``kind`` is unknown or ``fraction`` out of range.
+    Which labels are hidden depends on ``seed`` and their place in ``labels``: give all training images, before the
+    partition. With one seed, what a fraction hides a larger one hides too, and both kinds hide the same present labels.
     """
     check_choice("partial_labels", kind, get_args(Masking))
     if not 0 <= fraction < 1:

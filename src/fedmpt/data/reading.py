@@ -1,4 +1,4 @@
-"""What all readers share: text, lists and tables from files, taken as they are or refused by line."""
+"""What all readers share: text, lists and tables from files, refused by line, and labels by name as tensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Int8
 from torch import Tensor
 
-from fedmpt.types import InputError
+from fedmpt.types import ABSENT, PRESENT, InputError, Split
 
 # A cell may hold a long list of labels or an outline; a file that is no table would otherwise be one cell.
 MAX_CELL = 1_000_000
@@ -54,12 +54,9 @@ def quoted(word: str) -> str:
 
 def refuse_repeated(words: Sequence[Hashable], *, what: str, where: Callable[[int], str]) -> None:
     """Raises InputError if a word stands there twice; ``where`` says which place a position is."""
-    if len(set(words)) == len(words):
-        return
     first: dict[Hashable, int] = {}
     for number, word in enumerate(words):
-        earlier = first.setdefault(word, number)
-        if earlier != number:
+        if (earlier := first.setdefault(word, number)) != number:
             raise InputError(f"{where(number)}: {what} {word!r} is listed twice, first in {where(earlier)}; remove one")
 
 
@@ -98,6 +95,15 @@ def read_lines(path: Path, *, expected: str) -> list[str]:
     return lines
 
 
+def read_names(path: Path, *, what: str) -> list[str]:
+    """The lines of a list, none empty and none there twice. Raises InputError as `read_lines`, or for another line."""
+    lines = read_lines(path, expected=f"one {what} a line")
+    if "" in lines:
+        raise InputError(f"{path}, line {lines.index('') + 1}: empty; expected one {what} a line")
+    refuse_repeated(lines, what=what, where=lambda number: f"{path}, line {number + 1}")
+    return lines
+
+
 def parse_json(text: str, *, path: Path, expected: str, line: int | None = None, **hooks: Any) -> Any:
     """What a JSON text of ``path`` says; ``line`` is where it stands there, if it is one line alone.
 
@@ -108,8 +114,6 @@ def parse_json(text: str, *, path: Path, expected: str, line: int | None = None,
     except json.JSONDecodeError as error:
         where = f"{path}, line {line or error.lineno}, column {error.colno}"
         raise InputError(f"{where}: not valid JSON ({error.msg}); expected {expected}") from error
-    except (ValueError, RecursionError) as error:  # Numbers of thousands of digits, brackets nested as deep.
-        raise InputError(f"{path}: JSON that cannot be read ({error}); expected {expected}") from error
 
 
 @dataclass(frozen=True)
@@ -150,11 +154,7 @@ def read_table(path: Path, *, expected: str, path_columns: Sequence[str] = ()) -
     """A CSV file with a header; ``,``, ``;`` or a tab separates its cells, or what Excel's line ``sep=;`` says.
 
     One of ``path_columns`` has to be there, where some are given. Empty rows, and empty columns without a name, do not
-    count; a column without a name that holds something is called "".
-
-    Raises:
-        InputError: as `read_text`; if quotes are not closed, a row is not as long as the header, a column is there
-            twice or the path is missing; or if there are no rows.
+    count; a column without a name that holds something is called "". Raises InputError for the first wrong line.
     """
     rows, separator = _rows(path, expected=expected, path_columns=path_columns)
     if not rows:
@@ -189,25 +189,54 @@ def read_table(path: Path, *, expected: str, path_columns: Sequence[str] = ()) -
 
 
 def _rows(path: Path, *, expected: str, path_columns: Sequence[str]) -> tuple[list[tuple[int, list[str]]], str]:
-    """Rows that are not empty, with the number of the line each ends on; and what separates their cells."""
+    """Rows that are not empty, with the number of the line each ends on; and what separates their cells.
+
+    That is the symbol with which the header names the path, or has most cells.
+    """
     text = read_text(path, expected=expected)
     first = next(iter(text.lstrip().splitlines()), "")
     says_separator = len(first) == 5 and first.lower().startswith("sep=")
-    separator = first[4] if says_separator else _separator(first, path_columns)
-    previous = csv.field_size_limit(MAX_CELL)
+    header = {symbol: [cell.strip(' "').lower() for cell in first.split(symbol)] for symbol in _SEPARATORS}
+    with_path = {symbol: words for symbol, words in header.items() if set(words) & set(path_columns)} or header
+    separator = first[4] if says_separator else max(with_path, key=lambda symbol: len(with_path[symbol]))
+    csv.field_size_limit(MAX_CELL)
     # Lines end where files end them. `str.splitlines` also cuts at U+2028 and form feeds, which cells may hold.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: {error}; expected {expected}") from error
-    finally:
-        csv.field_size_limit(previous)
     return rows[says_separator:], separator
 
 
-def _separator(header: str, path_columns: Sequence[str]) -> str:
-    """The one with which the header names the path, or has most cells."""
-    cells = {symbol: [cell.strip(' "').lower() for cell in header.split(symbol)] for symbol in _SEPARATORS}
-    with_path = {symbol: words for symbol, words in cells.items() if set(words) & set(path_columns)} or cells
-    return max(with_path, key=lambda symbol: len(with_path[symbol]))
+def label_matrix(rows: Sequence[Mapping[str, int]], class_names: Sequence[str]) -> Int8[Tensor, "images C"]:
+    """The labels that each image has by class; absent where it has none."""
+    column_of = {name: column for column, name in enumerate(class_names)}
+    labels = np.full((len(rows), len(class_names)), ABSENT, dtype=np.int8)
+    for row, image in enumerate(rows):
+        for name, label in image.items():
+            labels[row, column_of[name]] = label
+    return torch.from_numpy(labels)
+
+
+def named(rows: Iterable[Iterable[str]]) -> tuple[str, ...]:
+    """All names of all rows, sorted."""
+    return tuple(sorted({name for row in rows for name in row}))
+
+
+def align(
+    labels: Int8[Tensor, "images K"], class_names: Sequence[str], wanted: Sequence[str], *, unlisted: int
+) -> Int8[Tensor, "images C"]:
+    """Columns of the classes ``wanted``, in that order; ``unlisted`` where ``class_names`` lack one."""
+    aligned = torch.full((len(labels), len(wanted)), unlisted, dtype=torch.int8)
+    column_of = {name: column for column, name in enumerate(class_names)}
+    for column, name in enumerate(wanted):
+        if name in column_of:
+            aligned[:, column] = labels[:, column_of[name]]
+    return aligned
+
+
+def not_shown(class_names: Sequence[str], split: Split) -> list[str]:
+    """Classes that no image of a split shows; none where the split is empty."""
+    shown = (split.labels == PRESENT).any(dim=0).tolist()
+    return [name for name, is_shown in zip(class_names, shown, strict=True) if len(split) and not is_shown]

@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Int64
-from torch import Tensor
 
 from fedmpt.data.partial_labels import mask_labels
 from fedmpt.data.partition import Partition, Setting, load_partition, partition_split
@@ -33,18 +31,8 @@ def hold_out(config: RunConfig, data: ImageData) -> ImageData:
     if not 0 < size < num:
         raise InputError(f"--validation {config.validation} of {num} training images is {size}; take another share")
     order = torch.randperm(num, generator=generator(0, "validation"))
-    held, kept = order[:size].sort().values, order[size:].sort().values
-    return replace(data, train=_part(data.train, kept), test=_part(data.train, held, name="validation"))
-
-
-def _part(split: Split, rows: Int64[Tensor, " n"], *, name: str | None = None) -> Split:
-    chosen = rows.tolist()
-    return Split(
-        name=name or split.name,
-        files=tuple(split.files[row] for row in chosen),
-        labels=split.labels[rows],
-        columns={key: tuple(values[row] for row in chosen) for key, values in split.columns.items()},
-    )
+    held, kept = sorted(order[:size].tolist()), sorted(order[size:].tolist())
+    return replace(data, train=data.train.take(kept), test=data.train.take(held, name="validation"))
 
 
 def partition_clients(config: RunConfig, data: ImageData) -> Partition:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import random
-import string
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,36 +83,6 @@ def test_order_and_layout_of_the_file_change_nothing(tmp_path: Path, seed: int) 
     assert dict(zip(found.file_names, found.labels.tolist(), strict=True)) == before
 
 
-def read_or_message(path: Path) -> dict[str, list[int]] | str:
-    try:
-        found = read_instances(path)
-    except InputError as error:
-        return str(error)
-    return dict(zip(found.file_names, found.labels.tolist(), strict=True))
-
-
-def test_a_damaged_file_gives_an_error_or_what_it_says(tmp_path: Path) -> None:
-    draw = random.Random(0)
-    text = json.dumps(instances(COCO_TRAIN), indent=1)
-    path = tmp_path / "instances.json"
-    outcomes = {"read": 0, "no JSON": 0, "refused": 0}
-    for _ in range(500):
-        at = draw.randrange(len(text))
-        damage = draw.choice(["", *'{}[]",:0-', *string.digits])
-        path.write_text(text[:at] + damage + text[at + draw.randrange(2) :])
-        found = read_or_message(path)
-        try:
-            parsed = json.loads(path.read_text())
-        except ValueError:
-            assert isinstance(found, str)
-            assert "not valid JSON" in found
-            outcomes["no JSON"] += 1
-            continue
-        assert found == labels_by_hand(parsed) if isinstance(found, dict) else "not valid JSON" not in found
-        outcomes["read" if isinstance(found, dict) else "refused"] += 1
-    assert min(outcomes.values()) > 20, outcomes
-
-
 def change(key: str, number: int, **fields: Any) -> Callable[[dict[str, Any]], None]:
     return lambda parsed: parsed[key][number].update(fields)
 
@@ -134,25 +103,18 @@ def put(**values: Any) -> Callable[[dict[str, Any]], None]:
         (change("images", 1, file_name="../val2014/COCO_val2014_000000000042.jpg"), r"leads out of .*train2014"),
         (change("annotations", 0, category_id=True), r"annotations\[0\]: category_id is true, expected a whole number"),
         (change("annotations", 0, category_id="1"), r"annotations\[0\]: category_id is \"1\", expected a whole number"),
-        (change("annotations", 0, image_id=float("nan")), r"annotations\[0\]: image_id is NaN, expected"),
-        (change("annotations", 0, image_id=[9] * 99), r"annotations\[0\]: image_id is \[9, 9.*\.\.\., expected"),
         (drop("annotations", 3, "image_id"), r"annotations\[3\]: image_id is missing"),
         (change("images", 2, id=9), r"images\[2\]: id 9 is listed twice, first in .*images\[0\]; remove one"),
         (change("images", 1, file_name="COCO_train2014_000000000009.jpg"), r"images\[1\]: file_name .*twice"),
-        (change("images", 1, file_name=7), r"images\[1\]: file_name is 7, expected text"),
         (change("images", 1, file_name=" "), r"' ' is no name of an image"),
-        (drop("images", 1, "file_name"), r"images\[1\]: file_name is missing"),
-        (drop("images", 0, "id"), r"images\[0\]: id is missing"),
         (change("categories", 3, id=1), r"categories\[3\]: id 1 is listed twice, first in .*categories\[1\]"),
         (change("categories", 3, name=" dog "), r"categories\[3\]: name 'dog' is listed twice, first"),
         (change("categories", 0, name=""), r"categories\[0\]: name is empty; expected a name"),
         (change("categories", 0, name=None), r"categories\[0\]: name is null, expected text"),
         (put(images=[]), r"images is empty"),
-        (put(categories=[]), r"categories is empty"),
         (put(images={}), r"images is no list"),
         (put(annotations=[[1]]), r"annotations\[0\]: \[1\] is no object with image_id and category_id"),
         (lambda parsed: parsed.pop("annotations"), r"annotations is missing; expected COCO instances: one JSON object"),
-        (lambda parsed: parsed.pop("categories"), r"categories is missing"),
     ],
 )  # fmt: skip
 def test_wrong_entries_are_named(root: Path, spoil: Callable[[dict[str, Any]], None], message: str) -> None:
@@ -170,10 +132,6 @@ def test_wrong_entries_are_named(root: Path, spoil: Callable[[dict[str, Any]], N
         (b"[]", r" is no JSON object"),
         (b'{"images": [', r", line 1, column 13: not valid JSON"),
         (b'{"images": [{"id": 1,\n "file_name": "a.jpg"}]', r", line 2, column 24: not valid JSON"),
-        (b'{"images": [{"id": 1 "file_name": "a.jpg"}]}', r", line 1, column 22: not valid JSON"),
-        (b'{"info": 1} {', r", line 1, column 13: not valid JSON \(Extra data\)"),
-        (b'{"images": [{"id": ' + b"9" * 5000 + b"}]}", r": JSON that cannot be read \(.*digits"),
-        (b'{"images": ' + b"[" * 200_000, r": JSON that cannot be read \(maximum recursion depth"),
         (b'{"info": "\xe9"}', r", line 1: byte b'\\xe9' is not UTF-8"),
         ('{"images": []}'.encode("utf-16"), r" is UTF-16 text; save it as UTF-8"),
     ],
@@ -207,12 +165,3 @@ def test_two_releases_are_not_mixed(root: Path) -> None:
         InputError, match=r"val2014\.json: the categories differ .*: tooth brush, toothbrush; both must"
     ):
         load_coco(root)
-
-
-def test_missing_images_are_counted(root: Path) -> None:
-    for name in list(COCO_TRAIN)[1:]:
-        (root / "train2014" / name).unlink()
-    with pytest.raises(InputError, match=r"image 'COCO_.*25\.jpg' is missing in .*train2014.*; 2 of 3 are missing"):
-        load_coco(root)
-    with pytest.raises(InputError, match="1 of 2 are missing"):
-        load_coco(root, min_labels=2)

@@ -8,7 +8,6 @@ from benchmark_folders import (
     MULTI_SCENE_CODE,
     MULTI_SCENE_TEST,
     MULTI_SCENE_TRAIN,
-    picture,
     write_multi_scene,
 )
 
@@ -52,16 +51,6 @@ def test_a_header_without_class_names_is_said_aloud(tmp_path: Path) -> None:
     )
 
 
-def test_other_names_of_the_tables_and_names_with_suffix(tmp_path: Path) -> None:
-    root = write_multi_scene(tmp_path / "MultiScene-Clean")
-    (root / "Tra.csv").rename(root / "train.csv")
-    table = (root / "Test.csv").read_text().replace("20001,", "20001.jpg,").replace("20002,", "20002.JPG,")
-    (root / "Test.csv").rename(root / "test.csv")
-    (root / "test.csv").write_text(table)
-    (root / "images" / "20002.JPG").write_bytes(picture())
-    assert [file.name for file in load_multi_scene(root).test.files] == ["20001.jpg", "20002.JPG"]
-
-
 def test_numbers_as_pandas_writes_them(tmp_path: Path) -> None:
     root = write_multi_scene(tmp_path / "MultiScene-Clean")
     for path in root.glob("*.csv"):
@@ -72,21 +61,17 @@ def test_numbers_as_pandas_writes_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("Beach", "Beech", r"Test\.csv, line 1: 'Beech' is no class; did you mean 'beach'\?"),
-        ("Beach", "Xyzzy", r"Test\.csv, line 1: 'Xyzzy' is no class; expected: apron, baseball field"),
+        ("Beach", "Beech", r"Test\.csv, line 1: class is 'Beech'; did you mean 'beach'\?"),
         ("Beach", "beach,Beach ", r"Test\.csv, line 1, column 6: class 'beach' is listed twice, .* column 5"),
         ("Apron,", "", r"Test\.csv, line 1: 1 classes have no column, first 'apron'"),
         ("Apron", "Beach", r"Test\.csv, line 1: column 'Beach' is there twice"),
         ("Apron", "", r"Test\.csv, line 1: the header must name each class"),
         ("20002,0", "20002", r"Test\.csv, line 3: 36 cells, the header has 37"),
         ("20002,0", "20002,2", r"Test\.csv, line 3: 'Apron' is '2'; expected 1 \(present\) or 0 \(absent\)"),
-        ("20002,0", "20002,", r"Test\.csv, line 3: 'Apron' is ''; expected"),
-        ("20002,0,0", '20002,"0,0",', r"Test\.csv, line 3: 'Apron' is '0,0'; expected"),
         ("20002", "20001", r"Test\.csv, line 3: image '20001' is listed twice, first in .*line 2"),
         ("20002", "10001", r"1 images are both in train and in test, first '10001\.jpg'"),
         ("20002", "../20002", r"Test\.csv: '\.\./20002\.jpg' leads out of .*images"),
         ("20002", "20003", r"Test\.csv: image '20003\.jpg' is missing in .*images.*; 1 of 2 are missing"),
-        ("20002", '"20002', r"Test\.csv, line 3: unexpected end of data"),
     ],
 )
 def test_wrong_cells_are_named(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -98,19 +83,4 @@ def test_wrong_cells_are_named(tmp_path: Path, old: str, new: str, message: str)
         table = table.replace("20001,0", "20001").replace("20002,0", "20002")
     (root / "Test.csv").write_text(table.replace(old, new, 1))
     with pytest.raises(InputError, match=message):
-        load_multi_scene(root)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("\n\n", " is empty"),
-        ("image\n1\n", ", line 1: the header must name each class"),
-        (f"image,{','.join(MULTI_SCENE_CODE)}\n", " lists no images"),
-    ],
-)
-def test_a_table_without_classes_or_images_is_refused(tmp_path: Path, content: str, message: str) -> None:
-    root = write_multi_scene(tmp_path / "MultiScene-Clean")
-    (root / "Tra.csv").write_text(content)
-    with pytest.raises(InputError, match=rf"Tra\.csv{message}"):
         load_multi_scene(root)

@@ -42,11 +42,6 @@ def test_labels_of_both_sources(root: Path, difficult: str, source: str) -> None
     assert data.train.labels.dtype == torch.int8
 
 
-def test_a_split_without_class_files_falls_back_alone(root: Path) -> None:
-    remove_class_files(root, "test")
-    assert load_voc(root).test.labels.tolist() == expected_labels(TEST, only_difficult=-1)
-
-
 def test_files_follow_the_list_in_the_devkit_or_the_inner_folder(root: Path) -> None:
     for data in (load_voc(root), load_voc(root.parent)):
         assert data.train.files == tuple(root / "JPEGImages" / f"{image}.jpg" for image in TRAINVAL)
@@ -65,15 +60,11 @@ def test_labels_belong_to_their_ids_whatever_the_order_of_a_class_file(root: Pat
     [
         ("dog_trainval.txt", ["000005 1", "000007 2"], r"dog_trainval\.txt, line 2: '000007 2'; expected an id and 1"),
         ("dog_trainval.txt", ["000005 1", "000007"], r"dog_trainval\.txt, line 2: '000007'; expected an id and 1"),
-        ("dog_trainval.txt", ["000005 1", "", "000007 1"], r"1 images of the split have no line, first '000009'"),
-        ("dog_trainval.txt", ["000005 1", "000001 1"], r"line 2: image id '000001' is not in the split's own list"),
+        ("dog_trainval.txt", ["000005 1", "000007 1"], r"are not those of the split's own list: 000009"),
+        ("dog_trainval.txt", ["000005 1", "000001 1"], r"not those of the split's own list: 000001, 000007, 000009"),
         ("dog_trainval.txt", ["000005 1", "000005 1"], r"line 2: image id '000005' is listed twice"),
-        (
-            "trainval.txt",
-            ["000005", "", "000005"],
-            r"line 3: image id '000005' is listed twice, first in .* line 1",
-        ),
-        ("trainval.txt", ["000005 1"], r"trainval\.txt, line 1: '000005 1' is no image id"),
+        ("trainval.txt", ["000005", "", "000007"], r"trainval\.txt, line 2: empty; expected one image id a line"),
+        ("trainval.txt", ["000005", "000005"], r"line 2: image id '000005' is listed twice, first in .* line 1"),
         ("trainval.txt", ["000007", "000001"], r"1 images are both in train and in test, first '000001\.jpg'"),
         ("test.txt", ["", " "], r"test\.txt is empty; expected one image id a line"),
     ],
@@ -89,8 +80,8 @@ def test_wrong_lines_are_named(root: Path, name: str, lines: list[str], message:
 @pytest.mark.parametrize(
     ("objects", "message"),
     [
-        ([("train", 0), ("persn", 0)], r"000002\.xml, object 2: unknown class 'persn'; did you mean 'person'\?"),
-        ([("xyzzy", 0)], r"unknown class 'xyzzy'; expected one of: aeroplane, "),
+        ([("train", 0), ("persn", 0)], r"000002\.xml, object 2: class is 'persn'; did you mean 'person'\?"),
+        ([("xyzzy", 0)], r"class is 'xyzzy'; it may be: aeroplane, "),
         ([("train", 7)], r"object 1: difficult is '7'; expected 0 or 1"),
     ],
 )
@@ -107,8 +98,8 @@ def test_wrong_annotations_are_named(root: Path, objects: list[tuple[str, int]],
         ("ImageSets/Main/test.txt", r"test\.txt is missing; expected one image id a line"),
         ("ImageSets/Main/cow_test.txt", r"1 of 20 class files of test are missing, first cow_test\.txt"),
         ("JPEGImages/00000[79].jpg", r"trainval\.txt: image '000007\.jpg' is missing in .*; 2 of 3 are missing"),
-        ("ImageSets/Main/*_test.txt Annotations/000001.xml", r"000001\.xml cannot be read: No such file"),
-        ("ImageSets/Main/*_test.txt Annotations/*", r"000001\.xml cannot be read: No such file"),
+        ("ImageSets/Main/*_test.txt Annotations/000001.xml", r"000001\.xml is missing; expected an annotation"),
+        ("ImageSets/Main/*_test.txt Annotations/*", r"000001\.xml is missing; expected an annotation"),
     ],
 )
 def test_what_is_missing_is_named(root: Path, missing: str, message: str) -> None:
@@ -118,16 +109,9 @@ def test_what_is_missing_is_named(root: Path, missing: str, message: str) -> Non
         load_voc(root)
 
 
-def test_neither_class_files_nor_annotations(root: Path) -> None:
-    remove_class_files(root, "test")
-    (root / "Annotations").rename(root / "elsewhere")
-    with pytest.raises(InputError, match=r"Annotations is missing, and so are the class files"):
-        load_voc(root)
-
-
 @pytest.mark.parametrize("inner", ["nowhere", "VOCdevkit/VOC2007/JPEGImages", "."])
 def test_wrong_folder_tells_the_layout(root: Path, inner: str) -> None:
-    with pytest.raises(InputError, match=r"expected a VOCdevkit folder with VOC2007/ImageSets/Main, VOC2007/JPEG"):
+    with pytest.raises(InputError, match=r"(has no folder|is no folder; .*) VOC2007/ImageSets/Main"):
         load_voc(root.parents[1] / inner)
 
 

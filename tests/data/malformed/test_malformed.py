@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 from malformed_cases import corpus
-from own_data import both
+from own_data import both, load_clients, load_folder
 
-from fedmpt.data.own import load_clients, load_folder
 from fedmpt.types import InputError
 
 CORPUS = corpus()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from own_data import (
     both,
+    load_clients,
     names,
     write,
     write_coco,
@@ -14,7 +15,6 @@ from own_data import (
     write_voc_annotation,
 )
 
-from fedmpt.data.own import load_clients, load_folder
 from fedmpt.types import InputError
 
 
@@ -86,22 +86,10 @@ def test_a_given_class_list_is_shared_in_its_order(sites: Path) -> None:
         load_clients(sites, classes=write(sites.parent, "few.txt", "dog\ncat\n"))
 
 
-def test_the_parts_of_a_site_are_those_it_has_alone(tmp_path: Path) -> None:
-    for site in ("north", "south"):
-        write_images(tmp_path, *(f"{site}/{number}.jpg" for number in range(6)))
-        write_csv(tmp_path / site, "path,labels", *(f"{number}.jpg,cat" for number in range(6)))
-    data = load_clients(tmp_path, test_share=0.5)
-    for site in ("north", "south"):
-        alone = load_folder(tmp_path / site, test_share=0.5)
-        assert [file for file in data.test.files if file.is_relative_to(tmp_path / site)] == list(alone.test.files)
-
-
-def test_hidden_folders_and_files_are_said(sites: Path) -> None:
+def test_hidden_folders_and_files_are_left_out(sites: Path) -> None:
     (sites / ".cache").mkdir()
     write(sites, "readme.md", "x")
-    notes = load_clients(sites).notes
-    assert f"{sites}: hidden, left out: .cache" in notes
-    assert f"{sites}: no folders of clients, left out: readme.md" in notes
+    assert f"{sites}: no folders of clients, left out: readme.md" in load_clients(sites).notes
 
 
 def test_a_site_of_one_image_trains_with_it(sites: Path) -> None:
@@ -125,14 +113,6 @@ def test_a_site_may_have_no_test_images_but_needs_training_images(sites: Path) -
     write_images(sites, "alone/a/1.jpg")
     with pytest.raises(InputError, match="no site has test images"):
         load_clients(sites / "alone")
-
-
-def test_a_folder_that_is_missing_or_empty_is_named(sites: Path) -> None:
-    with pytest.raises(InputError, match="nowhere is missing; expected a folder with one subfolder for each client"):
-        load_clients(sites / "nowhere")
-    (sites / "ghost").mkdir()
-    with pytest.raises(InputError, match=r"ghost has nothing in it; expected a folder with labels\.csv"):
-        load_clients(sites)
 
 
 def test_a_column_called_client_gives_way(sites: Path) -> None:

@@ -3,9 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from own_data import write, write_csv, write_images
+from own_data import load_folder, write, write_csv, write_images
 
-from fedmpt.data.own import load_folder
 from fedmpt.data.own.vocabulary import Vocabulary, read_classes
 from fedmpt.types import InputError
 
@@ -29,11 +28,6 @@ def test_names_keep_their_order_and_lose_white_space(tmp_path: Path) -> None:
 def test_wrong_files_are_named_by_line(tmp_path: Path, content: str | bytes, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_classes(write(tmp_path, "names.txt", content))
-
-
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"names\.txt is missing; expected the names of the classes, one a line"):
-        read_classes(tmp_path / "names.txt")
 
 
 def test_odd_names_that_are_names() -> None:

@@ -3,9 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from own_data import both, names, write, write_coco, write_images
+from own_data import both, load_folder, names, write, write_coco, write_images
 
-from fedmpt.data.own import load_folder
 from fedmpt.types import InputError
 
 
@@ -74,13 +73,6 @@ def test_two_formats_have_to_be_chosen_from(tmp_path: Path) -> None:
     assert load_folder(tmp_path, format="coco").class_names == ("dog",)
 
 
-def test_two_files_of_one_split(tmp_path: Path) -> None:
-    for name in ("val.json", "valid.json", "train.json"):
-        write_coco(tmp_path, {"a.jpg": ["dog"]}, categories=["dog"], name=name)
-    with pytest.raises(InputError, match=r"val\.json and valid\.json are both lists of validation images"):
-        load_folder(tmp_path)
-
-
 def test_given_classes_leave_out_what_annotates_nothing(tmp_path: Path) -> None:
     write_images(tmp_path, "a.jpg", "b.jpg")
     write_coco(tmp_path, {"a.jpg": ["dog"], "b.jpg": ["cat"]}, categories=["everything", "dog", "cat"])
@@ -89,10 +81,3 @@ def test_given_classes_leave_out_what_annotates_nothing(tmp_path: Path) -> None:
     assert any("categories without annotations, left out: everything" in note for note in data.notes)
     with pytest.raises(InputError, match=r"annotations\.json, categories: class 'cat' is not in .*few\.txt"):
         load_folder(tmp_path, classes=write(tmp_path, "few.txt", "dog\n"))
-
-
-def test_a_class_that_is_no_category(tmp_path: Path) -> None:
-    write_images(tmp_path, "a.jpg", "b.jpg")
-    write_coco(tmp_path, {"a.jpg": ["dog"], "b.jpg": ["dog"]}, categories=["dog"])
-    with pytest.raises(InputError, match=r"class 'dogs' is in no column and no category .*did you mean 'dog'"):
-        load_folder(tmp_path, classes=write(tmp_path, "names.txt", "dog\ndogs\n"))

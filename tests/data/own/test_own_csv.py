@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from own_data import both, names, write, write_csv, write_images
+from own_data import both, load_folder, write, write_csv, write_images
 
-from fedmpt.data.own import load_folder
 from fedmpt.types import InputError
 
 
@@ -73,11 +72,6 @@ def test_a_separator_that_is_given(root: Path, separator: str, cell: str) -> Non
     assert both(load_folder(root, separator=separator), root)["a.jpg"] == {"cat": 1, "dog": 1}
 
 
-def test_a_separator_that_is_given_leaves_others_in_names(root: Path) -> None:
-    write_csv(root, "path,labels", 'a.jpg,"tabby, striped; or not"', "b.jpg,dog")
-    assert load_folder(root, separator="bar").class_names == ("dog", "tabby, striped; or not")
-
-
 def test_classes_from_a_file_keep_their_order(root: Path) -> None:
     write_csv(root, "path,labels", "a.jpg,cat", "b.jpg,dog")
     classes = write(root, "names.txt", "dog\r\nzebra\r\ncat\r\n")
@@ -119,15 +113,6 @@ def test_a_column_that_is_all_empty_is_no_class(root: Path) -> None:
     assert data.train.columns == {}
 
 
-def test_two_tables_are_a_given_split(root: Path) -> None:
-    write_images(root, "train/x.jpg", "test/x.jpg")
-    write_csv(root, "path,labels", "x.jpg,cat", name="train.csv")
-    write_csv(root, "path,labels", "x.jpg,dog", name="test.csv")
-    data = load_folder(root)
-    assert (names(data.train, root), names(data.test, root)) == (["train/x.jpg"], ["test/x.jpg"])
-    assert both(data, root) == {"train/x.jpg": {"cat": 1, "dog": 0}, "test/x.jpg": {"cat": 0, "dog": 1}}
-
-
 def test_a_class_without_a_column_in_one_table_is_unknown_there(root: Path) -> None:
     write_csv(root, "path,cat,dog", "a.jpg,1,0", name="train.csv")
     write_csv(root, "path,cat", "b.jpg,0", name="test.csv")
@@ -142,18 +127,6 @@ def test_images_in_a_folder_of_their_own(tmp_path: Path) -> None:
     assert set(both(load_folder(tmp_path), tmp_path)) == {"images/a.jpg", "images/b.jpg"}
 
 
-def test_labels_csv_is_read_where_there_are_more_tables(root: Path) -> None:
-    write_csv(root, "path,labels", "a.jpg,cat", "b.jpg,dog")
-    write(root, "prices.csv", "x,y\n1,2\n")
-    assert load_folder(root).class_names == ("cat", "dog")
-
-
-def test_a_wrong_value_of_a_given_class(root: Path) -> None:
-    write_csv(root, "path,cat", "a.jpg,1", "b.jpg,7")
-    with pytest.raises(InputError, match=r"line 3: 'cat' is '7'; expected 1 \(present\), 0 \(absent\) or nothing"):
-        load_folder(root, classes=write(root, "names.txt", "cat\n"))
-
-
 def test_a_label_that_is_none_of_the_classes(root: Path) -> None:
     write_csv(root, "path,labels", "a.jpg,cat", "b.jpg,cat|dgo")
     with pytest.raises(InputError, match=r"line 3: class 'dgo' is not in .*names\.txt; did you mean 'dog'\?"):
@@ -164,12 +137,6 @@ def test_a_class_without_a_column(root: Path) -> None:
     write_csv(root, "path,cat,dog", "a.jpg,1,0", "b.jpg,0,1")
     with pytest.raises(InputError, match=r"names\.txt: class 'dgo' is in no column .*did you mean 'dog'\?"):
         load_folder(root, classes=write(root, "names.txt", "cat\ndgo\n"))
-
-
-def test_bits_are_names_of_classes_where_they_are_given(root: Path) -> None:
-    write_csv(root, "path,label", "a.jpg,1", "b.jpg,0", "sub/c.png,")
-    given = write(root, "classes.txt", "0\n1\n")
-    assert load_folder(root, classes=given).class_names == ("0", "1")
 
 
 def test_columns_of_bits_beside_a_column_of_labels_are_said(root: Path) -> None:

@@ -2,14 +2,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
-from own_data import both, names, write, write_csv, write_images
+from own_data import both, load_folder, names, write, write_csv, write_images
 
-from fedmpt.data.own import load_folder
-from fedmpt.data.own.holdout import place_of
-from fedmpt.types import InputError
+from fedmpt.data.own.folder import place_of
 
 MANY = [f"{number:03d}.jpg" for number in range(200)]
 
@@ -92,13 +89,6 @@ def test_splits(tmp_path: Path, kind: str) -> None:
     assert any(said in note for note in data.notes)
 
 
-def test_one_image_is_too_few(tmp_path: Path) -> None:
-    write_images(tmp_path, "a.jpg")
-    write_csv(tmp_path, "path,labels", "a.jpg,cat")
-    with pytest.raises(InputError, match="has one image only"):
-        load_folder(tmp_path)
-
-
 def test_copies_in_train_and_test_are_said(tmp_path: Path) -> None:
     write_images(tmp_path, "a.jpg", "c.jpg")
     write(tmp_path, "b.jpg", (tmp_path / "a.jpg").read_bytes())
@@ -117,14 +107,6 @@ def test_another_path_is_the_same_folder(many: Path, monkeypatch: pytest.MonkeyP
         assert names(load_folder(path).test, path) == names(absolute.test, many)
 
 
-def test_a_given_split_beside_folders_of_splits(tmp_path: Path) -> None:
-    for folder in ("train", "test"):
-        write_images(tmp_path, f"{folder}/a.jpg")
-        write_csv(tmp_path / folder, "path,labels,split", "a.jpg,cat,train")
-    with pytest.raises(InputError, match=r"is a list of test images and has a column split; remove one"):
-        load_folder(tmp_path)
-
-
 def test_all_images_can_be_for_the_test(many: Path, tmp_path: Path) -> None:
     data = load_folder(many, test_share=1.0)
     assert (len(data.train), len(data.test)) == (0, 200)
@@ -135,15 +117,3 @@ def test_all_images_can_be_for_the_test(many: Path, tmp_path: Path) -> None:
     given = load_folder(many)
     assert (len(given.train), len(given.test)) == (0, 200)
     assert any("no train images" in note for note in given.notes)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        *(({"test_share": share}, "test_share is .*; it must be in ") for share in (0.0, 1.1, -0.1, float("nan"))),
-        ({"separator": ""}, "separator is empty"),
-    ],
-)
-def test_options_out_of_range(many: Path, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        load_folder(many, **options)

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from own_data import both, names, write, write_images, write_voc_annotation
+from own_data import both, load_folder, names, write, write_images, write_voc_annotation
 
 from fedmpt.data.datasets.voc import VOC_NAMES, load_voc
-from fedmpt.data.own import load_folder
 from fedmpt.types import InputError
 
 

@@ -6,13 +6,18 @@ from typing import Any
 import pytest
 import torch
 from sklearn.cluster import KMeans
-from sklearn.metrics import adjusted_rand_score
 from threadpoolctl import threadpool_info, threadpool_limits
 from torch import Tensor
 
 from fedmpt.data.datasets.voc import load_voc
-from fedmpt.data.partition import partition
-from fedmpt.types import InputError
+from fedmpt.data.partition import Partition, partition_split
+from fedmpt.types import InputError, Split
+
+
+def partition(labels: Tensor, **options: Any) -> list[Tensor]:
+    """Rows of each client."""
+    files = tuple(Path(f"{row}.jpg") for row in range(len(labels)))
+    return list(partition_split(Split("train", files, labels), **options).rows)
 
 
 def random_labels(num_images: int = 200, num_classes: int = 6, seed: int = 0) -> Tensor:
@@ -64,13 +69,6 @@ def test_iid_shuffles_by_its_seed_and_divides_evenly() -> None:
     assert not torch.equal(one[0], torch.arange(len(one[0])))
 
 
-def test_clients_are_label_sets_when_there_are_as_many() -> None:
-    sets = torch.tensor([[1, 0, 0, 0], [0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1]], dtype=torch.int8)
-    which = torch.randint(4, (60,), generator=torch.Generator().manual_seed(0))
-    clients = partition(sets[which], setting="heterogeneous", t=1.0)
-    assert adjusted_rand_score(which, as_clusters(clients)) == 1.0
-
-
 @pytest.mark.parametrize(
     ("num_classes", "t", "num_clients"),
     [(45, 0.7, 32), (81, 0.5, 40), (81, 0.1, 8), (20, 0.1, 2), (20, 1.0, 20), (3, 0.01, 1), (3, 0.5, 2)],
@@ -114,7 +112,6 @@ def test_threads_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
             {"setting": "iid", "num_clients": 3, "alpha": 0.5},
             "alpha belongs to the dirichlet setting; iid takes",
         ),
-        ({"setting": "natural"}, "the natural setting needs a column"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
@@ -131,12 +128,6 @@ def test_too_few_label_sets_tell_the_largest_t_and_it_does_work(num_classes: int
     assert len(partition(labels, setting="heterogeneous", t=largest)) == num_sets
 
 
-def test_all_present_and_all_absent_are_one_point() -> None:
-    labels = torch.tensor([[0, 0], [1, 1]], dtype=torch.int8).repeat(5, 1)
-    with pytest.raises(InputError, match=r"only 1; the largest t that works is 0\.5"):
-        partition(labels, setting="heterogeneous", t=1.0)
-
-
 def test_larger_t_is_more_skewed_on_real_labels(shared: Path) -> None:
     labels = load_voc(shared / "data" / "VOCdevkit").train.labels == 1
     shares = labels.double().mean(0)
@@ -147,3 +138,62 @@ def test_larger_t_is_more_skewed_on_real_labels(shared: Path) -> None:
         assert_is_partition(clients, 2000)
         skews.append(sum(len(rows) * float((labels[rows].double().mean(0) - shares).abs().sum()) for rows in clients))
     assert skews[0] < skews[1] < skews[2]
+
+
+SITES = ("B", " A", "C", "A", "B", "A ")
+
+
+def split(sites: tuple[str, ...] = SITES) -> Split:
+    labels = torch.randint(-1, 2, (len(sites), 3), generator=torch.Generator().manual_seed(0), dtype=torch.int8)
+    files = tuple(Path(f"photos/{row}.jpg") for row in range(len(sites)))
+    return Split("train", files, labels, {"hospital": sites, "camera": ("x",) * len(sites)})
+
+
+def rows_of(parted: Partition) -> dict[str, list[int]]:
+    return {name: rows.tolist() for name, rows in zip(parted.names, parted.rows, strict=True)}
+
+
+def test_natural_makes_a_client_of_each_value_of_the_column() -> None:
+    parted = partition_split(split(), setting="natural", column="hospital")
+    assert rows_of(parted) == {"A": [1, 3, 5], "B": [0, 4], "C": [2]}
+    assert list(parted.names) == ["A", "B", "C"]
+    assert (parted.setting, parted.options, parted.num_images) == ("natural", {"column": "hospital"}, 6)
+    other = partition_split(split(), setting="dirichlet", num_clients=2, alpha=0.5, seed=5)
+    assert (other.names, other.seed) == (("client 0", "client 1"), 5)
+    assert other.options == {"num_clients": 2, "alpha": 0.5}
+
+
+def test_images_without_a_value_are_named() -> None:
+    with pytest.raises(InputError, match=r"2 of 4 images have no value: photos/1\.jpg, photos/3\.jpg; fill them in"):
+        partition_split(split(("A", "", "B", "  ")), setting="natural", column="hospital")
+    with pytest.raises(InputError, match=r"7 of 8 images .*photos/5\.jpg and 2 more; fill"):
+        partition_split(split(("A", *[""] * 7)), setting="natural", column="hospital")
+    bare = Split("train", split().files, split().labels)
+    with pytest.raises(InputError, match="the train images have no columns"):
+        partition_split(bare, setting="natural", column="hospital")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"setting": "natural"}, "needs a column .*; the train images have camera, hospital"),
+        ({"setting": "natural", "column": "hopsital"}, "no column 'hopsital'; did you mean 'hospital'"),
+        ({"setting": "natural", "column": "hospital", "num_clients": 3}, "num_clients belongs to the iid setting"),
+        ({"setting": "iid", "num_clients": 3, "column": "hospital"}, "column belongs to the natural setting"),
+    ],
+)
+def test_wrong_options_of_natural_clients_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        partition_split(split(), **options)
+
+
+def test_images_left_out_leave_the_others_where_they_are() -> None:
+    parted = partition_split(split(), setting="natural", column="hospital")
+    kept = torch.tensor([0, 2, 3, 5])
+    assert rows_of(parted.keep(kept)) == {"A": [2, 3], "B": [0], "C": [1]}
+
+
+def test_a_client_that_keeps_no_image_is_named() -> None:
+    parted = partition_split(split(), setting="natural", column="hospital")
+    with pytest.raises(InputError, match="1 of 3 clients have no readable image left, first 'C'"):
+        parted.keep(torch.tensor([0, 1, 3, 4, 5]))

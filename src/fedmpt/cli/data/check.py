@@ -44,10 +44,9 @@ def check(words: list[str]) -> None:
     from fedmpt.data.check import check_data, unreadable_images
     from fedmpt.types import InputError
 
-    name, path = options.name, options.path
-    if not path:  # As all other commands have it: folder:photos.
-        name, _, path = name.partition(":")
-    found, data = check_data(name, path, cache=cache_folder(options.cache))
+    # As all other commands have it, folder:photos, or in two words.
+    spec = f"{options.name}:{options.path}" if options.path else options.name
+    found, data = check_data(spec, cache=cache_folder(options.cache))
     errors = unreadable_images(data) if options.images and data is not None else ()
     found["unreadable"] = [str(error) for error in errors]
     if options.json:
@@ -61,23 +60,20 @@ def check(words: list[str]) -> None:
 
 
 def _print_check(found: Mapping[str, Any], *, were_opened: bool) -> None:
-    from fedmpt.data.check import LAYOUTS, layout_text
-
-    console = Console(highlight=False, soft_wrap=True)
     for part in found["parts"]:
         state = "found  " if part["found"] else "MISSING" if part["required"] else "absent "
+        place = part["found"] or " or ".join(part["paths"])
         files = f", {part['files']:,} files" if part["files"] is not None else ""
-        console.print(f"{state} {part['found'] or part['paths'][0]}{files}: {part['what']}", markup=False)
-    if found["problem"] is not None and found["name"] in LAYOUTS:
-        console.print(f"\nexpected layout:\n{layout_text(found['name'])}", markup=False)
+        example = f", for example {part['paths'][0]}/{part['example']}" if part["example"] and not part["found"] else ""
+        print(f"{state} {place}{files}: {part['what']}{example}")
     if found["splits"]:
-        console.print(_class_table(found["classes"], found["splits"]))
+        Console(highlight=False, soft_wrap=True).print(_class_table(found["classes"], found["splits"]))
     for note in found["notes"]:
-        console.print(f"note: {note}", markup=False)
+        print(f"note: {note}")
     for error in found["unreadable"]:
-        console.print(f"unreadable: {error}", markup=False)
+        print(f"unreadable: {error}")
     if found["splits"] and not were_opened:
-        console.print("images were not opened; --images reads each of them", markup=False)
+        print("images were not opened; --images reads each of them")
 
 
 def _class_table(class_names: Sequence[str], splits: Sequence[Mapping[str, Any]]) -> Table:

@@ -45,20 +45,14 @@ def pairs(words: list[str]) -> None:
     from fedmpt.evaluation.context_shift import biased_pairs
 
     data = load_data(options.data, cache=cache_folder(options.cache), progress=True)
-    found = biased_pairs(
-        data.train.labels,
-        data.test.labels,
-        num_pairs=options.num_pairs,
-        min_joint=options.min_joint,
-        min_test=options.min_test,
-    )
+    limits = {name: getattr(options, name) for name in ("num_pairs", "min_joint", "min_test")}
+    found = biased_pairs(data.train.labels, data.test.labels, **limits)
     if options.json:
         print(json.dumps(found.to_json(data.class_names), indent=2))
         return
     table = Table(title="pairs a -> b that training shows together")
     for column in ("a", "b", "lift", "train: a", "b", "both", "test: b alone", "both", "a alone"):
-        is_name = len(table.columns) < 2
-        table.add_column(column, justify="left" if is_name else "right", overflow="fold" if is_name else "ellipsis")
+        table.add_column(column, justify="left" if len(table.columns) < 2 else "right", overflow="fold")
     for pair in found.per_pair:
         counts = (pair.num_train_context, pair.num_train_target, pair.num_train_joint)
         tests = (pair.num_exclusive, pair.num_cooccurring, pair.num_context_only)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,13 +77,12 @@ def partition(words: list[str]) -> None:
         _print_partition(statistics, data.class_names)
     if options.save:
         save_partition(options.save, found, data)
+        print(f"written to {options.save}", file=sys.stderr)
     if options.plot:
         from fedmpt.report.partition_plot import plot_partition
 
         plot_partition(statistics, data.class_names, options.plot)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    for path in filter(None, (options.save, options.plot)):
-        console.print(f"written to {path}", markup=False)
+        print(f"written to {options.plot}", file=sys.stderr)
 
 
 def _partition(options: PartitionOptions, data: ImageData) -> Partition:
@@ -104,22 +104,18 @@ def _print_partition(statistics: PartitionStatistics, class_names: Sequence[str]
     found = statistics.to_json(class_names)
     table = Table(title=f"{found['num_clients']} clients, {found['num_images']:,} training images")
     for column in ("client", "images", "most frequent", "labels' distance", "pairs' distance"):
-        is_name = column in ("client", "most frequent")
-        table.add_column(column, justify="left" if is_name else "right", overflow="fold" if is_name else "ellipsis")
+        table.add_column(column, justify="left" if column in ("client", "most frequent") else "right", overflow="fold")
     for client in found["clients"][:MAX_CLIENTS_SHOWN]:
         counts = sorted(client["images_per_class"].items(), key=lambda item: -item[1])[:3]
         frequent = ", ".join(f"{name} {count / client['num_images']:.0%}" for name, count in counts if count)
         distances = (client["label_distance"], client["pair_distance"])
         words = ("-" if value is None else f"{value:.2f}" for value in distances)
         table.add_row(Text(client["name"]), f"{client['num_images']:,}", Text(frequent), *words)
-    console = Console(soft_wrap=True)
-    console.print(table)
+    Console(soft_wrap=True).print(table)
     if found["num_clients"] > MAX_CLIENTS_SHOWN:
-        console.print(f"and {found['num_clients'] - MAX_CLIENTS_SHOWN} more; --json has all", markup=False)
+        print(f"and {found['num_clients'] - MAX_CLIENTS_SHOWN} more; --json has all")
     sizes = found["sizes"]
-    console.print(
+    print(
         f"sizes from {sizes['min']:,} to {sizes['max']:,}, Gini {sizes['gini']:.2f}; distances are "
-        "Jensen-Shannon's from all clients together, 0 alike, 1 nothing in common",
-        markup=False,
-        highlight=False,
+        "Jensen-Shannon's from all clients together, 0 alike, 1 nothing in common"
     )

@@ -50,6 +50,9 @@ class Part:
         return path
 
 
+Noted = tuple[Split, tuple[str, ...]]
+"""A split, and notes on images that are left out of it."""
+
 LabelTable = tuple[list[str], list[str], Int8[Tensor, "images C"]]
 """The classes in the table's own words, the names of the images, and a row for each image."""
 
@@ -78,7 +81,7 @@ def make_split(
     min_labels: int = 0,
     missing: Missing | None = None,
     columns: Mapping[str, Sequence[str]] | None = None,
-) -> tuple[Split, tuple[str, ...]]:
+) -> Noted:
     """The images ``names`` that ``source`` lists, as a split, and notes on those that are left out.
 
     ``min_labels`` keeps only images with at least so many classes. With ``missing="skip"`` images that are not there
@@ -112,7 +115,7 @@ def make_split(
 
 
 def image_data(
-    name: str, root: Path, class_names: Sequence[str], *splits: tuple[Split, tuple[str, ...]], notes: Sequence[str] = ()
+    name: str, root: Path, class_names: Sequence[str], *splits: Noted, notes: Sequence[str] = ()
 ) -> ImageData:
     """The data set of a train and a test split, each with its notes. Raises InputError if an image is in both."""
     (train, train_notes), (test, test_notes) = splits

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Int8
 from torch import Tensor
 
-from fedmpt.data.datasets.benchmark import Part, image_data, make_split
+from fedmpt.data.datasets.benchmark import Noted, Part, image_data, make_split
 from fedmpt.data.finding import ImageFolder
-from fedmpt.data.reading import parse_json, read_text, refuse_repeated
+from fedmpt.data.reading import parse_json, read_text, refuse_repeated, some
 from fedmpt.types import PRESENT, ImageData, InputError
 
 LAYOUT = (
@@ -34,7 +34,6 @@ _FIELDS: Mapping[str, Mapping[str, type]] = {
 }
 _KEPT = {*_FIELDS, *(field for fields in _FIELDS.values() for field in fields)}
 _EXPECTED = "COCO instances: one JSON object with the lists images, annotations and categories"
-_TYPE_NAMES = {int: "a whole number", str: "text"}
 
 
 @dataclass(frozen=True)
@@ -52,26 +51,22 @@ def load_coco(path: Path, *, min_labels: int = 0) -> ImageData:
     What is present is said at `read_instances`. ``min_labels`` keeps, in both splits, only images with at least so
     many classes; the published code of FedMPT takes 5. It also leaves crowds out, which are present here.
 
-    Raises:
-        InputError: if a part of the layout or an image is missing, the two files name different classes, or as
-            `read_instances`.
+    Raises InputError if a part of the layout or an image is missing, the two files name different classes, or as
+    `read_instances`.
     """
     train_json, test_json, train_images, test_images = (part.locate(path) for part in LAYOUT)
     train, test = read_instances(train_json), read_instances(test_json)
     if train.class_names != test.class_names:
-        differing = sorted(set(train.class_names) ^ set(test.class_names)) or ["their order"]
-        raise InputError(
-            f"{test_json}: the categories differ from those of {train_json.name}: {', '.join(differing[:5])}; "
-            "both must be of one release"
-        )
-    splits = [
-        make_split(name, *labels, ImageFolder(folder), source=source, min_labels=min_labels)
-        for name, labels, folder, source in (
-            ("train", (train.file_names, train.labels), train_images, train_json),
-            ("test", (test.file_names, test.labels), test_images, test_json),
-        )
-    ]
-    return image_data("coco", path, train.class_names, *splits)
+        differing = some(sorted(set(train.class_names) ^ set(test.class_names)), limit=5) or "their order"
+        place = f"{test_json}: the categories differ from those of {train_json.name}"
+        raise InputError(f"{place}: {differing}; both must be of one release")
+
+    def split(name: str, found: Instances, folder: Path, source: Path) -> Noted:
+        images = ImageFolder(folder)
+        return make_split(name, found.file_names, found.labels, images, source=source, min_labels=min_labels)
+
+    parts = (split("train", train, train_images, train_json), split("test", test, test_images, test_json))
+    return image_data("coco", path, train.class_names, *parts)
 
 
 def read_instances(json_path: Path) -> Instances:
@@ -80,13 +75,12 @@ def read_instances(json_path: Path) -> Instances:
     A class is present where the image has an annotation of it, a crowd included, and absent otherwise: an image
     without annotations has no class. Boxes and outlines are not looked at and take no memory.
 
-    Raises:
-        InputError: if the file is missing or no such JSON, or an entry lacks a field, has a wrong one or comes twice.
+    Raises InputError if the file is missing or no such JSON, or an entry lacks a field, has a wrong one or comes twice.
     """
     entries = _read_json(json_path)
-    columns = {key: [_column(json_path, key, field, entries[key]) for field in _FIELDS[key]] for key in _FIELDS}
-    image_ids, file_names = columns["images"]
-    category_ids, written_names = columns["categories"]
+    (image_ids, file_names), (annotated, shown), (category_ids, written_names) = (
+        [_column(json_path, key, field, entries[key]) for field in fields] for key, fields in _FIELDS.items()
+    )
     class_names = [name.strip() for name in written_names]
     for key, field, values in (
         ("images", "id", image_ids),
@@ -99,13 +93,12 @@ def read_instances(json_path: Path) -> Instances:
         if "" in values:
             raise InputError(f"{json_path}: {key}[{values.index('')}]: {field} is empty; expected a name")
         refuse_repeated(values, what=field, where=partial("{}: {}[{}]".format, json_path, key))
-    by_id = sorted(range(len(category_ids)), key=category_ids.__getitem__)
-    annotated, shown = columns["annotations"]
+    by_id = sorted(zip(category_ids, class_names, strict=True))
     rows = _positions(json_path, "image_id", annotated, image_ids, "images")
-    classes = _positions(json_path, "category_id", shown, [category_ids[entry] for entry in by_id], "categories")
+    columns = _positions(json_path, "category_id", shown, [number for number, _ in by_id], "categories")
     labels = np.zeros((len(image_ids), len(by_id)), dtype=np.int8)
-    labels[rows, classes] = PRESENT
-    return Instances(tuple(class_names[entry] for entry in by_id), tuple(file_names), torch.from_numpy(labels))
+    labels[rows, columns] = PRESENT
+    return Instances(tuple(name for _, name in by_id), tuple(file_names), torch.from_numpy(labels))
 
 
 def _read_json(path: Path) -> Mapping[str, list[Any]]:
@@ -128,25 +121,19 @@ def _read_json(path: Path) -> Mapping[str, list[Any]]:
 def _column(path: Path, key: str, field: str, entries: Sequence[Any]) -> list[Any]:
     """One field of all entries of a list."""
     kind = _FIELDS[key][field]
-    values = [entry.get(field) if isinstance(entry, dict) else None for entry in entries]
-    # The types exactly: to Python, true is a whole number too.
-    wrong = next((number for number, value in enumerate(values) if type(value) is not kind), None)
-    if wrong is None:
-        return values
-    entry = entries[wrong]
-    if not isinstance(entry, dict):
-        complaint = f"{_shorten(entry)} is no object with {' and '.join(_FIELDS[key])}"
-    elif field not in entry:
-        complaint = f"{field} is missing"
-    else:
-        complaint = f"{field} is {_shorten(entry[field])}, expected {_TYPE_NAMES[kind]}"
-    raise InputError(f"{path}: {key}[{wrong}]: {complaint}")
-
-
-def _shorten(value: Any) -> str:
-    """As the file writes it, as far as that helps."""
-    written = json.dumps(value)
-    return written if len(written) <= 60 else f"{written[:57]}..."
+    for number, entry in enumerate(entries):
+        # The types exactly: to Python, true is a whole number too.
+        if isinstance(entry, dict) and type(entry.get(field)) is kind:
+            continue
+        written = json.dumps(entry.get(field) if isinstance(entry, dict) else entry)
+        written = written if len(written) <= 60 else f"{written[:57]}..."
+        complaint = f"{field} is {written}, expected {'a whole number' if kind is int else 'text'}"
+        if not isinstance(entry, dict):
+            complaint = f"{written} is no object with {' and '.join(_FIELDS[key])}"
+        elif field not in entry:
+            complaint = f"{field} is missing"
+        raise InputError(f"{path}: {key}[{number}]: {complaint}")
+    return [entry[field] for entry in entries]
 
 
 def _positions(path: Path, field: str, values: Sequence[int], known: Sequence[int], where: str) -> list[int]:

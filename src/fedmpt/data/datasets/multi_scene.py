@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedmpt.data.datasets.benchmark import Part, image_data, make_split, read_label_table
+from fedmpt.data.datasets.benchmark import Noted, Part, image_data, make_split, read_label_table
 from fedmpt.data.finding import ImageFolder
-from fedmpt.data.reading import closest, refuse_repeated
-from fedmpt.types import ImageData, InputError, Split
+from fedmpt.data.reading import check_choice, refuse_repeated
+from fedmpt.types import ImageData, InputError
 
 CLASS_NAMES = (
     "apron", "baseball field", "basketball field", "beach", "bridge", "cemetery", "commercial", "farmland", "woodland",
@@ -33,11 +33,9 @@ _TEST = Part(("Test.csv", "test.csv"), "labels of the 7,000 images of test, one 
 _IMAGES = Part(("images",), "all images, named in the tables without .jpg", is_folder=True, inside="NAME.jpg")
 
 LAYOUT = (_TRAIN, _TEST, _IMAGES)
-"""As the authors' own code reads it, from a folder MultiScene-Clean.
+"""As the authors' code (github.com/Hua-YS/Multi-Scene-Recognition) reads it, from a folder MultiScene-Clean.
 
-The names of files and folders, the order of the columns and a header of some kind are those that the authors' code
-(github.com/Hua-YS/Multi-Scene-Recognition) expects; there are 7,000 images in each table by their paper. What the
-header says could not be looked up, so both a header of class names and any other one of 36 columns are understood.
+What the header says could not be looked up, so both class names and any other header of 36 columns are understood.
 """
 
 
@@ -47,15 +45,14 @@ def load_multi_scene(path: Path) -> ImageData:
     Columns go by their names in the header, in any order. A header without a single class name says nothing: then
     the 36 columns are taken in the order of `CLASS_NAMES`, and the notes say so.
 
-    Raises:
-        InputError: if a part of the layout, a line, a column or an image is wrong or missing.
+    Raises InputError if a part of the layout, a line, a column or an image is wrong or missing.
     """
     images = ImageFolder(_IMAGES.locate(path))
     train, test = (_split(name, part.locate(path), images) for name, part in (("train", _TRAIN), ("test", _TEST)))
     return image_data("multi-scene", path, CLASS_NAMES, train, test)
 
 
-def _split(name: str, path: Path, images: ImageFolder) -> tuple[Split, tuple[str, ...]]:
+def _split(name: str, path: Path, images: ImageFolder) -> Noted:
     columns, names, labels = read_label_table(path)
     order, notes = _order(columns, path)
     files = [image if image.lower().endswith((".jpg", ".jpeg", ".png")) else f"{image}.jpg" for image in names]
@@ -71,9 +68,7 @@ def _order(columns: Sequence[str], path: Path) -> tuple[list[int], tuple[str, ..
         note = f"{path.name}: the header names no class; columns are taken in the order of the authors' code"
         return list(range(len(named))), (note,)
     for column, name in zip(columns, named, strict=True):
-        if name is None:
-            hint = closest(column, CLASS_NAMES) or f"; expected: {', '.join(CLASS_NAMES)}"
-            raise InputError(f"{path}, line 1: {column!r} is no class{hint}")
+        check_choice(f"{path}, line 1: class", name or column, CLASS_NAMES)
     refuse_repeated(named, what="class", where=lambda number: f"{path}, line 1, column {number + 2}")
     if lacking := [name for name in CLASS_NAMES if name not in named]:
         raise InputError(f"{path}, line 1: {len(lacking)} classes have no column, first {lacking[0]!r}")

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Int8
 from torch import Tensor
 
-from fedmpt.data.datasets.benchmark import Missing, Part, image_data, make_split
+from fedmpt.data.datasets.benchmark import Missing, Noted, Part, image_data, make_split
 from fedmpt.data.finding import ImageFolder
-from fedmpt.data.reading import check_choice, read_lines, refuse_repeated
-from fedmpt.types import ImageData, InputError, Split
+from fedmpt.data.reading import check_choice, read_lines, read_names
+from fedmpt.types import ImageData, InputError
 
 _CONCEPTS = Part(("ConceptsList/Concepts81.txt", "Concepts81.txt"), "the 81 classes, one a line")
 _LISTS = {
@@ -39,30 +39,20 @@ def load_nus_wide(path: Path, *, min_labels: int = 0, missing: Missing = "error"
     takes 5. Some photos are gone from Flickr for good: ``missing="skip"`` leaves out those that are not on disk and
     says in the notes how many, ``"error"`` refuses to go on without them.
 
-    Raises:
-        InputError: if a part of the layout, a line or an image is wrong or missing.
+    Raises InputError if a part of the layout, a line or an image is wrong or missing.
     """
     check_choice("missing", missing, get_args(Missing))
-    concepts = _unique_lines(_CONCEPTS.locate(path), what="class")
+    concepts = read_names(_CONCEPTS.locate(path), what="class")
     folder, images = _LABELS.locate(path), ImageFolder(_IMAGES.locate(path))
 
-    def split(name: str) -> tuple[Split, tuple[str, ...]]:
+    def split(name: str) -> Noted:
         source = _LISTS[name].locate(path)
-        names = _unique_lines(source, what="image")
+        names = read_names(source, what="image")
         files = [folder / f"Labels_{concept}_{name.capitalize()}.txt" for concept in concepts]
         labels = torch.stack([_column(file, len(names), source=source) for file in files], dim=1)
         return make_split(name, names, labels, images, source=source, min_labels=min_labels, missing=missing)
 
     return image_data("nus-wide", path, concepts, split("train"), split("test"))
-
-
-def _unique_lines(path: Path, *, what: str) -> list[str]:
-    """The words of a list. Labels belong to images by the number of the line, so no line may be empty."""
-    lines = read_lines(path, expected=f"one {what} a line")
-    if "" in lines:
-        raise InputError(f"{path}, line {lines.index('') + 1}: empty; expected one {what} a line")
-    refuse_repeated(lines, what=what, where=lambda number: f"{path}, line {number + 1}")
-    return lines
 
 
 def _column(path: Path, num_images: int, *, source: Path) -> Int8[Tensor, "images"]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 from xml.etree import ElementTree
@@ -12,11 +11,10 @@ import torch
 from jaxtyping import Int8
 from torch import Tensor
 
-from fedmpt.data.datasets.benchmark import Part, image_data, make_split
+from fedmpt.data.datasets.benchmark import Noted, Part, image_data, make_split
 from fedmpt.data.finding import ImageFolder
-from fedmpt.data.labels import label_matrix
-from fedmpt.data.reading import check_choice, closest, read_lines, refuse_repeated
-from fedmpt.types import ABSENT, PRESENT, UNKNOWN, ImageData, InputError, Split
+from fedmpt.data.reading import check_choice, label_matrix, read_lines, read_names, refuse_repeated, some
+from fedmpt.types import ABSENT, PRESENT, UNKNOWN, ImageData, InputError
 
 Difficult = Literal["unknown", "absent"]
 
@@ -28,25 +26,23 @@ CLASS_NAMES = (
 
 VOC_NAMES = tuple(name.replace(" ", "") for name in CLASS_NAMES)
 
-LAYOUT = (
-    Part(
-        ("VOC2007/ImageSets/Main", "ImageSets/Main"),
-        "the list of each split, trainval.txt and test.txt, and its class files",
-        is_folder=True,
-        inside="dog_trainval.txt",
-    ),
-    Part(("VOC2007/JPEGImages", "JPEGImages"), "all images", is_folder=True, inside="000005.jpg"),
-    Part(
-        ("VOC2007/Annotations", "Annotations"),
-        "boxes, read for a split that has no class files",
-        is_folder=True,
-        inside="000005.xml",
-        required=False,
-    ),
+_LISTS = Part(
+    ("VOC2007/ImageSets/Main", "ImageSets/Main"),
+    "the list of each split, trainval.txt and test.txt, and its class files",
+    is_folder=True,
+    inside="dog_trainval.txt",
 )
-"""As VOCdevkit unpacks. Officially there are 5,011 images in trainval and 4,952 in test, of 20 classes."""
+_IMAGES = Part(("VOC2007/JPEGImages", "JPEGImages"), "all images", is_folder=True, inside="000005.jpg")
+_ANNOTATIONS = Part(
+    ("VOC2007/Annotations", "Annotations"),
+    "boxes, read for a split that has no class files",
+    is_folder=True,
+    inside="000005.xml",
+    required=False,
+)
 
-_LAYOUT = "VOC2007/ImageSets/Main, VOC2007/JPEGImages and, where class files are missing, VOC2007/Annotations"
+LAYOUT = (_LISTS, _IMAGES, _ANNOTATIONS)
+"""As VOCdevkit unpacks. Officially there are 5,011 images in trainval and 4,952 in test, of 20 classes."""
 
 
 def load_voc(path: Path, *, difficult: Difficult = "unknown") -> ImageData:
@@ -56,92 +52,58 @@ def load_voc(path: Path, *, difficult: Difficult = "unknown") -> ImageData:
     ``difficult`` says what a class is in an image that shows only difficult objects of it: ``"unknown"`` leaves
     it out of loss and scores, as VOC's own evaluation does, ``"absent"`` makes it a negative.
 
-    Raises:
-        InputError: if the layout, a line of a file, an annotation or an image file is wrong or missing.
+    Raises InputError if the layout, a line of a file, an annotation or an image file is wrong or missing.
     """
     check_choice("difficult", difficult, get_args(Difficult))
-    root = _voc2007(path)
-    train, test = _load_split(root, "trainval", name="train"), _load_split(root, "test", name="test")
-    data = image_data("voc", root, CLASS_NAMES, (train, ()), (test, ()))
-    if difficult == "unknown":
-        return data
-    train, test = (
-        replace(split, labels=split.labels.masked_fill(split.labels == UNKNOWN, ABSENT)) for split in (train, test)
-    )
-    return replace(data, train=train, test=test)
+    lists, images = _LISTS.locate(path), ImageFolder(_IMAGES.locate(path))
+
+    def split(name: str, voc_split: str) -> Noted:
+        source = lists / f"{voc_split}.txt"
+        ids = read_names(source, what="image id")
+        labels = _labels(path, source, ids)
+        if difficult == "absent":
+            labels = labels.masked_fill(labels == UNKNOWN, ABSENT)
+        return make_split(name, [f"{image}.jpg" for image in ids], labels, images, source=source)
+
+    return image_data("voc", path, CLASS_NAMES, split("train", "trainval"), split("test", "test"))
 
 
-def _voc2007(path: Path) -> Path:
-    for root in (path / "VOC2007", path):
-        if (root / "ImageSets" / "Main").is_dir() and (root / "JPEGImages").is_dir():
-            return root
-    state = "has another layout" if path.is_dir() else "is no folder"
-    raise InputError(f"{path} {state}; expected a VOCdevkit folder with {_LAYOUT}, or the VOC2007 folder itself")
-
-
-def _load_split(root: Path, voc_split: str, *, name: str) -> Split:
-    source = root / "ImageSets" / "Main" / f"{voc_split}.txt"
-    ids = _read_ids(source)
+def _labels(path: Path, source: Path, ids: Sequence[str]) -> Int8[Tensor, "images C"]:
+    voc_split = source.stem
     class_files = [source.with_name(f"{voc_name}_{voc_split}.txt") for voc_name in VOC_NAMES]
     missing = [file.name for file in class_files if not file.is_file()]
-    if len(missing) == len(class_files):
-        labels = _labels_from_annotations(root / "Annotations", ids)
-    elif missing:
+    if not missing:
+        return torch.stack([_class_column(file, ids) for file in class_files], dim=1)
+    if len(missing) < len(class_files):
         raise InputError(
             f"{source.parent}: {len(missing)} of {len(class_files)} class files of {voc_split} are missing, first "
             f"{missing[0]}; add them, or remove the other *_{voc_split}.txt to have the labels read from Annotations"
         )
-    else:
-        labels = torch.stack([_class_column(path, ids) for path in class_files], dim=1)
-    images = ImageFolder(root / "JPEGImages")
-    return make_split(name, [f"{image}.jpg" for image in ids], labels, images, source=source)[0]
-
-
-def _read_ids(path: Path) -> list[str]:
-    numbered = [
-        (number, line) for number, line in enumerate(read_lines(path, expected="one image id a line"), start=1) if line
-    ]
-    for number, line in numbered:
-        if len(line.split()) > 1:
-            raise InputError(f"{path}, line {number}: {line!r} is no image id; expected one id such as 000005")
-    ids = [line for _, line in numbered]
-    refuse_repeated(ids, what="image id", where=lambda at: f"{path}, line {numbered[at][0]}")
-    return ids
+    folder = _ANNOTATIONS.find(path)
+    if folder is None:
+        raise InputError(
+            f"{path}: Annotations is missing, and so are the class files in ImageSets/Main; one of them must exist"
+        )
+    return label_matrix([read_annotation(folder / f"{image}.xml", _class_name) for image in ids], VOC_NAMES)
 
 
 def _class_column(path: Path, ids: Sequence[str]) -> Int8[Tensor, "images"]:
     values = {"1": PRESENT, "-1": ABSENT, "0": UNKNOWN}
-    known = set(ids)
-    labels: dict[str, int] = {}
-    for number, line in enumerate(read_lines(path, expected="an image id and 1, -1 or 0 a line"), start=1):
-        where = f"{path}, line {number}"
-        if not line:
-            continue
-        image, *rest = line.split()
-        value = " ".join(rest)
-        if value not in values:
+    rows = [line.split() for line in read_lines(path, expected="an image id and 1, -1 or 0 a line")]
+    for number, row in enumerate(rows, start=1):
+        if len(row) != 2 or row[1] not in values:
+            where, line = f"{path}, line {number}", " ".join(row)
             raise InputError(f"{where}: {line!r}; expected an id and 1 (present), -1 (absent) or 0 (only difficult)")
-        if image not in known:
-            raise InputError(f"{where}: image id {image!r} is not in the split's own list; remove it or add it there")
-        if image in labels:
-            raise InputError(f"{where}: image id {image!r} is listed twice; remove one of the lines")
-        labels[image] = values[value]
-    if lacking := [image for image in ids if image not in labels]:
-        raise InputError(f"{path}: {len(lacking)} images of the split have no line, first {lacking[0]!r}; add them")
+    refuse_repeated([image for image, _ in rows], what="image id", where=lambda at: f"{path}, line {at + 1}")
+    labels = {image: values[value] for image, value in rows}
+    if differing := sorted(labels.keys() ^ set(ids)):
+        raise InputError(f"{path}: its images are not those of the split's own list: {some(differing, limit=5)}")
     return torch.tensor([labels[image] for image in ids], dtype=torch.int8)
 
 
-def _labels_from_annotations(folder: Path, ids: Sequence[str]) -> Int8[Tensor, "images C"]:
-    if not folder.is_dir():
-        raise InputError(f"{folder} is missing, and so are the class files in ImageSets/Main; one of them must exist")
-
-    def class_name(word: str, where: str) -> str:
-        if word.strip() not in VOC_NAMES:
-            hint = closest(word, VOC_NAMES) or f"; expected one of: {', '.join(VOC_NAMES)}"
-            raise InputError(f"{where}: unknown class {word!r}{hint}")
-        return word.strip()
-
-    return label_matrix([read_annotation(folder / f"{image}.xml", class_name) for image in ids], VOC_NAMES)
+def _class_name(word: str, where: str) -> str:
+    check_choice(f"{where}: class", word.strip(), VOC_NAMES)
+    return word.strip()
 
 
 def read_annotation(path: Path, class_name: Callable[[str, str], str]) -> dict[str, int]:
@@ -149,13 +111,12 @@ def read_annotation(path: Path, class_name: Callable[[str, str], str]) -> dict[s
 
     ``class_name`` makes a class of a word in the file, given the place of the word for its messages.
 
-    Raises:
-        InputError: if the file is no such XML, or as ``class_name``.
+    Raises InputError if the file is no such XML, or as ``class_name``.
     """
     try:
         root = ElementTree.parse(path).getroot()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}; expected an annotation in VOC's format") from error
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; expected an annotation in VOC's format") from None
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise InputError(f"{path} is no well-formed XML: {error}; save it again in VOC's format") from error
     if root.tag != "annotation":

@@ -5,7 +5,8 @@ It may import what all of `data` may.
 
 from __future__ import annotations
 
-from fedmpt.data.own.clients import load_clients
+from fedmpt.data.own.clients import ClientsOptions, load_clients
 from fedmpt.data.own.folder import load_folder
+from fedmpt.data.own.listing import Options
 
-__all__ = ["load_clients", "load_folder"]
+__all__ = ["ClientsOptions", "Options", "load_clients", "load_folder"]

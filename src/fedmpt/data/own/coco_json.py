@@ -5,39 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedmpt.data.datasets.coco import read_instances
-from fedmpt.data.labels import align
 from fedmpt.data.own.listing import Entries, Options, Source
-from fedmpt.data.own.vocabulary import Vocabulary, clean_name
-from fedmpt.data.reading import some
+from fedmpt.data.own.vocabulary import clean_name
+from fedmpt.data.reading import align, some
 from fedmpt.types import PRESENT, UNKNOWN
 
 LAYOUT = "annotations.json, or a pair such as train.json and val.json, in COCO's instances format"
-
-_KEYS = (b'"images"', b'"annotations"', b'"categories"')
 
 
 def is_instances(path: Path) -> bool:
     """Whether COCO's three lists are in the text; the file may be wrong JSON all the same."""
     content = path.read_bytes()
-    return all(key in content for key in _KEYS)
+    return all(key in content for key in (b'"images"', b'"annotations"', b'"categories"'))
 
 
-def read_coco(source: Source, options: Options, vocabulary: Vocabulary) -> Entries:
+def read_coco(source: Source, options: Options) -> Entries:
     """Images of a COCO file; its categories are the classes that were looked for in all of them.
 
     Raises InputError if the file is wrong, or two categories, or one with annotations, are none of the classes.
     """
     path, given = source.path, options.class_names
     instances = read_instances(path)
-    # Tools add a category for the whole project, which annotates nothing.
-    shown = (instances.labels == PRESENT).any(dim=0).tolist()
-    unused = [
-        category
-        for category, is_shown in zip(instances.class_names, shown, strict=True)
-        if given is not None and clean_name(category) not in given and not is_shown
-    ]
+    unused: list[str] = []
+    if given is not None:  # Tools add a category for the whole project, which annotates nothing.
+        shown = (instances.labels == PRESENT).any(dim=0).tolist()
+        pairs = zip(instances.class_names, shown, strict=True)
+        unused = [category for category, is_shown in pairs if clean_name(category) not in given and not is_shown]
     categories = [category for category in instances.class_names if category not in unused]
-    by_name = vocabulary.unique(categories, where=f"{path}, categories")
+    by_name = options.vocabulary.unique(categories, where=f"{path}, categories")
     return Entries(
         image_names=instances.file_names,
         places=tuple(f"{path}, images[{number}]" for number in range(len(instances.file_names))),

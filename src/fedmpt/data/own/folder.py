@@ -1,57 +1,38 @@
-"""One folder of images and labels, whatever its format."""
+"""One folder of images and labels, whatever its format, and which of its images are for the test."""
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterator, Sequence
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from fedmpt.data.finding import ImageFolder
-from fedmpt.data.labels import align, named
-from fedmpt.data.own.copies import MAX_IMAGES, copies
-from fedmpt.data.own.formats import Sources, find_sources
-from fedmpt.data.own.holdout import divide
+from fedmpt.data.own.formats import find_sources
 from fedmpt.data.own.listing import (
     IMAGE_SUFFIXES,
     SPLIT_NAMES,
-    Entries,
-    Format,
-    Links,
     Listing,
     Options,
     SplitName,
-    join_columns,
+    join,
 )
-from fedmpt.data.own.vocabulary import Vocabulary
-from fedmpt.data.reading import closest, some
-from fedmpt.types import PRESENT, UNKNOWN, ImageData, InputError, Split
+from fedmpt.data.reading import align, closest, named, not_shown, refuse_repeated, some
+from fedmpt.types import UNKNOWN, ImageData, InputError, Split
+
+Parts = tuple[list[int], list[int], list[str]]
+"""Rows of a listing for training and for the test, and what is to be said of the others."""
+
+# Sizes differ between most pictures; where there are more, so many are alike that reading them takes minutes.
+MAX_COMPARED = 20_000
 
 
-def load_folder(
-    path: Path,
-    *,
-    format: Format = "auto",
-    classes: Path | None = None,
-    separator: str = "auto",
-    test_share: float = 0.2,
-    seed: int = 0,
-    links: Links = "refuse",
-) -> ImageData:
-    """A folder of images with labels, in the format that is found there unless ``format`` says which.
+def load_folder(path: Path, options: Options) -> ImageData:
+    """A folder of images with labels.
 
-    ``classes`` is a text file of class names, one a line, in the order they are to have; without it they are those
-    of the labels, sorted. ``separator`` is what separates labels in a cell: one symbol, or ``comma``, ``semicolon``,
-    ``space``, ``bar``; by itself it is ``|`` or ``;``, whichever is in use. Without a given split ``test_share`` of
-    the images, in (0, 1], are held out by a hash of ``seed`` and their path below the folder; with 1 there is nothing
-    to train on, and everything to score. ``links`` says what to do with links out of the folder.
-
-    Raises:
-        InputError: if an option is wrong, there are no labels, or a file, a line or an image's path is wrong.
+    Raises InputError if there are no labels, or a file, a line or an image's path is wrong.
     """
-    options = Options(format, classes, separator, test_share, seed, links)
     listing = read_folder(path, options)
     class_names = shared_classes(path, [listing], options)
     train_rows, test_rows, notes = divide(listing, options)
@@ -66,139 +47,153 @@ def read_folder(root: Path, options: Options) -> Listing:
     Raises InputError if there are no labels, a file is wrong, an image is missing, or one is listed twice.
     """
     reader, sources = find_sources(root, wanted=options.format)
-    vocabulary = Vocabulary(options.class_names, source=options.classes)
     images = ImageFolder(root, follow_links=options.links == "follow")
     for source in sources:
         images.refuse_link(source.path, where=str(source.path))
-    parts = [reader.read(source, options, vocabulary) for source in sources]
-    files = tuple(
-        file
-        for source, part in zip(sources, parts, strict=True)
-        for file in images.all(part.image_names, places=part.places, bases=source.bases)
+    parts = [reader.read(source, options) for source in sources]
+    class_names = named(part.class_names for part in parts)
+    found = join(
+        root.name,
+        [
+            Split(
+                name=source.path.name,
+                files=images.all(part.image_names, places=part.places, bases=source.bases),
+                labels=align(part.labels, part.class_names, class_names, unlisted=part.unlisted),
+                columns=part.columns,
+            )
+            for source, part in zip(sources, parts, strict=True)
+        ],
     )
     places = [place for part in parts for place in part.places]
-    keys = tuple(_key(root, file, place) for file, place in zip(files, places, strict=True))
-    splits = _given_splits(sources, parts)
-    by_folder = _splits_by_folder(keys) if splits[0] is None else None
-    splits = by_folder or splits
-    _refuse_repeated(files, [images.target(file) for file in files], places, splits)
-    class_names = named(part.class_names for part in parts)
-    labels = [align(part.labels, part.class_names, class_names, unlisted=part.unlisted) for part in parts]
-    unnamed = images.unnamed(files, suffixes=IMAGE_SUFFIXES)
+    refuse_repeated(list(map(str, found.files)), what="image", where=places.__getitem__)
     notes = [note for part in parts for note in part.notes]
-    notes += [f"{root}: pictures that no list names are left out: {some(unnamed)}"] if unnamed else []
-    notes += [f"{root}: the split is that of the folders which the images are in"] if by_folder else []
+    if unnamed := images.unnamed(found.files, suffixes=IMAGE_SUFFIXES):
+        notes.append(f"{root}: pictures that no list names are left out: {some(unnamed)}")
+    splits: list[SplitName | None] = []
     for source, part in zip(sources, parts, strict=True):
+        splits += part.splits or [source.split] * len(part.image_names)
         lacking = [name for name in class_names if name not in part.class_names]
         if lacking and part.unlisted == UNKNOWN:
             notes.append(f"{source.path} says nothing of {some(lacking)}; unknown in its images")
-    return Listing(
-        root=root,
-        files=files,
-        keys=keys,
-        splits=tuple(splits),
-        class_names=class_names,
-        labels=torch.cat(labels),
-        unlisted=min(part.unlisted for part in parts),
-        columns=join_columns((part.columns, len(part.image_names)) for part in parts),
-        notes=tuple(notes),
-    )
+    if splits[0] is None and (by_folder := _splits_by_folder(root, found.files)):
+        splits = by_folder
+        notes.append(f"{root}: the split is that of the folders which the images are in")
+    unlisted = min(part.unlisted for part in parts)
+    return Listing(root, found, tuple(splits), class_names, unlisted, tuple(notes))
 
 
-def _key(root: Path, file: Path, place: str) -> str:
-    """The path of an image below the root, with slashes, in composed Unicode."""
-    key = unicodedata.normalize("NFC", file.relative_to(root).as_posix())
-    if not is_unicode(key):
-        raise InputError(f"{place}: the name {key!r} on disk is not Unicode; rename the file")
-    return key
-
-
-def is_unicode(name: str) -> bool:
-    """Whether a name on disk is text, and not bytes of an older encoding."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _given_splits(sources: Sources, parts: Sequence[Entries]) -> list[SplitName | None]:
-    splits: list[SplitName | None] = []
-    for source, part in zip(sources, parts, strict=True):
-        if source.split is not None and part.splits is not None:
-            raise InputError(
-                f"{source.path} is a list of {source.split} images and has a column split; remove one of them"
-            )
-        splits += part.splits or [source.split] * len(part.image_names)
-    return splits
-
-
-def _splits_by_folder(keys: Sequence[str]) -> list[SplitName | None] | None:
+def _splits_by_folder(root: Path, files: Sequence[Path]) -> list[SplitName | None] | None:
     """The split by the outermost folder of each image, ``images`` aside; None unless all are in folders of splits."""
-    folders = [key.removeprefix("images/").split("/")[0].lower() for key in keys]
-    splits: list[SplitName | None] = [SPLIT_NAMES.get(folder) for folder in folders]
+    keys = [file.relative_to(root).as_posix().removeprefix("images/") for file in files]
+    splits: list[SplitName | None] = [SPLIT_NAMES.get(key.split("/")[0].lower()) for key in keys]
     return None if None in splits or len(set(splits)) < 2 else splits
-
-
-def _refuse_repeated(
-    files: Sequence[Path], targets: Sequence[Path], places: Sequence[str], splits: Sequence[SplitName | None]
-) -> None:
-    first: dict[Path, int] = {}
-    for row, target in enumerate(targets):
-        earlier = first.setdefault(target, row)
-        if earlier != row:
-            parts = f" and once for {splits[row]}, once for {splits[earlier]}" if splits[row] != splits[earlier] else ""
-            raise InputError(
-                f"{places[row]}: {str(files[row])!r} is listed twice{parts}, first as {str(files[earlier])!r} in "
-                f"{places[earlier]}; remove one"
-            )
 
 
 def shared_classes(root: Path, listings: Sequence[Listing], options: Options) -> tuple[str, ...]:
     """The given classes, or all that the listings name, sorted.
 
-    Raises:
-        InputError: if there are none, two listings write one in different cases of letters, or a given one is named
-            nowhere although the labels tell which classes were looked for.
+    Raises InputError if there are none, or a given one is named nowhere although the labels tell which classes were
+    looked for.
     """
-    vocabulary = Vocabulary(None)
-    found = named(
-        [vocabulary.name(name, where=str(listing.root), may_be_missing=True) for name in listing.class_names]
-        for listing in (listings if options.class_names is None else ())
-    )
-    if options.class_names is None:
-        if not found:
-            raise InputError(f"{root}: no image has a label; expected at least one class")
-        return found
     known = named(listing.class_names for listing in listings)
+    if options.class_names is None:
+        if not known:
+            raise InputError(f"{root}: no image has a label; expected at least one class")
+        return known
     if all(listing.unlisted == UNKNOWN for listing in listings):
-        for name in options.class_names:
-            if name not in known:
-                hint = closest(name, [*known, *(column for listing in listings for column in listing.columns)])
-                raise InputError(
-                    f"{options.classes}: class {name!r} is in no column and no category below {root}{hint}; "
-                    "take it out, or write it as it is there"
-                )
+        columns = [column for listing in listings for column in listing.images.columns]
+        for name in (name for name in options.class_names if name not in known):
+            raise InputError(
+                f"{options.classes}: class {name!r} is in no column and no category below {root}"
+                f"{closest(name, [*known, *columns])}; take it out, or write it as it is there"
+            )
     return options.class_names
 
 
 def with_notes(data: ImageData) -> ImageData:
     """The data set, with notes on its classes and on pictures that are in both splits added."""
-    return replace(data, notes=(*data.notes, *_notes(data)))
-
-
-def _notes(data: ImageData) -> Iterator[str]:
+    notes = list(data.notes)
     if written := [name for name in data.class_names if "_" in name]:
-        yield f"class names stand in prompts as they are, and have underscores: {some(written)}"
+        notes.append(f"class names stand in prompts as they are, and have underscores: {some(written)}")
     for split in (data.train, data.test):
         if lacking := not_shown(data.class_names, split):
-            yield f"no {split.name} image shows: {some(lacking)}"
-    if len(data.train) + len(data.test) <= MAX_IMAGES and (both := copies(data.train.files, data.test.files)):
+            notes.append(f"no {split.name} image shows: {some(lacking)}")
+    if both := copies(data.train.files, data.test.files):
         one, other = both[0]
-        yield f"{len(both)} test pictures are training pictures, too, byte for byte: first {one} is {other}"
+        notes.append(f"{len(both)} test pictures are training pictures, too, byte for byte: first {one} is {other}")
+    return replace(data, notes=tuple(notes))
 
 
-def not_shown(class_names: Sequence[str], split: Split) -> list[str]:
-    """Classes that no image of a split shows; none where the split is empty."""
-    shown = (split.labels == PRESENT).any(dim=0).tolist()
-    return [name for name, is_shown in zip(class_names, shown, strict=True) if len(split) and not is_shown]
+def divide(listing: Listing, options: Options, *, is_site: bool = False) -> Parts:
+    """The given split, or one by names: an image is held out for the test whatever other images there are.
+
+    Validation images are the test where no others are, and otherwise left out. A site needs training images and may
+    have no others; data on their own need test images, which can be scored alone.
+
+    Raises InputError if a part that is needed has no image.
+    """
+    root = listing.root
+    if listing.splits[0] is None:
+        return _hold_out(listing, options, is_site=is_site)
+    rows: dict[SplitName | None, list[int]] = {"train": [], "test": [], "validation": []}
+    for row, split in enumerate(listing.splits):
+        rows[split].append(row)
+    validation, notes = rows["validation"], []
+    if validation and rows["test"]:
+        notes.append(f"{root}: {len(validation)} validation images are left out: no part of train or test")
+    elif validation:
+        rows["test"] = validation
+        notes.append(f"{root}: there are no test images; the {len(validation)} validation images are the test")
+    needed: SplitName = "train" if is_site else "test"
+    if not rows[needed]:
+        raise InputError(
+            f"{root}: the split that is given has no {needed} images; name some, or give no split to have "
+            "some held out as test images (test_share)"
+        )
+    notes += [f"{root}: no {name} images" for name in ("train", "test") if not rows[name]]
+    return rows["train"], rows["test"], notes
+
+
+def _hold_out(listing: Listing, options: Options, *, is_site: bool) -> Parts:
+    root, num_images = listing.root, len(listing.images)
+    every = list(range(num_images))
+    if options.test_share == 1 and not is_site:
+        return [], every, [f"{root}: all {num_images} images are for the test (test_share=1)"]
+    if num_images < 2 and not is_site:
+        raise InputError(f"{root} has one image only; expected at least one to train and one to test with")
+    if num_images < 2:
+        return every, [], [f"{root}: its only image is for training, and there is none for the test"]
+    places = [place_of(key, options.seed) for key in listing.keys]
+    order = sorted(every, key=lambda row: (places[row], listing.keys[row]))
+    num_test = min(max(sum(place < options.test_share for place in places), 1), num_images - 1)
+    note = (
+        f"{root}: no split is given; {num_test} of {num_images} images are held out as test images "
+        f"(test_share={options.test_share}, seed={options.seed})"
+    )
+    return sorted(order[num_test:]), sorted(order[:num_test]), [note]
+
+
+def place_of(key: str, seed: int) -> float:
+    """Where an image stands in [0, 1), by its name alone."""
+    digest = hashlib.sha256(f"{seed}\n{key}".encode(errors="surrogateescape")).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
+
+
+def copies(train: Sequence[Path], test: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Each test picture with the first training picture of the same bytes, for up to `MAX_COMPARED` pictures.
+
+    Only files of one size are read; those that cannot be are passed over: whoever opens them as pictures says so.
+    """
+    if len(train) + len(test) > MAX_COMPARED:
+        return []
+    sizes = {path: path.stat().st_size for path in (*train, *test) if path.is_file()}
+    in_both = {sizes.get(path) for path in train} & {sizes.get(path) for path in test} - {None, 0}
+
+    def digests(paths: Iterable[Path]) -> dict[Path, bytes]:
+        alike = (path for path in paths if sizes.get(path) in in_both and os.access(path, os.R_OK))
+        return {path: hashlib.sha256(path.read_bytes()).digest() for path in alike}
+
+    originals: dict[bytes, Path] = {}
+    for path, digest in digests(train).items():
+        originals.setdefault(digest, path)
+    return [(path, originals[digest]) for path, digest in digests(test).items() if digest in originals]

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedmpt.data.own import coco_json, csv_table, imagefolder, voc_xml
-from fedmpt.data.own.listing import SPLIT_NAMES, Entries, Format, Options, Source, SplitName
-from fedmpt.data.own.vocabulary import Vocabulary
+from fedmpt.data.own.listing import SPLIT_NAMES, Entries, Format, Options, Source
 from fedmpt.data.reading import some
 from fedmpt.types import InputError
 
@@ -25,7 +24,7 @@ class Reader:
 
     layout: str
     find: Callable[[Path], Sources]
-    read: Callable[[Source, Options, Vocabulary], Entries]
+    read: Callable[[Source, Options], Entries]
 
 
 def find_sources(root: Path, *, wanted: Format) -> tuple[Reader, Sources]:
@@ -33,14 +32,6 @@ def find_sources(root: Path, *, wanted: Format) -> tuple[Reader, Sources]:
 
     Raises InputError if there are none, or several formats to choose from.
     """
-    try:
-        return _find_sources(root, wanted=wanted)
-    except OSError as error:
-        where = error.filename or root
-        raise InputError(f"{where} cannot be read: {error.strerror}; check who may read it") from error
-
-
-def _find_sources(root: Path, *, wanted: Format) -> tuple[Reader, Sources]:
     readers = READERS if wanted == "auto" else {wanted: READERS[wanted]}
     expected = f"expected a folder with {'; or '.join(reader.layout for reader in readers.values())}"
     if not root.is_dir():
@@ -61,30 +52,16 @@ def _find(root: Path, reader: Reader) -> Sources:
     """In the folder itself, else in its subfolders train, test and validation."""
     if sources := reader.find(root):
         return sources
-    subfolders = [folder for folder in _visible(root) if folder.is_dir() and folder.name.lower() in SPLIT_NAMES]
-    return _one_each(
-        root,
-        [
-            Source(source.path, SPLIT_NAMES[folder.name.lower()], (*source.bases, root))
-            for folder in subfolders
-            for source in reader.find(folder)
-        ],
+    return tuple(
+        Source(source.path, SPLIT_NAMES[folder.name.lower()], (*source.bases, root))
+        for folder in visible(root)
+        if folder.is_dir() and folder.name.lower() in SPLIT_NAMES
+        for source in reader.find(folder)
     )
 
 
-def _one_each(root: Path, sources: Sequence[Source]) -> Sources:
-    """Sources of different splits. Raises InputError if two are of one split."""
-    by_split: dict[SplitName | None, Source] = {}
-    for source in sources:
-        first = by_split.setdefault(source.split, source)
-        if first is not source:
-            pair = " and ".join(str(path.relative_to(root)) for path in (first.path, source.path))
-            raise InputError(f"{root}: {pair} are both lists of {source.split or 'all'} images; keep one")
-    return tuple(sources)
-
-
 def _choose(folder: Path, files: Sequence[Path], *, main: str, what: str) -> Sources:
-    """The file called ``main``, or the only one, or one for each split, which their names say."""
+    """The file called ``main``, or the only one, or lists of splits, as their names say."""
     files = [path for path in files if path.name.lower() == main] or files
     tokens = [_SPLIT_TOKEN.fullmatch(path.stem) for path in files]
     if len(files) > 1 and not all(tokens):
@@ -95,7 +72,7 @@ def _choose(folder: Path, files: Sequence[Path], *, main: str, what: str) -> Sou
         inner = (folder / token[1], folder / "images" / token[1]) if token else ()
         split = SPLIT_NAMES[token[2].lower()] if token and len(files) > 1 else None
         sources.append(Source(path, split, (folder, folder / "images", *inner)))
-    return _one_each(folder, sources)
+    return tuple(sources)
 
 
 def _csv(folder: Path) -> Sources:
@@ -128,10 +105,11 @@ def _imagefolder(folder: Path) -> Sources:
 
 
 def _with_suffix(folder: Path, suffix: str) -> list[Path]:
-    return [path for path in _visible(folder) if path.suffix.lower() == suffix and path.is_file()]
+    return [path for path in visible(folder) if path.suffix.lower() == suffix and path.is_file()]
 
 
-def _visible(folder: Path) -> list[Path]:
+def visible(folder: Path) -> list[Path]:
+    """Files and folders that are not hidden, by name."""
     return sorted((path for path in folder.iterdir() if path.name[0] != "."), key=lambda path: path.name)
 
 

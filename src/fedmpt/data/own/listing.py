@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
+from unicodedata import normalize
 
+import torch
 from jaxtyping import Int8
 from torch import Tensor
 
-from fedmpt.data.labels import align
-from fedmpt.data.own.vocabulary import read_classes
-from fedmpt.data.reading import check_choice
+from fedmpt.data.own.vocabulary import Vocabulary, read_classes
+from fedmpt.data.reading import align, check_choice
 from fedmpt.types import InputError, Split
 
 Format = Literal["auto", "csv", "coco", "voc", "imagefolder"]
@@ -37,7 +38,14 @@ IMAGE_SUFFIXES = frozenset(
 
 @dataclass(frozen=True)
 class Options:
-    """How a folder is read, as `fedmpt.data.own.load_folder` takes it. Raises InputError if one is out of its range."""
+    """How a folder is read.
+
+    ``classes`` is a text file of class names, one a line, in the order they are to have; without it they are those of
+    the labels, sorted. ``separator`` is what separates labels in a cell: one symbol, or ``comma``, ``semicolon``,
+    ``space``, ``bar``; by itself it is ``|`` or ``;``, whichever is in use. Without a given split ``test_share`` of
+    the images, in (0, 1], are held out by a hash of ``seed`` and their path below the folder; with 1 there is nothing
+    to train on. ``links`` is about links out of the folder. Raises InputError if an option is out of its range.
+    """
 
     format: Format = "auto"
     classes: Path | None = None
@@ -56,6 +64,11 @@ class Options:
     def class_names(self) -> tuple[str, ...] | None:
         """The names in the file ``classes``; None without one."""
         return None if self.classes is None else read_classes(self.classes)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """One for all files that are read by these options, so that they agree on the names of classes."""
+        return Vocabulary(self.class_names, source=self.classes)
 
 
 @dataclass(frozen=True)
@@ -88,32 +101,35 @@ class Entries:
 
 @dataclass(frozen=True)
 class Listing:
-    """All images of a folder, found. ``keys`` are their paths below the folder, the same on every machine."""
+    """All images of a folder, found, and the split that each is given for, if any."""
 
     root: Path
-    files: tuple[Path, ...]
-    keys: tuple[str, ...]
+    images: Split
     splits: tuple[SplitName | None, ...]
     class_names: tuple[str, ...]
-    labels: Int8[Tensor, "images C"]
     unlisted: int
-    columns: Mapping[str, tuple[str, ...]]
     notes: tuple[str, ...]
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """Paths of the images below the folder, with slashes, in composed Unicode: the same on every machine."""
+        return tuple(normalize("NFC", file.relative_to(self.root).as_posix()) for file in self.images.files)
 
     def split(self, name: str, rows: Sequence[int], class_names: Sequence[str], *, unlisted: int) -> Split:
         """Some of the images, with labels of ``class_names``; ``unlisted`` for those that the folder does not name."""
-        return Split(
-            name=name,
-            files=tuple(self.files[row] for row in rows),
-            labels=align(self.labels[list(rows)], self.class_names, class_names, unlisted=unlisted),
-            columns={column: tuple(words[row] for row in rows) for column, words in self.columns.items()},
-        )
+        part = self.images.take(rows, name=name)
+        return replace(part, labels=align(part.labels, self.class_names, class_names, unlisted=unlisted))
 
 
-def join_columns(parts: Iterable[tuple[Mapping[str, tuple[str, ...]], int]]) -> dict[str, tuple[str, ...]]:
-    """The columns of parts of so many images each, one part after the other; empty where a part has none."""
-    parts = list(parts)
-    names = dict.fromkeys(name for columns, _ in parts for name in columns)
-    return {
-        name: tuple(word for columns, count in parts for word in columns.get(name, ("",) * count)) for name in names
-    }
+def join(name: str, parts: Sequence[Split]) -> Split:
+    """Images of several parts, one part after the other; columns are empty where a part has none."""
+    columns = dict.fromkeys(column for part in parts for column in part.columns)
+    return Split(
+        name=name,
+        files=tuple(file for part in parts for file in part.files),
+        labels=torch.cat([part.labels for part in parts]),
+        columns={
+            column: tuple(word for part in parts for word in part.columns.get(column, ("",) * len(part)))
+            for column in columns
+        },
+    )

@@ -7,37 +7,44 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedmpt.data.datasets.voc import read_annotation
-from fedmpt.data.labels import label_matrix, named
 from fedmpt.data.own.listing import IMAGE_SUFFIXES, Entries, Options, Source, SplitName
-from fedmpt.data.own.vocabulary import Vocabulary
-from fedmpt.data.reading import read_text, some
+from fedmpt.data.reading import label_matrix, named, read_text, some
 from fedmpt.types import ABSENT, InputError
 
 LAYOUT = "Annotations/*.xml with the images in JPEGImages or images"
 
 
-def read_voc(source: Source, options: Options, vocabulary: Vocabulary) -> Entries:
+def read_voc(source: Source, options: Options) -> Entries:
     """Images of a folder of annotations; the image of ``a.xml`` is ``a.jpg``, or ``a`` with another suffix.
 
     A class is unknown in an image that shows only difficult objects of it. The split is that of ImageSets/Main, where
     it is: trainval (else train) and test, else train and val.
 
-    Raises:
-        InputError: if an annotation or a list is wrong, or the images of some annotations cannot be told.
+    Raises InputError if an annotation or a list is wrong, or the images of some annotations cannot be told.
     """
-    folder = source.path
-    stems, notes = _stems(folder)
+    folder, notes = source.path, list[str]()
+    names = sorted(os.listdir(folder))
+    files = [name for name in names if name.lower().endswith(".xml") and name[0] != "."]
+    stems = [name[:-4] for name in files]
+    if len(files) < len(names) and folder.name == "Annotations":
+        notes.append(f"{folder}: left out: {some(sorted({*names} - {*files}))}")
     splits = {} if source.split else _read_splits(folder.parent / "ImageSets" / "Main", stems, notes)
     if splits:
         unlisted = [stem for stem in stems if stem not in splits]
         notes += [f"{folder}: in no list of ImageSets/Main, left out: {some(unlisted)}"] if unlisted else []
         stems = [stem for stem in stems if stem in splits]
     places = [str(folder / f"{stem}.xml") for stem in stems]
-    rows = [read_annotation(Path(place), lambda word, where: vocabulary.name(word, where=where)) for place in places]
+    to_class = options.vocabulary.name
+    rows = [read_annotation(Path(place), lambda word, where: to_class(word, where=where)) for place in places]
     class_names = named(rows)
-    images = _images(source.bases)
+    images, image_names = _images(source.bases), []
+    for stem, place in zip(stems, places, strict=True):
+        name, *others = images.get(stem, [f"{stem}.jpg"])
+        if others:
+            raise InputError(f"{place}: {' and '.join([name, *others])} may be its image; keep one of them")
+        image_names.append(name)
     return Entries(
-        image_names=tuple(_image(stem, images, place) for stem, place in zip(stems, places, strict=True)),
+        image_names=tuple(image_names),
         places=tuple(places),
         class_names=class_names,
         labels=label_matrix(rows, class_names),
@@ -45,14 +52,6 @@ def read_voc(source: Source, options: Options, vocabulary: Vocabulary) -> Entrie
         splits=tuple(splits[stem] for stem in stems) if splits else None,
         notes=tuple(notes),
     )
-
-
-def _stems(folder: Path) -> tuple[list[str], list[str]]:
-    """Annotations without their suffix, sorted; and a note on other entries of a folder of annotations."""
-    entries = sorted(os.listdir(folder))
-    files = [name for name in entries if name.lower().endswith(".xml") and not name.startswith(".")]
-    others = sorted(set(entries) - set(files)) if folder.name == "Annotations" else []
-    return [name[:-4] for name in files], [f"{folder}: left out: {some(others)}"] if others else []
 
 
 def _images(bases: Sequence[Path]) -> Mapping[str, list[str]]:
@@ -68,13 +67,6 @@ def _images(bases: Sequence[Path]) -> Mapping[str, list[str]]:
     return by_stem
 
 
-def _image(stem: str, images: Mapping[str, list[str]], place: str) -> str:
-    names = images.get(stem, [f"{stem}.jpg"])
-    if len(names) > 1:
-        raise InputError(f"{place}: {' and '.join(names)} may be its image; keep one of them")
-    return names[0]
-
-
 def _read_splits(folder: Path, stems: Sequence[str], notes: list[str]) -> dict[str, SplitName]:
     """The split of each image id; empty, with a note, where lists do not make a train and a test."""
     present = {name for name in ("trainval", "train", "val", "test") if (folder / f"{name}.txt").is_file()}
@@ -85,8 +77,7 @@ def _read_splits(folder: Path, stems: Sequence[str], notes: list[str]) -> dict[s
         chosen = {"train": "train", "val": "validation", "test": "test"}
     elif present:
         notes.append(f"{folder}: {some(sorted(present))} alone gives no split; not used")
-    known = set(stems)
-    splits: dict[str, SplitName] = {}
+    known, splits = set(stems), dict[str, SplitName]()
     for name in [name for name in chosen if name in present]:
         path = folder / f"{name}.txt"
         for number, line in enumerate(read_text(path, expected="one image id a line").split("\n"), start=1):

@@ -26,16 +26,13 @@ def read_classes(path: Path) -> tuple[str, ...]:
 
     Raises InputError if the file cannot be read, has no names, an empty line among them, or a name twice.
     """
-    vocabulary = Vocabulary(None)
-
-    def where(number: int) -> str:
-        return f"{path}, line {number + 1}"
-
     lines = read_lines(path, expected="the names of the classes, one a line")
+    places = [f"{path}, line {number}" for number in range(1, len(lines) + 1)]
     if "" in lines:
-        raise InputError(f"{where(lines.index(''))} is empty; expected the name of a class")
-    names = [vocabulary.name(line, where=where(row), may_be_missing=True) for row, line in enumerate(lines)]
-    refuse_repeated(names, what="class", where=where)
+        raise InputError(f"{places[lines.index('')]} is empty; expected the name of a class")
+    vocabulary = Vocabulary(None)
+    names = [vocabulary.name(line, where=where, may_be_missing=True) for line, where in zip(lines, places, strict=True)]
+    refuse_repeated(names, what="class", where=places.__getitem__)
     return tuple(names)
 
 
@@ -54,12 +51,16 @@ class Vocabulary:
     def name(self, word: str, *, where: str, may_be_missing: bool = False) -> str:
         """The class that ``word`` means; ``where`` names file and line for messages.
 
-        Raises:
-            InputError: if it is not among the given classes; and where none are given, if it is empty, holds what
-                cannot be seen, differs from an earlier one in case only, or stands for a missing value.
+        Raises InputError if it is not among the given classes; and where none are given, if it is empty, holds what
+        cannot be seen, differs from an earlier one in case only, or stands for a missing value.
         """
         if word not in self._known:
-            self._known[word] = self._new_name(word, where=where, may_be_missing=may_be_missing)
+            name = clean_name(word)
+            if self._given is None:
+                self._check_new(name, where=where, may_be_missing=may_be_missing)
+            elif name not in self._given:
+                raise InputError(f"{where}: class {quoted(name)} is not in {self._source}{closest(name, self._given)}")
+            self._known[word] = name
         return self._known[word]
 
     def unique(self, words: Sequence[str], *, where: str) -> dict[str, str]:
@@ -75,14 +76,9 @@ class Vocabulary:
             by_name[name] = word
         return dict(sorted(by_name.items()))
 
-    def _new_name(self, word: str, *, where: str, may_be_missing: bool) -> str:
-        name = clean_name(word)
-        if self._given is not None:
-            if name not in self._given:
-                raise InputError(f"{where}: class {quoted(name)} is not in {self._source}{closest(name, self._given)}")
-            return name
+    def _check_new(self, name: str, *, where: str, may_be_missing: bool) -> None:
         if not name:
-            raise InputError(f"{where}: {quoted(word)} is no name of a class")
+            raise InputError(f"{where}: {quoted(name)} is no name of a class")
         hidden = [letter for letter in name if unicodedata.category(letter)[0] == "C" and letter not in _JOINERS]
         if hidden:
             raise InputError(
@@ -99,4 +95,3 @@ class Vocabulary:
                 f"{where}: class {quoted(name)} is written {quoted(earlier)} in {first_place}; "
                 "write it the same way everywhere"
             )
-        return name

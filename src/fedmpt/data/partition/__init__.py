@@ -5,9 +5,8 @@ It may import what all of `data` may.
 
 from __future__ import annotations
 
-from fedmpt.data.partition.clients import Partition, partition_split
 from fedmpt.data.partition.saved import load_partition, save_partition
-from fedmpt.data.partition.settings import Setting, partition
+from fedmpt.data.partition.settings import Partition, Setting, partition_split
 from fedmpt.data.partition.statistics import PartitionStatistics, partition_statistics
 
 __all__ = [
@@ -15,7 +14,6 @@ __all__ = [
     "PartitionStatistics",
     "Setting",
     "load_partition",
-    "partition",
     "partition_split",
     "partition_statistics",
     "save_partition",

@@ -13,8 +13,7 @@ import torch
 from jaxtyping import Int8
 from torch import Tensor
 
-from fedmpt.data.partition.clients import Partition
-from fedmpt.data.partition.settings import check_options
+from fedmpt.data.partition.settings import Partition
 from fedmpt.files import read_json, write_atomically
 from fedmpt.types import ImageData, InputError
 
@@ -23,13 +22,7 @@ VERSION = 1
 
 
 def save_partition(path: Path, partition: Partition, data: ImageData) -> None:
-    """Write ``partition`` of the training images of ``data``, atomically; one client a line.
-
-    Labels are to be those that the reader gives, before any are masked.
-
-    Raises:
-        InputError: if the file cannot be written.
-    """
+    """Write ``partition`` of the training images of ``data``, one client a line; labels are not masked yet."""
     assert partition.num_images == len(data.train)
     record = {
         "format": FORMAT,
@@ -46,12 +39,9 @@ def save_partition(path: Path, partition: Partition, data: ImageData) -> None:
         json.dumps({"name": name, "rows": rows.tolist()})
         for name, rows in zip(partition.names, partition.rows, strict=True)
     ]
-    header = json.dumps(record, indent=2, allow_nan=False).removesuffix("\n}")
+    header = json.dumps(record, indent=2).removesuffix("\n}")
     text = header + ',\n  "clients": [\n    ' + ",\n    ".join(clients) + "\n  ]\n}\n"
-    try:
-        write_atomically(path, text.encode())
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}; choose another place") from error
+    write_atomically(path, text.encode())
 
 
 def load_partition(path: Path, data: ImageData) -> Partition:
@@ -67,57 +57,28 @@ def load_partition(path: Path, data: ImageData) -> Partition:
         raise InputError(f"{path} has version {version!r}, and this fedmpt reads {VERSION}; save the partition again")
     _check_data(path, record, data)
     try:
-        check_options(record["setting"], record["options"])
-        clients = _clients(record["clients"], num_images=len(data.train))
-        rows = tuple(torch.tensor(sorted(rows), dtype=torch.int64) for rows in clients.values())
-        return Partition(record["setting"], record["options"], int(record["seed"]), tuple(clients), rows)
+        rows_of = {client["name"]: client["rows"] for client in record["clients"]}
+        held = sorted(row for rows in rows_of.values() for row in rows)
+        if held != list(range(len(data.train))) or not all(rows_of.values()):
+            raise ValueError("its clients do not hold each image once, or one holds none")
+        rows = tuple(torch.tensor(sorted(rows)) for rows in rows_of.values())
+        return Partition(record["setting"], record["options"], int(record["seed"]), tuple(rows_of), rows)
     except (KeyError, TypeError, ValueError) as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else error
         raise InputError(f"{path} is damaged: {what}; make and save the partition again") from error
 
 
 def _check_data(path: Path, record: dict[str, Any], data: ImageData) -> None:
-    made_for = f"{path} was made for other data ({record.get('dataset')!r})"
-    again = "give the data it was made for, or make a new partition"
-    count = record.get("num_images")
+    count, why = record.get("num_images"), ""
     if count != len(data.train):
-        raise InputError(f"{made_for}: {count} training images, and {data.name!r} has {len(data.train)}; {again}")
-    if record.get("images_sha256") != _hash_of_names(data.train.files):
-        raise InputError(f"{made_for}: the names or the order of the images differ from {data.name!r}; {again}")
-    if record.get("labels_sha256") != _hash_of_labels(data.train.labels):
-        raise InputError(
-            f"{made_for}: it has the images of {data.name!r} with other labels, say with other options of the reader; "
-            f"{again}"
-        )
-
-
-def _clients(clients: Any, *, num_images: int) -> dict[str, list[int]]:
-    """Rows by client.
-
-    Raises:
-        ValueError: unless clients have names of their own, and each row from 0 on is of one of them.
-    """
-    if not isinstance(clients, list) or not clients:
-        raise ValueError("it has no list of clients")
-    rows_of: dict[str, list[int]] = {}
-    holder: dict[int, str] = {}
-    for number, client in enumerate(clients):
-        if not isinstance(client, dict) or not isinstance(client.get("name"), str) or not client.get("rows"):
-            raise ValueError(f"client {number} has no name or no rows")
-        name, rows = client["name"], client["rows"]
-        if name in rows_of:
-            raise ValueError(f"two clients are named {name!r}")
-        rows_of[name] = rows
-        for row in rows:
-            if type(row) is not int or not 0 <= row < num_images:
-                what = f"client {name!r} has row {str(row)[:40]}"
-                raise ValueError(f"{what}; rows are whole numbers from 0 to {num_images - 1}")
-            if row in holder:
-                raise ValueError(f"row {row} belongs to more than one client, {holder[row]!r} and {name!r}")
-            holder[row] = name
-    if missing := sorted(set(range(num_images)) - set(holder)):
-        raise ValueError(f"{len(missing)} of {num_images} rows have no client, first {missing[0]}")
-    return rows_of
+        why = f"{count} training images, and {data.name!r} has {len(data.train)}"
+    elif record.get("images_sha256") != _hash_of_names(data.train.files):
+        why = f"the names or the order of the images differ from {data.name!r}"
+    elif record.get("labels_sha256") != _hash_of_labels(data.train.labels):
+        why = f"it has the images of {data.name!r} with other labels, say with other options of the reader"
+    if why:
+        made_for = f"{path} was made for other data ({record.get('dataset')!r})"
+        raise InputError(f"{made_for}: {why}; give the data it was made for, or make a new partition")
 
 
 def _hash_of_names(files: Sequence[Path]) -> str:

@@ -11,25 +11,17 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from fedmpt.data.partition.clients import Partition
+from fedmpt.data.partition.settings import Partition
 from fedmpt.types import PRESENT
 
 
 @dataclass(frozen=True, eq=False)
 class PartitionStatistics:
-    """Counts of present labels; unknown ones count as not there.
+    """Counts of each client's images; unknown labels count as not there.
 
-    A label distribution is the share of each class among all present labels of a client. A pair is two different
-    classes present in one image, and a pair distribution the share of each among all pairs of a client. Distances are
-    Jensen-Shannon distances from the distribution of all clients together: the square root of the divergence in bits,
-    0 (alike) to 1 (nothing in common), NaN for a client that has no label, or no pair.
-
-    Attributes:
-        names: of the clients.
-        sizes: images of each client.
-        num_unlabelled: images of each client without a present label.
-        class_counts: images of each client that show each class.
-        num_pairs: pairs in the images of each client; one that two images show counts twice.
+    A pair is two different classes present in one image. Distances are Jensen-Shannon distances of a client's
+    distribution over its present labels, or pairs, from that of all clients together: the square root of the
+    divergence in bits, 0 (alike) to 1 (nothing in common), NaN for a client that has no label, or no pair.
     """
 
     names: tuple[str, ...]
@@ -49,11 +41,15 @@ class PartitionStatistics:
     def to_json(self, class_names: Sequence[str]) -> dict[str, Any]:
         """A summary and the clients, as JSON holds them: distances that do not exist are None, pairs only counted."""
         sizes = self.sizes
+
+        def by_name(counts: Int64[Tensor, "C"]) -> dict[str, int]:
+            return dict(zip(class_names, counts.tolist(), strict=True))
+
         return {
             "num_clients": len(self.names),
             "num_images": int(sizes.sum()),
             "num_unlabelled": int(self.num_unlabelled.sum()),
-            "images_per_class": _by_name(class_names, self.class_counts.sum(0)),
+            "images_per_class": by_name(self.class_counts.sum(0)),
             "sizes": {
                 "min": int(sizes.min()),
                 "mean": float(sizes.double().mean()),
@@ -62,18 +58,18 @@ class PartitionStatistics:
             },
             "label_distance": _mean_and_max(self.label_distances),
             "pair_distance": _mean_and_max(self.pair_distances),
-            "clients": [self._client(client, class_names) for client in range(len(self.names))],
-        }
-
-    def _client(self, client: int, class_names: Sequence[str]) -> dict[str, Any]:
-        return {
-            "name": self.names[client],
-            "num_images": int(self.sizes[client]),
-            "num_unlabelled": int(self.num_unlabelled[client]),
-            "num_pairs": int(self.num_pairs[client]),
-            "label_distance": _or_none(float(self.label_distances[client])),
-            "pair_distance": _or_none(float(self.pair_distances[client])),
-            "images_per_class": _by_name(class_names, self.class_counts[client]),
+            "clients": [
+                {
+                    "name": name,
+                    "num_images": int(sizes[client]),
+                    "num_unlabelled": int(self.num_unlabelled[client]),
+                    "num_pairs": int(self.num_pairs[client]),
+                    "label_distance": _or_none(self.label_distances[client]),
+                    "pair_distance": _or_none(self.pair_distances[client]),
+                    "images_per_class": by_name(self.class_counts[client]),
+                }
+                for client, name in enumerate(self.names)
+            ],
         }
 
 
@@ -83,9 +79,7 @@ def partition_statistics(partition: Partition, labels: Tensor) -> PartitionStati
     clients = [labels[rows] == PRESENT for rows in partition.rows]
     class_counts = torch.stack([present.sum(0) for present in clients])
     # One client at a time: a table of clients and pairs would take 20 GB for 300 clients and 3,000 classes.
-    all_pairs = torch.zeros(labels.shape[1], labels.shape[1], dtype=torch.int64)
-    for present in clients:
-        all_pairs += _pairs(present)
+    all_pairs = _pairs(labels == PRESENT)
     pairs = [(counts.sum(), _distance(counts, all_pairs)) for counts in map(_pairs, clients)]
     return PartitionStatistics(
         names=partition.names,
@@ -105,25 +99,17 @@ def _pairs(present: Bool[Tensor, "n C"]) -> Int64[Tensor, "C C"]:
 
 
 def _distance(counts: Int64[Tensor, "*kinds"], whole: Int64[Tensor, "*kinds"]) -> Float64[Tensor, ""]:
-    """Jensen-Shannon distance of the distribution of ``counts`` from that of the whole, which they are part of."""
-    total = counts.sum()
-    shown = counts > 0
-    p, q = counts[shown].double() / total, whole[shown].double() / whole.sum()
-    middle = (p + q) / 2
-    nats = (p * (p / middle).log() + q * (q / middle).log()).sum() / 2
-    # What the client never shows: there the middle is half of the whole.
-    bits = nats / math.log(2) + (1 - q.sum()) / 2
-    return torch.where(total > 0, bits.clamp(0, 1).sqrt(), math.nan)
+    """Jensen-Shannon distance of the distribution of ``counts`` from that of the whole; NaN where all are 0."""
+    p, q = counts.double() / counts.sum(), whole.double() / whole.sum()
+    entropy = torch.special.entr
+    bits = (entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2).sum() / math.log(2)
+    return bits.clamp(0, 1).sqrt()
 
 
 def _mean_and_max(distances: Float64[Tensor, "clients"]) -> dict[str, float | None]:
-    known = distances[~distances.isnan()]
-    return {"mean": _or_none(float(known.mean())), "max": float(known.max()) if len(known) else None}
+    known = distances[~distances.isnan()].tolist()
+    return {"mean": sum(known) / len(known), "max": max(known)} if known else {"mean": None, "max": None}
 
 
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _by_name(class_names: Sequence[str], counts: Int64[Tensor, "C"]) -> dict[str, int]:
-    return dict(zip(class_names, counts.tolist(), strict=True))
+def _or_none(value: Float64[Tensor, ""]) -> float | None:
+    return None if value.isnan() else float(value)

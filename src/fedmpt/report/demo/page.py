@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fedmpt.data import load_data
 from fedmpt.data.datasets.scenes import CLASS_NAMES, PARTNERS, Scene, read_scenes
-from fedmpt.data.datasets.scenes.vocabulary import Partners
+from fedmpt.data.datasets.scenes.scene import Partners
 from fedmpt.data.features.store import FeatureSet
 from fedmpt.files import write_atomically
 from fedmpt.inference.explain import explain

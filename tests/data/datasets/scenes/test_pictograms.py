@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedmpt.data.datasets.scenes.assets import sprite
-from fedmpt.data.datasets.scenes.vocabulary import CLASS_NAMES, DISTRACTORS, HOMES, PARTNERS, STYLES
+from fedmpt.data.datasets.scenes.render import sprite
+from fedmpt.data.datasets.scenes.scene import CLASS_NAMES, DISTRACTORS, STYLES
 
 FOLDER = Path(str(resources.files("fedmpt") / "assets" / "pictograms"))
 
@@ -36,13 +36,6 @@ def test_licences_lie_beside_the_pictures() -> None:
     assert "https://creativecommons.org/licenses/by/4.0/" in (FOLDER / "twemoji" / "LICENSE").read_text()
     assert "Copyright (c) Microsoft Corporation" in (FOLDER / "fluent" / "LICENSE").read_text()
     assert sum(path.stat().st_size for path in FOLDER.rglob("*")) < 1_500_000
-
-
-def test_partners_are_classes_and_in_one_pair_only() -> None:
-    members = [name for pair in PARTNERS for name in (pair.anchor, pair.partner)]
-    assert len(set(members)) == len(members)
-    assert set(members) < set(CLASS_NAMES)
-    assert all(pair.background in HOMES[pair.anchor] for pair in PARTNERS)
 
 
 def with_pillow(name: str, style: str, *, size: int, angle: int) -> np.ndarray:

@@ -14,24 +14,6 @@ def test_the_stream_is_pinned() -> None:
     assert Draws(7).array(2, 3, bound=256).tolist() == [[160, 229, 198], [57, 76, 223]]
 
 
-def test_identity_decides() -> None:
-    def first(*identity: int) -> list[int]:
-        draws = Draws(*identity)
-        return [draws.below(2**40) for _ in range(200)]
-
-    assert first(3, 0, 5) == first(3, 0, 5)
-    streams = [first(3, 0, 5), first(4, 0, 5), first(3, 1, 5), first(3, 0, 6)]
-    assert len({tuple(stream) for stream in streams}) == 4
-
-
-def test_below_and_between_are_uniform_within_their_bounds() -> None:
-    draws = Draws(1)
-    counts = collections.Counter(draws.below(7) for _ in range(7000))
-    assert sorted(counts) == list(range(7))
-    assert all(850 < count < 1150 for count in counts.values())  # Five standard deviations.
-    assert {draws.between(-1, 1) for _ in range(100)} == {-1, 0, 1}
-
-
 def test_weights_and_chances() -> None:
     draws = Draws(2)
     counts = collections.Counter(draws.weighted("abc", (3, 0, 1)) for _ in range(4000))

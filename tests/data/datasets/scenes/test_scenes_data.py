@@ -1,17 +1,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from fedmpt.cli import main as cli
 from fedmpt.data import load_data
 from fedmpt.data.datasets.scenes import CLASS_NAMES, Scene, SceneOptions, load_scenes, read_scenes, render, sample_scene
 from fedmpt.data.datasets.scenes import dataset as scenes_dataset
@@ -27,7 +23,7 @@ def folders(cache: Path) -> int:
 
 
 def test_images_labels_and_factors_belong_together(tmp_path: Path) -> None:
-    data = load_scenes(cache=tmp_path, num_train=6, num_test=4, spurious=0.9, test="reversed")
+    data = load_scenes(SceneOptions(num_train=6, num_test=4, spurious=0.9, test="reversed"), cache=tmp_path)
     options = SceneOptions(num_train=6, num_test=4, spurious=0.9, test="reversed")
     assert (data.name, data.class_names) == ("scenes", CLASS_NAMES)
     for split, count in ((data.train, 6), (data.test, 4)):
@@ -100,25 +96,6 @@ def test_an_interrupted_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pyte
     assert len(load_data(SMALL, cache=tmp_path).train) == 6
 
 
-DRAW = """
-import sys
-from pathlib import Path
-from fedmpt.data import load_data
-print(load_data(sys.argv[1], cache=Path(sys.argv[2])).train.files[0])
-"""
-
-
-def test_two_processes_at_once(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", DRAW, "scenes:num_train=60,num_test=4", str(tmp_path)]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
-    outcomes = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outcomes
-    assert outcomes[0][0] == outcomes[1][0]
-    data = load_data("scenes:num_train=60,num_test=4", cache=tmp_path)
-    assert len(read_scenes(data.train)) == 60
-    assert folders(tmp_path) == 2
-
-
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match=r"file.*images cannot be written: .*choose another folder with --cache"):
@@ -149,24 +126,3 @@ def test_mistakes_are_answered(words: str, message: str, tmp_path: Path) -> None
     with pytest.raises(InputError, match=message):
         load_data(f"scenes:{words}", cache=tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_train_and_evaluate_on_scenes(
-    tiny_clip_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cache = ["--cache", str(tmp_path / "cache")]
-    data = "scenes:num_train=24,num_test=12,spurious=0.9"
-    words = ["train", "--backbone", str(tiny_clip_folder), "--data", data, "--setting", "iid", "--clients", "2"]
-    for command in (
-        [*words, "--rounds", "1", "--out", str(tmp_path / "run"), *cache],
-        ["evaluate", "--checkpoint", str(tmp_path / "run" / "checkpoint"), "--data", f"{data},test=reversed", *cache],
-    ):
-        with pytest.raises(SystemExit) as stop:
-            cli.main(command)
-        assert stop.value.code == 0, capsys.readouterr().err
-    config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert config["data"] == data
-    scores = [json.loads((tmp_path / "run" / name).read_text()) for name in ("results.json", "evaluation.json")]
-    assert [found["test"]["num_images"] for found in scores] == [12, 12]
-    assert scores[0]["test"]["mAP"] != scores[1]["test"]["mAP"], "other test images"
-    assert folders(tmp_path / "cache") == 3, "two of test images and one of training images"

@@ -9,11 +9,19 @@ import numpy as np
 import pytest
 
 from fedmpt.data.datasets.scenes.draws import Draws
-from fedmpt.data.datasets.scenes.options import SceneOptions
-from fedmpt.data.datasets.scenes.placement import MIN_VISIBLE, Item, object_map, place, sprite_of
-from fedmpt.data.datasets.scenes.scene import SIDE_PX, Scene
-from fedmpt.data.datasets.scenes.vocabulary import ANGLES, CLASS_NAMES, DISTRACTORS, LAYOUTS, SIZES_PX, Layout
-from fedmpt.data.datasets.scenes.world import sample_scene
+from fedmpt.data.datasets.scenes.render import object_map, sprite_of
+from fedmpt.data.datasets.scenes.scene import (
+    ANGLES,
+    CLASS_NAMES,
+    DISTRACTORS,
+    LAYOUTS,
+    SIDE_PX,
+    SIZES_PX,
+    Layout,
+    Scene,
+    SceneOptions,
+)
+from fedmpt.data.datasets.scenes.world import MIN_VISIBLE, Item, place, sample_scene
 
 OPTIONS = SceneOptions(spurious=0.5)
 
@@ -29,12 +37,6 @@ def test_a_scene_depends_on_seed_split_and_index_alone() -> None:
     others = SceneOptions(spurious=0.5, num_train=7, num_test=9, test="reversed")
     assert sample_scene(others, "train", 3) == scenes()[3]
     assert sample_scene(SceneOptions(spurious=0.1), "test", 3) == sample_scene(OPTIONS, "test", 3)
-
-
-def test_seed_split_and_index_all_count() -> None:
-    found = {scenes()[0], scenes()[1], sample_scene(OPTIONS, "test", 0)}
-    found.add(sample_scene(SceneOptions(spurious=0.5, seed=1), "train", 0))
-    assert len(found) == 4
 
 
 def test_labels_are_the_objects_that_are_classes() -> None:
@@ -98,18 +100,6 @@ def test_layouts_are_what_their_names_say(number: int) -> None:
     assert min(spread["corners"]) > 60
 
 
-def test_where_nothing_else_does_objects_are_scattered(monkeypatch: pytest.MonkeyPatch) -> None:
-    items = [
-        Item(name, angle, False) for name, angle in zip((*CLASS_NAMES[:6], "key", "hat"), range(0, 80, 10), strict=True)
-    ]
-    monkeypatch.setattr("fedmpt.data.datasets.scenes.placement._ATTEMPTS", 0)
-    for number in range(20):
-        objects, layout, scale = place(Draws(7, number), items, layout="row", scale="large", style="fluent")
-        assert (layout, scale) == ("scattered", "small")
-        assert [item.name for item in objects] == [item.name for item in items]
-        assert min(item.visible for item in objects) >= 70
-
-
 def test_without_shift_groups_are_alike_and_with_it_each_has_its_own_factors() -> None:
     factors = ("style", "background", "lighting", "pose", "weather")
 
@@ -131,5 +121,4 @@ def test_without_shift_groups_are_alike_and_with_it_each_has_its_own_factors() -
 
 def test_scenes_survive_json() -> None:
     scene = next(scene for scene in scenes() if len(scene.objects) > 3)
-    assert Scene.from_json(json.loads(json.dumps(scene.to_json()))) == scene
-    assert set(scene.to_json()) == {field.name for field in dataclasses.fields(Scene)}
+    assert Scene.from_json(json.loads(json.dumps(dataclasses.asdict(scene)))) == scene

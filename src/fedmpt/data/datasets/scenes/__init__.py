@@ -6,11 +6,8 @@ It may import what all of `data` may.
 from __future__ import annotations
 
 from fedmpt.data.datasets.scenes.dataset import load_scenes, read_scenes
-from fedmpt.data.datasets.scenes.options import SceneOptions
-from fedmpt.data.datasets.scenes.placement import object_map
-from fedmpt.data.datasets.scenes.render import render
-from fedmpt.data.datasets.scenes.scene import Scene, SceneObject
-from fedmpt.data.datasets.scenes.vocabulary import CLASS_NAMES, PARTNERS, Partners
+from fedmpt.data.datasets.scenes.render import object_map, render
+from fedmpt.data.datasets.scenes.scene import CLASS_NAMES, PARTNERS, Partners, Scene, SceneObject, SceneOptions
 from fedmpt.data.datasets.scenes.world import sample_scene
 
 __all__ = [

@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from fedmpt.data.datasets.scenes.draws import Draws
-from fedmpt.data.datasets.scenes.scene import SIDE_PX
-from fedmpt.data.datasets.scenes.vocabulary import BACKGROUNDS, WEATHERS, Background, Weather
+from fedmpt.data.datasets.scenes.scene import BACKGROUNDS, SIDE_PX, WEATHERS, Background, Weather
 
 Colour = tuple[int, int, int]
 Canvas = Int32[np.ndarray, "112 112 3"]
@@ -44,19 +43,16 @@ def veil(weather: Weather, number: int) -> tuple[Colour, UInt8[np.ndarray, "112 
     if weather == "rain":
         slant = draws.between(2, 4)
         for _ in range(70):
-            _streak(alpha, draws.below(SIDE_PX), draws.below(SIDE_PX), draws.between(7, 13), slant)
+            x, y, length = draws.below(SIDE_PX), draws.below(SIDE_PX), draws.between(7, 13)
+            for step in range(min(length, SIDE_PX - y)):
+                if x >= step // slant:
+                    alpha[y + step, x - step // slant] = 150
         return (205, 220, 240), alpha
     if weather == "snowfall":
         for _ in range(110):
             x, y, wide = draws.below(SIDE_PX), draws.below(SIDE_PX), draws.between(1, 2)
             alpha[y : y + wide, x : x + wide] = 235
     return (255, 255, 255), alpha
-
-
-def _streak(alpha: UInt8[np.ndarray, "112 112"], x: int, y: int, length: int, slant: int) -> None:
-    for step in range(length):
-        if y + step < SIDE_PX and x - step // slant >= 0:
-            alpha[y + step, x - step // slant] = 150
 
 
 def _near(draws: Draws, colour: Colour, by: int = 16) -> Colour:

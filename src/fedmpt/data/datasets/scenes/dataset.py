@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import torch
 
-from fedmpt.data.datasets.scenes.options import SceneOptions, SplitName, TestMode
 from fedmpt.data.datasets.scenes.render import render
-from fedmpt.data.datasets.scenes.scene import Scene
-from fedmpt.data.datasets.scenes.vocabulary import CLASS_NAMES, STYLES
+from fedmpt.data.datasets.scenes.scene import CLASS_NAMES, Scene, SceneOptions, SplitName
 from fedmpt.data.datasets.scenes.world import sample_scene
 from fedmpt.data.progress import progress_bar
 from fedmpt.files import building, publish
@@ -31,46 +28,20 @@ FACTORS_FILE = "factors.jsonl"
 _log = logging.getLogger(__name__)
 
 
-def load_scenes(
-    *,
-    cache: Path,
-    progress: bool = False,
-    num_train: int = SceneOptions.num_train,
-    num_test: int = SceneOptions.num_test,
-    seed: int = SceneOptions.seed,
-    spurious: float = SceneOptions.spurious,
-    test: TestMode = SceneOptions.test,
-    shift: float = SceneOptions.shift,
-    groups: int = SceneOptions.groups,
-    styles: str = "+".join(STYLES),
-) -> ImageData:
-    """The generated data set with these dials, which `SceneOptions` explains; ``styles`` are joined by ``+``.
+def load_scenes(options: SceneOptions, *, cache: Path, progress: bool = False) -> ImageData:
+    """The generated data set.
 
     Images are drawn into ``cache``/scenes unless they are there; several processes may do that at once, and one that
-    is killed leaves nothing that is taken for finished.
-
-    Raises:
-        InputError: if an option is out of range or unknown, or the cache cannot be written.
+    is killed leaves nothing that is taken for finished. Raises InputError if the cache cannot be written.
     """
-    options = SceneOptions(
-        num_train=num_train,
-        num_test=num_test,
-        seed=seed,
-        spurious=spurious,
-        test=test,
-        shift=shift,
-        groups=groups,
-        styles=tuple(styles.split("+")),
-    )
-    train_split, test_split = (_load_split(options, name, cache / "scenes", progress) for name in ("train", "test"))
-    return ImageData(name="scenes", class_names=CLASS_NAMES, train=train_split, test=test_split)
+    train, test = (_load_split(options, name, cache / "scenes", progress) for name in get_args(SplitName))
+    return ImageData("scenes", CLASS_NAMES, train, test)
 
 
 def read_scenes(split: Split) -> tuple[Scene, ...]:
     """What was drawn in each image of a split of `scenes`: its factors, objects and group.
 
-    Raises:
-        InputError: if the split is of another data set, or its files were changed.
+    Raises InputError if the split is of another data set, or its files were changed.
     """
     folder = split.files[0].parent
     scenes = _stored(folder, len(split))
@@ -87,13 +58,17 @@ def _load_split(options: SceneOptions, name: SplitName, parent: Path, progress: 
         if folder.exists():
             _log.warning("%s is damaged; its images are drawn again", folder)
         scenes = tuple(sample_scene(options, name, index) for index in range(count))
-        with _writing(parent), building(folder, on_wait=lambda part: _log.info("waiting for %s", part)) as part:
-            try:
-                if _stored(folder, count) is None:  # Else somebody was waited for and has drawn them.
-                    _draw(part, scenes, name, progress)
-                    publish(part, folder)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
+        try:
+            with building(folder, on_wait=lambda part: _log.info("waiting for %s", part)) as part:
+                try:
+                    if _stored(folder, count) is None:  # Else somebody was waited for and has drawn them.
+                        _draw(part, scenes, name, progress)
+                        publish(part, folder)
+                finally:
+                    shutil.rmtree(part, ignore_errors=True)
+        except OSError as error:
+            remedy = "make room there or choose another folder with --cache"
+            raise InputError(f"{parent}: images cannot be written: {error.strerror or error}; {remedy}") from error
     files = tuple(folder / _file_name(index) for index in range(count))
     return Split(name, files, torch.tensor([scene.labels for scene in scenes], dtype=torch.int8))
 
@@ -125,17 +100,8 @@ def _draw(folder: Path, scenes: tuple[Scene, ...], name: str, progress: bool) ->
             # Not packed: what zlib makes of an image differs between machines, and the bytes key its features.
             Image.fromarray(render(scene)).save(folder / _file_name(index))
             advance(1)
-    lines = [json.dumps(scene.to_json(), separators=(",", ":")) + "\n" for scene in scenes]
+    lines = [json.dumps(dataclasses.asdict(scene), separators=(",", ":")) + "\n" for scene in scenes]
     (folder / FACTORS_FILE).write_text("".join(lines), encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        remedy = "make room there or choose another folder with --cache"
-        raise InputError(f"{folder}: images cannot be written: {error.strerror or error}; {remedy}") from error
 
 
 def _file_name(index: int) -> str:
