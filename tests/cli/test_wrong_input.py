@@ -24,7 +24,10 @@ WRONG_OPTIONS = {
     "unknown preset": (["--preset", "papre"], "unknown preset 'papre'; there are default, paper"),
     "unknown data set": (["--data", "vok:/data"], "unknown data set 'vok'; did you mean 'voc'"),
     "data set without folder": (["--data", "voc"], "the folder is missing; expected NAME:PATH"),
-    "missing data": (["--data", "voc:/nowhere/VOC"], "/nowhere/VOC is no folder; expected a VOCdevkit folder"),
+    "missing data": (
+        ["--data", "voc:/nowhere/VOC"],
+        "/nowhere/VOC is no folder; expected one with VOC2007",
+    ),
     "negative learning rate": (["--learning-rate", "-1"], r"--learning-rate must be positive, got -1\.0"),
     "no rounds": (["--rounds", "0"], "--rounds must be positive, got 0"),
     "participation": (["--participation", "1.5"], r"--participation must be in \(0, 1\], got 1\.5"),

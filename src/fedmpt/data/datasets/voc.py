@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedmpt.data.datasets.benchmark import Noted, Part, image_data, make_split
 from fedmpt.data.finding import ImageFolder
-from fedmpt.data.reading import check_choice, label_matrix, read_lines, read_names, refuse_repeated, some
+from fedmpt.data.reading import check_choice, closest, label_matrix, read_lines, read_names, refuse_repeated, some
 from fedmpt.types import ABSENT, PRESENT, UNKNOWN, ImageData, InputError
 
 Difficult = Literal["unknown", "absent"]
@@ -102,8 +102,10 @@ def _class_column(path: Path, ids: Sequence[str]) -> Int8[Tensor, "images"]:
 
 
 def _class_name(word: str, where: str) -> str:
-    check_choice(f"{where}: class", word.strip(), VOC_NAMES)
-    return word.strip()
+    name = word.strip()
+    if name not in VOC_NAMES:
+        raise InputError(f"{where}: unknown class {name!r}{closest(name, VOC_NAMES)}")
+    return name
 
 
 def read_annotation(path: Path, class_name: Callable[[str, str], str]) -> dict[str, int]:
