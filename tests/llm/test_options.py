@@ -90,7 +90,7 @@ def test_numbers_out_of_range_are_refused_by_the_flag(wrong: dict[str, Any]) -> 
 
 WITHOUT = """
 import sys
-sys.modules.update(dict.fromkeys(("openai", "json_repair")))
+sys.modules.update(dict.fromkeys(("openai", "json_repair", "pydantic")))
 from fedmpt.cli.main import main
 for words in sys.argv[1:]:
     try:
@@ -107,7 +107,7 @@ def test_all_but_asking_works_without_the_libraries(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
     for words, code in zip(commands, (0, 0, 2, 2), strict=True):
         assert f"conditions {words} ended with {code}\n" in done.stdout
-    need = "fedmpt conditions: language models need json-repair; pip install 'fedmpt[llm]'\n"
+    need = "fedmpt conditions: language models need json_repair and pydantic; pip install 'fedmpt[llm]'\n"
     assert done.stderr == 2 * need
 
 

@@ -45,9 +45,9 @@ class LLMOptions:
 
 
 def check_installed() -> None:
-    """Raises InputError where what reads the answers of any model is missing."""
-    if find_spec("json_repair") is None:
-        raise InputError("language models need json-repair; pip install 'fedmpt[llm]'")
+    """Raises InputError where the libraries are missing that answers of any model are read with."""
+    if missing := [name for name in ("json_repair", "pydantic") if find_spec(name) is None]:
+        raise InputError(f"language models need {' and '.join(missing)}; pip install 'fedmpt[llm]'")
 
 
 def open_model(options: LLMOptions) -> LanguageModel:
