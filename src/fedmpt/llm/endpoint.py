@@ -7,11 +7,13 @@ request (busy servers, limits of requests, broken connections), and waits as the
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedmpt.llm.model import Answer, LanguageModel, Request, RequestTooLongError
-from fedmpt.llm.options import LLMOptions
 from fedmpt.types import InputError
+
+if TYPE_CHECKING:
+    from fedmpt.llm.options import LLMOptions
 
 _OPTIONAL = ("max_tokens", "temperature", "seed")
 _TOO_LONG = re.compile(r"context.?(length|size|window)|too long|exceed_context|too many (input )?tokens", re.IGNORECASE)

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from fedmpt.cli.cache import cache_folder
-from fedmpt.cli.conditions.score import ScoreOptions
 from fedmpt.cli.train_options import train_arguments
 from fedmpt.conditions.record import looks_like_a_set, names_hash
 from fedmpt.conditions.scores import score_conditions
@@ -28,6 +27,9 @@ from fedmpt.runs.config import RunConfig
 from fedmpt.runs.partition import hide_labels, hold_out
 from fedmpt.seeding import generator
 from fedmpt.types import ImageData, InputError, Split
+
+if TYPE_CHECKING:
+    from fedmpt.cli.conditions.score import ScoreOptions
 
 
 def report_of(options: ScoreOptions) -> dict[str, Any]:
