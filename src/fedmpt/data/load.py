@@ -36,7 +36,7 @@ DATASETS: Mapping[str, Loader] = {
     "mlrsnet": load_mlrsnet,
     "scenes": load_scenes,
 }
-"""Every data set there is. A new one is one file beside this one and one line here."""
+"""Every data set there is. A new one is one file in `fedmpt.data.datasets` and one line here."""
 
 # The last `,key=value` words only: a comma within the path stays part of the path.
 _OPTIONS = re.compile(r"(?:,[A-Za-z_][A-Za-z0-9_-]*=[^,]*)*$")
