@@ -86,7 +86,7 @@ def test_an_index_that_lacks_something_is_damaged(tmp_path: Path, key: str) -> N
     "damage",
     [
         {"state": "state.safetensors"},
-        {"state": {"name": "x"}},
+        {"state": {"name": "x.safetensors"}},
         {"personal": [1]},
         {"memory": "memory.safetensors"},
         {"record": 7},
@@ -96,6 +96,16 @@ def test_an_index_with_other_values_is_damaged(tmp_path: Path, damage: dict[str,
     change_index(saved(tmp_path), lambda index: index.update(damage))
     with pytest.raises(InputError, match=r"is damaged|is missing"):
         load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../{}", "/tmp/{}", "inner/{}", "..", "checkpoint.json"])
+def test_only_tensor_files_of_the_folder_are_read(tmp_path: Path, name: str) -> None:
+    folder = saved(tmp_path / "run")
+    for path in tensor_files(folder):
+        shutil.copyfile(path, tmp_path / path.name)
+    change_index(folder, lambda index: index["state"].update(name=name.format(index["state"]["name"])))
+    with pytest.raises(InputError, match="which is no file of tensors in that folder"):
+        load_checkpoint(folder)
 
 
 @pytest.mark.parametrize("index", [[], 5, {}])

@@ -91,6 +91,8 @@ def _read_tensors(folder: Path, file: Mapping[str, str] | None) -> State:
     if not file:
         return {}
     path = folder / file["name"]
+    if Path(file["name"]).name != file["name"] or path.suffix != ".safetensors":
+        raise InputError(f"{folder / INDEX} names {file['name']!r}, which is no file of tensors in that folder")
     if not path.is_file():
         raise InputError(f"{path} is missing from the checkpoint; copy the folder again, whole")
     content = path.read_bytes()
