@@ -225,7 +225,7 @@ def _held(out: Path) -> Iterator[None]:
                 leftover.unlink(missing_ok=True)
             yield
     finally:
-        if is_new and os.listdir(out) == [LOCK]:
+        if is_new and set(os.listdir(out)) <= {LOCK}:
             shutil.rmtree(out)
 
 
