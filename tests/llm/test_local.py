@@ -167,9 +167,12 @@ def test_folders_that_hold_no_language_model_are_refused(tmp_path: Path, tiny_cl
         LocalModel(tmp_path)
     with pytest.raises(InputError, match=r"cannot be loaded as a language model .*CLIPConfig.*; copy it again"):
         ask(LocalModel(tiny_clip_folder), request())
-    rewritten(copied, transformers_weights="other.safetensors")
-    with pytest.raises(InputError, match=r"config\.json: transformers_weights names .*, weights or code that are not"):
-        LocalModel(copied)
+    for name in ("other.safetensors", "eager"):
+        rewritten(copied, transformers_weights=name)
+        with pytest.raises(
+            InputError, match=rf"config\.json: transformers_weights names '{name}', weights or code that"
+        ):
+            LocalModel(copied)
 
 
 def test_weights_that_lack_something_are_refused(copied: Path) -> None:
