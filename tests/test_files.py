@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,19 @@ def test_replaces_what_was_there(tmp_path: Path) -> None:
     for content in (b"old, and longer", b"new", b""):
         write_atomically(path, content)
         assert path.read_bytes() == content
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_threads_may_write_one_file_at_a_time(tmp_path: Path) -> None:
+    contents = [bytes([number]) * 100_000 for number in range(4)]
+
+    def write(content: bytes) -> None:
+        for _ in range(20):
+            write_atomically(tmp_path / "file", content)
+            assert (tmp_path / "file").read_bytes() in contents
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, contents))
     assert os.listdir(tmp_path) == ["file"]
 
 
@@ -73,6 +87,8 @@ def test_what_json_cannot_hold_is_refused_and_the_old_file_kept(tmp_path: Path, 
         (b'{"a": 1,\n "b": }', "x.json, line 2: not valid JSON"),
         (b"", "x.json, line 1: not valid JSON"),
         (b'{"a": "\xff"}', r"x.json is not UTF-8 text \(byte 7\)"),
+        (b"[" * 100_000, "x.json: JSON that cannot be read"),
+        (b"9" * 5000, "x.json: JSON that cannot be read"),
     ],
 )
 def test_unreadable_json_is_explained(tmp_path: Path, content: bytes, message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ def default_cache() -> Path:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write to a temporary name, flush to disk, rename: the file is the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -51,6 +52,8 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start})") from error
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from error
+    except (ValueError, RecursionError) as error:  # Numbers of thousands of digits, brackets nested as deep.
+        raise InputError(f"{path}: JSON that cannot be read ({error})") from error
 
 
 def check_safetensors(path: Path) -> None:

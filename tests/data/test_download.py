@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Callable, Iterator
+from http.client import HTTPResponse
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +16,10 @@ from rich.filesize import decimal
 from tiny_archives import VOC_PATH, tiny_coco_source, tiny_voc_source
 
 from fedmpt.data import download as module
+from fedmpt.data.archives import SOURCES
 from fedmpt.data.datasets.coco import load_coco
 from fedmpt.data.datasets.voc import load_voc
-from fedmpt.data.download import SOURCES, download
+from fedmpt.data.download import download
 from fedmpt.files import exclusive
 from fedmpt.types import InputError
 
@@ -175,6 +177,22 @@ def test_a_silent_server_is_left_after_a_while(voc: FaultyServer, out: Path, mon
     assert [asked.start for asked in voc.asked] == [0, 1000]
 
 
+def test_whatever_ends_a_connection_is_no_end_of_it(
+    voc: FaultyServer, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, failed = HTTPResponse.read1, list[bool]()
+
+    def once_unreachable(answer: HTTPResponse, most: int = -1) -> bytes:
+        if not failed:
+            failed.append(True)
+            raise OSError(errno.EHOSTUNREACH, "No route to host")
+        return read(answer, most)
+
+    monkeypatch.setattr(HTTPResponse, "read1", once_unreachable)
+    assert "No route to host); trying again in 1 s" in fetch(voc, out, "test")
+    assert_test_is_there(out)
+
+
 def test_waits_grow_and_start_again_with_every_progress(voc: FaultyServer, out: Path, waits: list[float]) -> None:
     nothing = status(503)
     voc.script[:] = [nothing, nothing, nothing, cut(1000), nothing, status(429)]
@@ -232,6 +250,13 @@ def test_a_wrong_archive_is_not_unpacked(voc: FaultyServer, out: Path) -> None:
     with pytest.raises(InputError, match=r"VOCtest\.tar is not the official archive: .*--mirror"):
         fetch(voc, out, "test")
     assert listed(out) == []
+
+
+def test_what_fails_while_an_archive_is_fetched_anew_is_said(voc: FaultyServer, out: Path) -> None:
+    part_of(out, b"x")
+    voc.script[:] = [good, status(403)]
+    with pytest.raises(InputError, match=r"VOCtest\.tar: the server answers 403"):
+        fetch(voc, out, "test")
 
 
 def test_a_missing_file_is_looked_for_by_its_bare_name(voc: FaultyServer, out: Path, waits: list[float]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -86,16 +87,40 @@ def test_an_index_that_lacks_something_is_damaged(tmp_path: Path, key: str) -> N
     "damage",
     [
         {"state": "state.safetensors"},
-        {"state": {"name": "x"}},
+        {"state": {"name": "x.safetensors"}},
         {"personal": [1]},
         {"memory": "memory.safetensors"},
         {"record": 7},
+        {"rounds_done": "many"},
     ],
 )
 def test_an_index_with_other_values_is_damaged(tmp_path: Path, damage: dict[str, Any]) -> None:
     change_index(saved(tmp_path), lambda index: index.update(damage))
     with pytest.raises(InputError, match=r"is damaged|is missing"):
         load_checkpoint(tmp_path)
+
+
+def test_tensor_files_of_something_else_are_damaged(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    change_index(folder, lambda index: index.update(personal=index["state"]))
+    with pytest.raises(InputError, match="is damaged"):
+        load_checkpoint(folder)
+    content = b"no tensors"
+    (folder / "x.safetensors").write_bytes(content)
+    odd = {"name": "x.safetensors", "sha256": hashlib.sha256(content).hexdigest()}
+    change_index(folder, lambda index: index.update(state=odd))
+    with pytest.raises(InputError, match="is damaged"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", ["../{}", "/tmp/{}", "inner/{}", "..", "checkpoint.json"])
+def test_only_tensor_files_of_the_folder_are_read(tmp_path: Path, name: str) -> None:
+    folder = saved(tmp_path / "run")
+    for path in tensor_files(folder):
+        shutil.copyfile(path, tmp_path / path.name)
+    change_index(folder, lambda index: index["state"].update(name=name.format(index["state"]["name"])))
+    with pytest.raises(InputError, match="which is no file of tensors in that folder"):
+        load_checkpoint(folder)
 
 
 @pytest.mark.parametrize("index", [[], 5, {}])

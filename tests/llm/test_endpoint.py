@@ -95,6 +95,25 @@ def test_several_parameters_are_left_out_one_after_the_other_and_none_for_ever()
     assert "seed" in str(failure(*[error(400, UNSUPPORTED["seed"])] * 5))
 
 
+def test_requests_under_way_together_may_learn_the_same() -> None:
+    answers: list[Answer] = []
+    refusal = error(400, UNSUPPORTED["seed"])
+    barrier = threading.Barrier(4)
+
+    def refuse_together(handler: Any) -> None:
+        barrier.wait(30)
+        refusal(handler)
+
+    with FaultyLLM(*[refuse_together] * 4) as server:
+        endpoint = endpoint_at(server.url)
+        threads = [threading.Thread(target=lambda: answers.append(endpoint.ask(REQUEST))) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert [answer.text for answer in answers] == ["fine"] * 4
+
+
 def test_requests_can_be_under_way_together() -> None:
     answers: list[Answer] = []
     with FaultyLLM(*[meeting(4)] * 4) as server:
@@ -145,6 +164,10 @@ def test_an_answer_that_does_not_come_in_time() -> None:
         (json_body(418, ["tea"]), ["418", "tea"]),
         # Not this API at all.
         (whole(200, b"<html>Please log in</html>", Content_Type="text/html"), ["does not answer as", "proxy"]),
+        (json_body(200, {"choices": [{"text": "old API"}]}), ["does not answer as"]),
+        (json_body(200, {"choices": ["fine"]}), ["does not answer as"]),
+        (good(["in", "parts"]), ["does not answer as"]),
+        (whole(307, b"", Location="http://127.0.0.1:9/"), ["answers 307"]),
         (json_body(200, {"models": []}), ["does not answer as an OpenAI-compatible endpoint"]),
         (json_body(200, {"error": {"message": "engine died"}}), ["does not answer as"]),
         (whole(200, b'{"choices": [', Content_Type="application/json"), ["does not answer as"]),
@@ -183,13 +206,30 @@ def test_a_foreign_endpoint_gets_nothing_that_the_environment_holds_for_another(
 ) -> None:
     for name in ("API_KEY", "ADMIN_KEY", "ORG_ID", "PROJECT_ID"):
         monkeypatch.setenv(f"OPENAI_{name}", f"{KEY}-secret")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", f"Authorization: Bearer {KEY}\nX-Other: secret")
     with FaultyLLM() as server:
         open_model(LLMOptions(llm="m", endpoint=server.url)).ask(REQUEST)
         monkeypatch.setenv("MY_KEY", "mine")
         open_model(LLMOptions(llm="m", endpoint=server.url, key_env="MY_KEY")).ask(REQUEST)
     without, own = server.asked
     assert own.headers["authorization"] == "Bearer mine"
+    assert KEY not in f"{without.headers} {own.headers}"
     assert "secret" not in f"{without.headers} {own.headers}"
+
+
+def test_the_key_is_not_sent_on_to_where_an_endpoint_leads() -> None:
+    with FaultyLLM() as other:
+        failure(whole(307, b"", Location=f"{other.url}/chat/completions"))
+    assert other.asked == []
+
+
+def test_no_proxy_gets_what_is_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with FaultyLLM() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        assert answer_to(good("mine")).text == "mine"
+    assert proxy.asked == []
 
 
 def test_the_default_endpoint_gets_the_settings_that_are_meant_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

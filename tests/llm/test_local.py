@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from fake_model import asker_of
+from safetensors.torch import load_file, save_file
 from tiny_llm import CHAT, write_tiny_gguf, write_tiny_llm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -166,9 +167,20 @@ def test_folders_that_hold_no_language_model_are_refused(tmp_path: Path, tiny_cl
         LocalModel(tmp_path)
     with pytest.raises(InputError, match=r"cannot be loaded as a language model .*CLIPConfig.*; copy it again"):
         ask(LocalModel(tiny_clip_folder), request())
-    rewritten(copied, transformers_weights="other.safetensors")
-    with pytest.raises(InputError, match=r"config\.json: transformers_weights names .*, weights or code that are not"):
-        LocalModel(copied)
+    for name in ("other.safetensors", "eager"):
+        rewritten(copied, transformers_weights=name)
+        with pytest.raises(
+            InputError, match=rf"config\.json: transformers_weights names '{name}', weights or code that"
+        ):
+            LocalModel(copied)
+
+
+def test_weights_that_lack_something_are_refused(copied: Path) -> None:
+    weights = load_file(copied / "model.safetensors")
+    name = next(name for name in weights if "layers.0" in name)
+    save_file({key: weights[key] for key in weights if key != name}, copied / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=rf"the weights lack '{name}' \(1 in all\); copy the model again"):
+        ask(LocalModel(copied), request())
 
 
 @pytest.mark.parametrize("kept", [0, 1000, -1])

@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 from tiny_voc import write_tiny_voc
 
-from fedmpt.data.download import Archive, Source
+from fedmpt.data.archives import Archive, Source
 
 VOC_PATH = "/pascal/VOC/voc2007/"
 

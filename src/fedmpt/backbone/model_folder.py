@@ -45,7 +45,8 @@ def check_own(folder: Path) -> None:
     parts = [settings_in(config)]
     while parts:
         for name, value in parts.pop().items():
-            if name.endswith(("_implementation", "transformers_weights")) and value not in IMPLEMENTATIONS:
+            known = IMPLEMENTATIONS if name.endswith("_implementation") else (None,)
+            if name.endswith(("_implementation", "transformers_weights")) and value not in known:
                 raise InputError(
                     f"{config}: {name} names {value!r}, weights or code that are not looked at here; delete that line, "
                     "if the model is complete without, or take another model"

@@ -172,10 +172,10 @@ class Clean:
             raise InputError(f"--older-than must be a number of days, not negative, got {self.older_than}")
 
 
-def features(words: list[str]) -> None:
+def features(arguments: list[str]) -> None:
     tyro.extras.subcommand_cli_from_dict(
         {"build": Build, "list": List, "clean": Clean},
-        args=words,
+        args=arguments,
         prog="fedmpt features",
         description="Features of the frozen model: computed ahead, listed, removed.",
     ).run()

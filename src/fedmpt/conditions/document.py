@@ -19,8 +19,6 @@ from fedmpt.types import InputError
 FORMAT = 1
 MAX_TEXT = 200
 """Characters of one text or name. CLIP's prompts end at 77 tokens."""
-TEXT = f"one line of 1 to {MAX_TEXT} printable characters"
-"""What `is_text` asks for, in messages."""
 shortened = reprlib.repr
 """A value from a file, for messages: it may be long."""
 

@@ -114,6 +114,9 @@ def parse_json(text: str, *, path: Path, expected: str, line: int | None = None,
     except json.JSONDecodeError as error:
         where = f"{path}, line {line or error.lineno}, column {error.colno}"
         raise InputError(f"{where}: not valid JSON ({error.msg}); expected {expected}") from error
+    except (ValueError, RecursionError) as error:  # Numbers of thousands of digits, brackets nested as deep.
+        where = f"{path}, line {line}" if line else f"{path}"
+        raise InputError(f"{where}: JSON that cannot be read ({error}); expected {expected}") from error
 
 
 @dataclass(frozen=True)

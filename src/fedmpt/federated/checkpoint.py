@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from fedmpt.federated.simulate import Progress
@@ -71,9 +72,11 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             client, name = key.split("/", 1)
             personal.setdefault(int(client), {})[name] = tensor
         memory = _read_tensors(folder, index["memory"] if index["format"] > 1 else None)
-        progress = Progress(rounds_done=index["rounds_done"], state=state, personal=personal, memory=memory)
+        progress = Progress(rounds_done=int(index["rounds_done"]), state=state, personal=personal, memory=memory)
         return Checkpoint(progress, dict(index["record"]))
-    except (KeyError, TypeError) as error:
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
         raise InputError(f"{index_path} is damaged ({error!r}); restore it from a copy or train again") from error
 
 
@@ -91,6 +94,8 @@ def _read_tensors(folder: Path, file: Mapping[str, str] | None) -> State:
     if not file:
         return {}
     path = folder / file["name"]
+    if Path(file["name"]).name != file["name"] or path.suffix != ".safetensors":
+        raise InputError(f"{folder / INDEX} names {file['name']!r}, which is no file of tensors in that folder")
     if not path.is_file():
         raise InputError(f"{path} is missing from the checkpoint; copy the folder again, whole")
     content = path.read_bytes()

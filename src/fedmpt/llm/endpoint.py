@@ -7,15 +7,14 @@ request (busy servers, limits of requests, broken connections), and waits as the
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedmpt.llm.model import Answer, LanguageModel, Request, RequestTooLongError
+from fedmpt.llm.options import LOOPBACK, LLMOptions
 from fedmpt.types import InputError
 
-if TYPE_CHECKING:
-    from fedmpt.llm.options import LLMOptions
-
 _OPTIONAL = ("max_tokens", "temperature", "seed")
+_PLAIN = ("host", "accept", "accept-encoding", "connection", "content-length", "content-type", "user-agent")
 _TOO_LONG = re.compile(r"context.?(length|size|window)|too long|exceed_context|too many (input )?tokens", re.IGNORECASE)
 _NO_SYSTEM = re.compile(r"system.{0,20}\brole|\brole\b.{0,40}system", re.IGNORECASE)
 
@@ -24,7 +23,8 @@ class Endpoint(LanguageModel):
     """A model at an endpoint, asked by chat completions.
 
     A parameter that the endpoint refuses (``seed``, say) is left out from then on, see ``ignored``; ``max_tokens``
-    becomes ``max_completion_tokens``. ``key`` is sent to ``address`` alone; ``key_env`` is the variable it was in.
+    becomes ``max_completion_tokens``. ``key`` is sent to ``address`` alone; ``key_env`` is the variable it was in. No
+    redirect is followed, and what the environment holds for OpenAI reaches nobody else.
     """
 
     max_concurrency = 64
@@ -33,13 +33,15 @@ class Endpoint(LanguageModel):
         self.identity = {"provider": "openai-compatible", "endpoint": address, "model": options.llm}
         self._key, self._key_env, self._timeout_s = key, key_env, options.timeout
         self._unsupported: set[str] = set()
-        # Given, so that the library takes none of it from the environment, where it is meant for OpenAI.
-        others: Any = {} if key_env == "OPENAI_API_KEY" else {"organization": "", "project": ""}
         try:
             import openai
 
             timeout, retries = openai.Timeout(options.timeout, connect=30.0), options.retries
-            of_service: Any = {"base_url": address, "api_key": key or "none", **others}
+            hooks: Any = {"request": [] if key_env == "OPENAI_API_KEY" else [self._strip]}
+            # No proxy reaches this machine's own servers, and a key must not go to one unencrypted.
+            by_proxy = not LOOPBACK.match(address)
+            http = openai.DefaultHttpxClient(follow_redirects=False, trust_env=by_proxy, event_hooks=hooks)
+            of_service: Any = {"base_url": address, "api_key": key or "none", "http_client": http}
             self._client = openai.OpenAI(timeout=timeout, max_retries=retries, **of_service)
         except (ImportError, ValueError, OSError) as error:
             raise InputError(
@@ -47,19 +49,29 @@ class Endpoint(LanguageModel):
                 "and certificates"
             ) from error
 
+    def _strip(self, request: Any) -> None:
+        """Leave in a request's head what each needs, and the key: the library adds what is meant for OpenAI."""
+        for name in list(request.headers):
+            if name.lower() not in _PLAIN and not name.lower().startswith("x-stainless-"):
+                del request.headers[name]
+        if self._key:
+            request.headers["Authorization"] = f"Bearer {self._key}"
+
     def ask(self, request: Request) -> Answer:
         import openai
 
-        chosen: Any = {name: getattr(request, name) for name in _OPTIONAL if name not in self._unsupported}
-        if "max_tokens" in self._unsupported:
+        left_out = frozenset(self._unsupported)  # Others under way may learn more meanwhile.
+        chosen: Any = {name: getattr(request, name) for name in _OPTIONAL if name not in left_out}
+        if "max_tokens" in left_out:
             chosen["max_completion_tokens"] = request.max_tokens
-        chosen["messages"] = request.chat(system="system" not in self._unsupported)
+        chosen["messages"] = request.chat(system="system" not in left_out)
         try:
             found: Any = self._client.chat.completions.create(model=self.identity["model"], **chosen)
             choice = found.choices[0]
+            text = "".join([choice.message.content or getattr(choice.message, "refusal", None) or ""])
         except openai.APIError as error:
             refused = _refused_parameter(error)
-            if refused and refused not in self._unsupported:
+            if refused and refused not in left_out:
                 self._unsupported.add(refused)
                 self.ignored = tuple(name for name in ("temperature", "seed") if name in self._unsupported)
                 return self.ask(request)
@@ -70,7 +82,6 @@ class Endpoint(LanguageModel):
                 f"{self.identity['endpoint']} does not answer as an OpenAI-compatible endpoint does ({error}); check "
                 "the address, which often ends in /v1, and whether a proxy or a login page is between"
             ) from error
-        text = choice.message.content or getattr(choice.message, "refusal", None) or ""
         tokens = (found.usage.prompt_tokens, found.usage.completion_tokens) if found.usage else (None, None)
         return Answer(text, "length" if choice.finish_reason == "length" else "stop", *tokens)
 

@@ -107,12 +107,16 @@ def _load(path: Path) -> tuple[Any, Any]:
     try:
         with quiet_transformers(), torch.random.fork_rng(devices=[]):
             tokenizer: Any = AutoTokenizer.from_pretrained(folder, **options)
-            model: Any = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype="auto", **options)
+            options |= {"use_safetensors": True, "dtype": "auto", "output_loading_info": True}
+            loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
     except Exception as error:  # transformers raises whatever its parts raise on wrong files.
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
         raise InputError(
             f"{path} cannot be loaded as a language model ({reason}); copy it again if it may be cut off, or {GIVE}"
         ) from error
+    model, info = loaded
+    if missing := sorted(info["missing_keys"]):  # transformers leaves random numbers there.
+        raise InputError(f"{path}: the weights lack {missing[0]!r} ({len(missing)} in all); copy the model again")
     return tokenizer, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 

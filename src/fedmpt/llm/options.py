@@ -14,8 +14,8 @@ from fedmpt.types import InputError, check_options
 EXCHANGE = "exchange:"
 OPENAI = "https://api.openai.com/v1"
 _ADDRESS = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d{1,5})?(/[^\s?#@]*)?", re.ASCII)
-_SAFE = re.compile(r"https:|http://(localhost|127\.0\.0\.1|\[::1\])(?![\w.-])")
-"""Addresses on whose way nobody reads along."""
+LOOPBACK = re.compile(r"http://(localhost|127\.0\.0\.1|\[::1\])(?![\w.-])")
+"""This machine's own servers: on the way there nobody reads along."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ def _key_in(variable: str, address: str, options: LLMOptions) -> str:
         raise InputError(f"{name} is not set; put the service's key into it, or give your own server's --endpoint")
     if not re.fullmatch(r"[!-~]*", key):
         raise InputError(f"what is in ${variable} is no key: it has blanks, line breaks or letters other than ASCII")
-    if key and not options.allow_plain_http and not _SAFE.match(address):
+    if key and not options.allow_plain_http and not (address.startswith("https:") or LOOPBACK.match(address)):
         raise InputError(
             f"{address}: the key in ${variable} would cross the network unencrypted; use https, or --allow-plain-http "
             "if the network is your own"

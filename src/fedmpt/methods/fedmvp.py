@@ -95,7 +95,7 @@ class FedMVP(ImagePromptMethod):
         found = find_attributes(config.attributes, class_names)
         self.sources = dict(found.sources)
         attributes = found.attributes
-        self.attribute_features = _attribute_features(self.tower, backbone, class_names, attributes)
+        self.attribute_features = _attribute_features(self.tower, class_names, attributes)
         counts = torch.tensor([len(own) for own in attributes])
         owners = torch.arange(len(counts)).repeat_interleave(counts)
         self.averages = (F.one_hot(owners, len(counts)) / counts).to(self.tower.device)
@@ -166,7 +166,7 @@ class ReducedFedMVP(ImagePromptMethod):
 
 
 def _attribute_features(
-    tower: TextTower, backbone: Backbone, class_names: Sequence[str], attributes: Sequence[Sequence[str]]
+    tower: TextTower, class_names: Sequence[str], attributes: Sequence[Sequence[str]]
 ) -> Float[Tensor, "A D"]:
     """Features of "a photo of a CLASS, which has ATTRIBUTE." (Menon and Vondrick 2023), class by class."""
     texts = [f"{name}, which has {text}" for name, own in zip(class_names, attributes, strict=True) for text in own]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -225,8 +224,10 @@ def _held(out: Path) -> Iterator[None]:
                 leftover.unlink(missing_ok=True)
             yield
     finally:
-        if is_new and os.listdir(out) == [LOCK]:
-            shutil.rmtree(out)
+        with suppress(OSError):  # Of another process that has begun meanwhile, nothing is removed.
+            if is_new and set(os.listdir(out)) <= {LOCK}:
+                (out / LOCK).unlink(missing_ok=True)
+                out.rmdir()
 
 
 def _earlier(config: RunConfig, out: Path, *, resume: bool) -> Checkpoint | None:

@@ -144,6 +144,11 @@ def edit(index: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "empty": lambda index: index.write_bytes(b""),
+    "a list": lambda index: index.write_text("[]"),
+    "nothing in it": lambda index: index.write_text("{}"),
+    "another kind of images": lambda index: edit(index, lambda words: words.update(images=[1])),
+    "other entries": lambda index: edit(index, lambda words: words.update(images=dict.fromkeys(words["images"], 5))),
+    "other hashes": lambda index: edit(index, lambda words: [entry.append("x") for entry in words["images"].values()]),
     "another version": lambda index: edit(index, lambda words: words.update(format=2)),
 }
 

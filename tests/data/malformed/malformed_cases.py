@@ -104,6 +104,8 @@ WRONG_JSON_LINES: Mapping[str, tuple[str | bytes, str]] = {
     "labels null": ('{"file_name": "b.png", "labels": null}', ", line 2: labels is null"),
     "numbers for labels": ('{"file_name": "b.png", "labels": [0, 3]}', r", line 2: labels is \[0, 3\]"),
     "empty label": ('{"file_name": "b.png", "labels": [""]}', ", line 2: '' is no name of a class"),
+    "number of 5000 digits": ('{"file_name": ' + "9" * 5000, ", line 2: JSON that cannot be read"),
+    "nested": ('{"file_name": ' + "[" * 100_000, ", line 2: JSON that cannot be read"),
     "path upwards": ('{"file_name": "../b.png", "labels": []}', ", line 2: .* leads out of"),
 }
 

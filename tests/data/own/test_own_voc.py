@@ -107,3 +107,9 @@ def test_the_real_set_is_read_as_its_own_reader_reads_it(shared: Path) -> None:
         order = [split.files.index(file) for file in expected.files]
         assert len(order) == len(split)
         assert torch.equal(split.labels[order], expected.labels)
+
+
+def test_an_annotation_that_is_a_folder_is_refused(root: Path) -> None:
+    (root / "Annotations/d.xml").mkdir()
+    with pytest.raises(InputError, match=r"d\.xml cannot be read: Is a directory; expected an annotation"):
+        load_folder(root)

@@ -109,6 +109,8 @@ DAMAGES: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (put("labels_sha256", value=None), "other labels"),
     (lambda record: record.pop("seed"), "it has no 'seed'"),
     (put("clients", 1, "rows", value=[2, 4, 7, 0]), "is damaged: its clients do not hold each image once"),
+    (put("clients", 1, "name", value=7), "is damaged: one of its clients has no name"),
+    (put("clients", 1, "name", value=" "), "is damaged: one of its clients has no name"),
     (put("clients", 1, "rows", value=[2, 7]), "is damaged: its clients do not hold each image once"),
 ]
 

@@ -33,12 +33,12 @@ examples:
 SUBCOMMANDS = ("generate", "count", "check", "score", "show", "attributes")
 
 
-def conditions(words: list[str]) -> None:
-    if not words or words[0] in ("-h", "--help"):
+def conditions(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP, end="")
         return
-    if words[0] not in SUBCOMMANDS:
+    if arguments[0] not in SUBCOMMANDS:
         from fedmpt.types import InputError
 
-        raise InputError(f"unknown command {words[0]!r}; there are: {', '.join(SUBCOMMANDS)}")
-    getattr(import_module(f"fedmpt.cli.conditions.{words[0]}"), words[0])(words[1:])
+        raise InputError(f"unknown command {arguments[0]!r}; there are: {', '.join(SUBCOMMANDS)}")
+    getattr(import_module(f"fedmpt.cli.conditions.{arguments[0]}"), arguments[0])(arguments[1:])

@@ -44,8 +44,8 @@ class AttributesCommand:
     texts: Annotated[AttributeOptions, tyro.conf.arg(name="")] = field(default_factory=AttributeOptions)
 
 
-def attributes(words: list[str]) -> None:
-    options = tyro.cli(AttributesCommand, args=words, prog=PROG, config=(tyro.conf.OmitArgPrefixes,))
+def attributes(arguments: list[str]) -> None:
+    options = tyro.cli(AttributesCommand, args=arguments, prog=PROG, config=(tyro.conf.OmitArgPrefixes,))
     check_installed()
     # Imported late: they need what was checked.
     from fedmpt.cli.conditions.asking import asking, checked_name, saying_how_to_go_on, stderr
@@ -55,7 +55,7 @@ def attributes(words: list[str]) -> None:
     texts.check()
     check_one(options.classes, options.data)
     name = checked_name(out, options.name, [options.classes])
-    with saying_how_to_go_on([*PROG.split(), *words], is_fresh=options.model.fresh):
+    with saying_how_to_go_on([*PROG.split(), *arguments], is_fresh=options.model.fresh):
         model = open_model(options.model)  # First: a wrong key is found sooner than data are loaded.
         classes = class_names_of(options.classes, options.data, cache=cache_folder(options.cache))
         total = -(-len(classes) // texts.batch)

@@ -40,8 +40,8 @@ class CheckOptions:
     """Folder for data; $FEDMPT_CACHE or a folder of the user's cache unless given."""
 
 
-def check(words: list[str]) -> None:
-    options = tyro.cli(CheckOptions, args=words, prog="fedmpt conditions check")
+def check(arguments: list[str]) -> None:
+    options = tyro.cli(CheckOptions, args=arguments, prog="fedmpt conditions check")
     # Imported late: help and mistyped options must not wait for torch.
     from fedmpt.cli.conditions.names import class_names_of
     from fedmpt.conditions.checks import check_conditions

@@ -42,8 +42,8 @@ class CountOptions:
     """Folder for data; $FEDMPT_CACHE or a folder of the user's cache unless given."""
 
 
-def count(words: list[str]) -> None:
-    options = tyro.cli(CountOptions, args=words, prog="fedmpt conditions count")
+def count(arguments: list[str]) -> None:
+    options = tyro.cli(CountOptions, args=arguments, prog="fedmpt conditions count")
     # Imported late: help and mistyped options must not wait for torch.
     from fedmpt.conditions.document import check_text
     from fedmpt.conditions.labels.counts import Noise, SiteCounts, count_labels, write_counts

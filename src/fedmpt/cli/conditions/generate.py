@@ -58,8 +58,8 @@ class GenerateCommand:
     texts: Annotated[GenerateOptions, tyro.conf.arg(name="")] = field(default_factory=GenerateOptions)
 
 
-def generate(words: list[str]) -> None:
-    options = tyro.cli(GenerateCommand, args=words, prog=PROG, config=(tyro.conf.OmitArgPrefixes,))
+def generate(arguments: list[str]) -> None:
+    options = tyro.cli(GenerateCommand, args=arguments, prog=PROG, config=(tyro.conf.OmitArgPrefixes,))
     check_installed()
     # Imported late: they need what was checked.
     from fedmpt.cli.conditions.asking import asking, checked_name, saying_how_to_go_on, stderr
@@ -75,7 +75,7 @@ def generate(words: list[str]) -> None:
     if out.suffix.lower() != ".json":
         raise InputError(f"--out {out} must end in .json: --conditions takes any other word for a condition")
     console = stderr()
-    with saying_how_to_go_on([*PROG.split(), *words], is_fresh=options.model.fresh):
+    with saying_how_to_go_on([*PROG.split(), *arguments], is_fresh=options.model.fresh):
         model = None if options.dry_run else open_model(options.model)
         classes, combinations, where, notes = find_source(
             source, budget, seed=texts.seed, cache=cache_folder(options.cache)

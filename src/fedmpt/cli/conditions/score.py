@@ -58,8 +58,8 @@ class ScoreOptions:
     """Folder for computed features; $FEDMPT_CACHE or a folder of the user's cache unless given."""
 
 
-def score(words: list[str]) -> None:
-    options = tyro.cli(ScoreOptions, args=words, prog="fedmpt conditions score")
+def score(arguments: list[str]) -> None:
+    options = tyro.cli(ScoreOptions, args=arguments, prog="fedmpt conditions score")
     # Imported late: help and mistyped options must not wait for torch.
     from fedmpt.cli.conditions.score_report import print_scores, report_of
     from fedmpt.files import write_json

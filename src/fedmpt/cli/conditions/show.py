@@ -32,8 +32,8 @@ class ShowOptions:
     """JSON, for machines."""
 
 
-def show(words: list[str]) -> None:
-    options = tyro.cli(ShowOptions, args=words, prog="fedmpt conditions show")
+def show(arguments: list[str]) -> None:
+    options = tyro.cli(ShowOptions, args=arguments, prog="fedmpt conditions show")
     if options.conditions is not None:
         found = find_conditions(options.conditions)
         if options.json:

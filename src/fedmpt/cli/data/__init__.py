@@ -27,13 +27,13 @@ examples:
 SUBCOMMANDS = ("check", "download", "partition", "pairs")
 
 
-def data(words: list[str]) -> None:
-    if not words or words[0] in ("-h", "--help"):
+def data(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP, end="")
         return
-    if words[0] not in SUBCOMMANDS:
+    if arguments[0] not in SUBCOMMANDS:
         from fedmpt.types import InputError
 
-        raise InputError(f"unknown command {words[0]!r}; there are: {', '.join(SUBCOMMANDS)}")
+        raise InputError(f"unknown command {arguments[0]!r}; there are: {', '.join(SUBCOMMANDS)}")
     # Each has a module of its own, with a function of its name.
-    getattr(import_module(f"fedmpt.cli.data.{words[0]}"), words[0])(words[1:])
+    getattr(import_module(f"fedmpt.cli.data.{arguments[0]}"), arguments[0])(arguments[1:])

@@ -39,8 +39,8 @@ class CheckOptions:
     """Folder for drawn images of scenes; $FEDMPT_CACHE or a folder of the user's cache unless given."""
 
 
-def check(words: list[str]) -> None:
-    options = tyro.cli(CheckOptions, args=words, prog="fedmpt data check")
+def check(arguments: list[str]) -> None:
+    options = tyro.cli(CheckOptions, args=arguments, prog="fedmpt data check")
     from fedmpt.data.check import check_data, unreadable_images
     from fedmpt.types import InputError
 

@@ -34,8 +34,8 @@ class DownloadOptions:
     """Keep the tar and zip files beside what was unpacked."""
 
 
-def download(words: list[str]) -> None:
-    options = tyro.cli(DownloadOptions, args=words, prog="fedmpt data download")
+def download(arguments: list[str]) -> None:
+    options = tyro.cli(DownloadOptions, args=arguments, prog="fedmpt data download")
     from fedmpt.data.download import download as download_set
     from fedmpt.runs.records import check_writable
 
@@ -50,5 +50,5 @@ def download(words: list[str]) -> None:
             keep_archives=options.keep_archives,
         )
     except KeyboardInterrupt as stop:
-        again = shlex.join(["fedmpt", "data", "download", *words])
+        again = shlex.join(["fedmpt", "data", "download", *arguments])
         raise KeyboardInterrupt(f"; what has come is kept, go on with: {again}") from stop

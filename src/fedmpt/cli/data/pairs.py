@@ -39,8 +39,8 @@ class PairsOptions:
     """Folder for drawn images of scenes; $FEDMPT_CACHE or a folder of the user's cache unless given."""
 
 
-def pairs(words: list[str]) -> None:
-    options = tyro.cli(PairsOptions, args=words, prog="fedmpt data pairs")
+def pairs(arguments: list[str]) -> None:
+    options = tyro.cli(PairsOptions, args=arguments, prog="fedmpt data pairs")
     from fedmpt.data import load_data
     from fedmpt.evaluation.context_shift import biased_pairs
 

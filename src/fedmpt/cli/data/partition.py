@@ -63,8 +63,8 @@ class PartitionOptions:
     """Folder for drawn images of scenes; $FEDMPT_CACHE or a folder of the user's cache unless given."""
 
 
-def partition(words: list[str]) -> None:
-    options = tyro.cli(PartitionOptions, args=words, prog="fedmpt data partition")
+def partition(arguments: list[str]) -> None:
+    options = tyro.cli(PartitionOptions, args=arguments, prog="fedmpt data partition")
     from fedmpt.data import load_data
     from fedmpt.data.partition import partition_statistics, save_partition
 

@@ -119,6 +119,8 @@ def read_annotation(path: Path, class_name: Callable[[str, str], str]) -> dict[s
         root = ElementTree.parse(path).getroot()
     except FileNotFoundError:
         raise InputError(f"{path} is missing; expected an annotation in VOC's format") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}; expected an annotation in VOC's format") from error
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise InputError(f"{path} is no well-formed XML: {error}; save it again in VOC's format") from error
     if root.tag != "annotation":

@@ -107,27 +107,28 @@ def image_hashes(files: Sequence[Path], *, cache: Path | None, progress: bool) -
     index = cache / "image_hashes" / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json" if cache else None
     known: dict[str, Entry] = {}  # By paths without the root.
     if index:
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             words = json.loads(index.read_bytes())
-            known = words["images"] if words["format"] == INDEX_FORMAT else {}
+            entries = words["images"].items() if words["format"] == INDEX_FORMAT else ()
+            known = {name: entry for name, entry in entries if len(entry) == 5 and bytes.fromhex(entry[4])}
     names = [os.path.abspath(file).removeprefix(root) for file in files]
 
     def look(chunk: slice) -> list[Entry]:
         return [_hash(file, known.get(name)) for file, name in zip(files[chunk], names[chunk], strict=True)]
 
-    entries: list[Entry] = []
+    found: list[Entry] = []
     with progress_bar("looking for changed images", len(files), enabled=progress) as advance:
-        for found in map_ahead(look, [slice(at, at + CHUNK) for at in range(0, len(files), CHUNK)], ahead=32):
-            entries += found
-            advance(len(found))
-    fresh = dict(zip(names, entries, strict=True))
+        for chunk in map_ahead(look, [slice(at, at + CHUNK) for at in range(0, len(files), CHUNK)], ahead=32):
+            found += chunk
+            advance(len(chunk))
+    fresh = dict(zip(names, found, strict=True))
     if index and any(known.get(name) != entry for name, entry in fresh.items()):
         others = {name: entry for name, entry in known.items() if name not in fresh and os.path.exists(root + name)}
         with contextlib.suppress(OSError):
             index.parent.mkdir(parents=True, exist_ok=True)
             words = {"format": INDEX_FORMAT, "root": root, "images": {**others, **fresh}}
             write_atomically(index, json.dumps(words).encode())
-    return [bytes.fromhex(entry[-1]) for entry in entries]
+    return [bytes.fromhex(entry[-1]) for entry in found]
 
 
 def _hash(path: Path, known: Entry | None) -> Entry:

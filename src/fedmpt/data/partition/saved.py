@@ -61,7 +61,9 @@ def load_partition(path: Path, data: ImageData) -> Partition:
         held = sorted(row for rows in rows_of.values() for row in rows)
         if held != list(range(len(data.train))) or not all(rows_of.values()):
             raise ValueError("its clients do not hold each image once, or one holds none")
-        rows = tuple(torch.tensor(sorted(rows)) for rows in rows_of.values())
+        if not all(isinstance(name, str) and name.strip() for name in rows_of):
+            raise ValueError("one of its clients has no name")
+        rows = tuple(torch.tensor(sorted(rows), dtype=torch.int64) for rows in rows_of.values())
         return Partition(record["setting"], record["options"], int(record["seed"]), tuple(rows_of), rows)
     except (KeyError, TypeError, ValueError) as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else error
