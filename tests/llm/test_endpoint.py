@@ -12,8 +12,9 @@ import pytest
 from faulty_llm import Behaviour, FaultyLLM, error, good, json_body, late, meeting, nonsense, whole
 
 from fedmpt.llm.endpoint import Endpoint
+from fedmpt.llm.load import open_model
 from fedmpt.llm.model import Answer, Message, Request, RequestTooLongError
-from fedmpt.llm.options import LLMOptions, open_model
+from fedmpt.llm.options import LLMOptions
 from fedmpt.types import InputError
 
 KEY = "sk-test-0123456789abcdef"

@@ -12,7 +12,8 @@ import tyro
 from fedmpt.cli.cache import cache_folder
 from fedmpt.cli.conditions.names import check_one, class_names_of
 from fedmpt.conditions.pipeline.options import AttributeOptions
-from fedmpt.llm.options import LLMOptions, check_installed, open_model
+from fedmpt.llm.load import open_model
+from fedmpt.llm.options import LLMOptions, check_installed
 
 PROG = "fedmpt conditions attributes"
 

@@ -16,7 +16,8 @@ from fedmpt.conditions.checks import check_conditions
 from fedmpt.conditions.labels.combinations import in_words
 from fedmpt.conditions.pipeline.options import GenerateOptions, plan
 from fedmpt.conditions.record import write_conditions
-from fedmpt.llm.options import LLMOptions, check_installed, open_model
+from fedmpt.llm.load import open_model
+from fedmpt.llm.options import LLMOptions, check_installed
 from fedmpt.types import InputError
 
 PROG = "fedmpt conditions generate"

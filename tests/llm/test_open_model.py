@@ -12,8 +12,9 @@ from tiny_llm import write_tiny_gguf
 
 from fedmpt.llm.endpoint import Endpoint
 from fedmpt.llm.exchange import Exchange
+from fedmpt.llm.load import OPENAI, open_model
 from fedmpt.llm.local import LocalModel
-from fedmpt.llm.options import OPENAI, LLMOptions, open_model
+from fedmpt.llm.options import LLMOptions
 from fedmpt.types import InputError
 
 KEY = "sk-test-0123456789abcdef"
