@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import sys
 import threading
@@ -199,6 +200,14 @@ def test_settings_of_the_environment_that_cannot_be_used_are_said(monkeypatch: p
         endpoint_at("https://llm.example/v1")
 
 
+@pytest.mark.parametrize("proxy", ["http://user:secret@proxy:port", "nothing://user:secret@proxy"])
+def test_a_proxy_that_cannot_be_is_said_without_its_password(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(InputError, match="check the environment's proxies and certificates") as caught:
+        endpoint_at("https://llm.example/v1")
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
 # The key.
 
 
@@ -258,7 +267,8 @@ def test_an_endpoint_that_wants_a_key_says_where_to_put_it() -> None:
         good("fine"),
     ],
 )
-def test_the_key_appears_in_no_message(behaviour: Behaviour) -> None:
+def test_the_key_appears_in_no_message_and_no_log(behaviour: Behaviour, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
     with FaultyLLM(behaviour) as server:
         endpoint = endpoint_at(server.url)
         shown = [repr(endpoint), str(dict(endpoint.identity))]
@@ -267,4 +277,5 @@ def test_the_key_appears_in_no_message(behaviour: Behaviour) -> None:
         except InputError as caught:
             shown += [repr(caught), *traceback.format_exception(caught)]
     assert server.asked[0].headers["authorization"] == f"Bearer {KEY}"
-    assert all(KEY[:8] not in text for text in shown)
+    assert "POST" in caplog.text
+    assert all(KEY[:8] not in text for text in [*shown, caplog.text, *(str(vars(each)) for each in caplog.records)])

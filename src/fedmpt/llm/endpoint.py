@@ -43,11 +43,13 @@ class Endpoint(LanguageModel):
             http = openai.DefaultHttpxClient(follow_redirects=False, trust_env=by_proxy, event_hooks=hooks)
             of_service: Any = {"base_url": address, "api_key": key or "none", "http_client": http}
             self._client = openai.OpenAI(timeout=timeout, max_retries=retries, **of_service)
-        except (ImportError, ValueError, OSError) as error:
+        except Exception as error:  # The library raises whatever its parts raise on wrong settings.
+            # The words of others may hold the password of a proxy.
+            said = error if isinstance(error, (ImportError, OSError)) else type(error).__name__
             raise InputError(
-                f"no endpoint can be asked: {error}; pip install 'fedmpt[llm]', and check the environment's proxies "
+                f"no endpoint can be asked: {said}; pip install 'fedmpt[llm]', and check the environment's proxies "
                 "and certificates"
-            ) from error
+            ) from None
 
     def _strip(self, request: Any) -> None:
         """Leave in a request's head what each needs, and the key: the library adds what is meant for OpenAI."""

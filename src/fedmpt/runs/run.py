@@ -189,7 +189,7 @@ def _record(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
     """What a checkpoint's tensors belong to: enough to build it again, and to notice another backbone or other data."""
     names, backbone = prepared.data.class_names, prepared.backbone
     return {
-        fedmpt.__name__: fedmpt.__version__,
+        "fedmpt": fedmpt.__version__,
         "config": config.to_json(),
         "class_names": list(names),
         "sources": dict(prepared.method.sources),
