@@ -33,6 +33,9 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # What the caller asked for; nobody knows the temporary name.
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

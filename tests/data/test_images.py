@@ -186,7 +186,7 @@ def test_files_that_are_no_pictures_are_named(path: Path, kind: str) -> None:
     ("make", "message"),
     [
         (lambda path: None, "no such image; check the name"),
-        (Path.mkdir, r"the image cannot be read \(it is no regular file\)"),
+        (Path.mkdir, "this is a folder; give the image files in it"),
         (os.mkfifo, r"the image cannot be read \(it is no regular file\)"),
         (lambda path: path.symlink_to("nowhere"), "no such image"),
     ],

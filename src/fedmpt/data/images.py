@@ -43,6 +43,8 @@ def read_image(path: Path) -> Image.Image:
             `MAX_ASPECT` times the other.
     """
     try:
+        if path.is_dir():
+            raise InputError(f"{path}: this is a folder; give the image files in it")
         if path.exists() and not path.is_file():  # Opening a pipe would wait for ever.
             raise InputError(f"{path}: the image cannot be read (it is no regular file); replace or remove it")
         if path.stat().st_size == 0:

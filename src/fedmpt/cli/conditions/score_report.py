@@ -120,13 +120,14 @@ def print_scores(report: Mapping[str, Any]) -> None:
     table = Table("condition", "weight", "differs", "alone", "without", "loss", "95% of losses")
     for name, use in report["use"]["per_condition"].items():
         without, (low, high) = report["dropped"][name], report["dropped"][name]["interval"]
-        numbers = [use["mean"], report["difference"]["from_mixture"][name]["absolute"], report["alone"][name]["mAP"]]
+        points = 100 * report["difference"]["from_mixture"][name]["absolute"]
+        numbers = [use["mean"], points, report["alone"][name]["mAP"]]
         cells = [f"{number:.3f}" for number in (*numbers, without["mAP"], without["loss"])]
         table.add_row(Text(name), *cells, "-" if low is None else f"{low:.2f} to {high:.2f}")
     console.print(table)
     lines = [
-        "weight: mean in the gate; differs: predictions from the mixture's, in the mean; alone, without: mAP with this "
-        "condition only, and with the others; 95% of losses: over images drawn anew"
+        "weight: mean in the gate; differs: mean from the mixture's, in points of probability; alone, without: mAP "
+        "with this condition only, and with the others; 95% of losses: over images drawn anew"
     ]
     for step in report["elimination"]:
         gone = "of all" if step["dropped"] is None else f"without {step['dropped']}"
