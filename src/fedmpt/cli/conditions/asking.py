@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -55,10 +56,21 @@ def asking(
             planned = (bar.tasks[0].total or 0) + (", repair " in request.label)  # Repairs come on top of the plan.
             bar.update(task, advance=1, total=planned, description=request.label + (" (kept)" if is_kept else ""))
 
+        class Retries(logging.Handler):
+            """The openai library retries silently, for minutes where a server is busy."""
+
+            def emit(self, record: logging.LogRecord) -> None:
+                if (said := record.getMessage()).startswith("Retrying request"):
+                    console.print(f"{options.endpoint or 'the endpoint'} is busy or cannot be reached: {said}")
+
+        log, retries = logging.getLogger("openai"), Retries()
+        log.addHandler(retries)
+        log.setLevel(logging.INFO)
         asker = Asker(model, options, cache=cache_folder(cache) / "llm", max_requests=max_requests, tell=tell)
         try:
             yield asker
         finally:
+            log.removeHandler(retries)
             bar.stop()
             if (usage := asker.usage).asked or usage.cached:
                 tokens = f" ({usage.prompt_tokens:,} tokens read, {usage.answer_tokens:,} written)"

@@ -65,6 +65,7 @@ def check(arguments: list[str]) -> None:
         print(json.dumps(asdict(findings), indent=2))
         return
     lengths, overlap, covered = findings.lengths, findings.overlap, findings.coverage
+    print(f"conditions of {found.name}: {', '.join(found.names)}")
     if covered:
         for name, share in covered["shares"].items():
             print(f"{name}: {share:.0%} of the sentences speak of it")

@@ -65,4 +65,5 @@ def count(arguments: list[str]) -> None:
     counted = f"{len(data.train)} images, {len(data.class_names)} classes"
     print(f"{counted}: {said} written to {options.out}", file=sys.stderr)
     if noise is None:
-        print("note: whoever gets the file learns these numbers exactly; --epsilon adds noise", file=sys.stderr)
+        exact = "a pair counted once says that one image here has both; --epsilon adds noise"
+        print(f"note: whoever gets the file learns these numbers exactly: {exact}", file=sys.stderr)

@@ -132,6 +132,7 @@ def print_scores(report: Mapping[str, Any]) -> None:
     for step in report["elimination"]:
         gone = "of all" if step["dropped"] is None else f"without {step['dropped']}"
         lines.append(f"{step['num']} left: mAP {step['mAP']:.2f} {gone}")
+    lines.append("which one goes is chosen on the images it is scored on, so gains on the way may be chance")
     effective = report["use"]["effective_number"]
     lines += [
         f"effective number for the mean weights: {effective['of_mean']:.2f}, in an image: {effective['per_image']:.2f}",
