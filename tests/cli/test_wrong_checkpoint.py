@@ -123,7 +123,7 @@ def test_images_that_cannot_be_labelled(place: Place, run: Command, trained: Pat
     assert_refused(run(*predict), "give at least one image file")
     assert_refused(run(*predict, good, tmp_path / "none.jpg"), r"none\.jpg: no such image")
     assert_refused(run(*predict, "--json", good, text), r"text\.jpg: the image cannot be read")
-    assert_refused(run(*predict, tmp_path), "the image cannot be read")
+    assert_refused(run(*predict, tmp_path), "this is a folder; give the image files in it")
 
 
 def test_data_that_cannot_be_scored(place: Place, run: Command, trained: Path, tmp_path: Path) -> None:
