@@ -48,7 +48,10 @@ def test_wrong_options_name_their_flag(options: dict[str, Any], message: str) ->
     ],
 )
 def test_right_options(options: dict[str, Any]) -> None:
-    Aggregation(**options).check()
+    chosen = Aggregation(**options)
+    chosen.check()
+    chosen.check_cohort(10)
+    assert {name: getattr(chosen, name) for name in options} == options
 
 
 @pytest.mark.parametrize(

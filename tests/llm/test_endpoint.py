@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -29,6 +30,13 @@ def endpoint_at(url: str, *, key: str = KEY, timeout_s: float = 10.0, retries: i
 def answer_to(*script: Behaviour, **options: Any) -> Answer:
     with FaultyLLM(*script) as server:
         return endpoint_at(server.url, **options).ask(REQUEST)
+
+
+def answers_together(behaviour: Behaviour) -> list[str]:
+    """What four threads are told by one endpoint, whose server meets their first requests so."""
+    with FaultyLLM(*[behaviour] * 4) as server, ThreadPoolExecutor(4) as pool:
+        endpoint = endpoint_at(server.url)
+        return [answer.text for answer in pool.map(endpoint.ask, [REQUEST] * 4)]
 
 
 def failure(*script: Behaviour, **options: Any) -> InputError:
@@ -98,7 +106,6 @@ def test_several_parameters_are_left_out_one_after_the_other_and_none_for_ever()
 
 
 def test_requests_under_way_together_may_learn_the_same() -> None:
-    answers: list[Answer] = []
     refusal = error(400, UNSUPPORTED["seed"])
     barrier = threading.Barrier(4)
 
@@ -106,26 +113,11 @@ def test_requests_under_way_together_may_learn_the_same() -> None:
         barrier.wait(30)
         refusal(handler)
 
-    with FaultyLLM(*[refuse_together] * 4) as server:
-        endpoint = endpoint_at(server.url)
-        threads = [threading.Thread(target=lambda: answers.append(endpoint.ask(REQUEST))) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert [answer.text for answer in answers] == ["fine"] * 4
+    assert answers_together(refuse_together) == ["fine"] * 4
 
 
 def test_requests_can_be_under_way_together() -> None:
-    answers: list[Answer] = []
-    with FaultyLLM(*[meeting(4)] * 4) as server:
-        endpoint = endpoint_at(server.url)
-        threads = [threading.Thread(target=lambda: answers.append(endpoint.ask(REQUEST))) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert len(answers) == 4
+    assert answers_together(meeting(4)) == ["fine"] * 4
 
 
 @pytest.mark.parametrize("code", [408, 429, 500, 503])
