@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedmpt.methods.parts import transport
 from fedmpt.methods.parts.transport import patch_marginals, sinkhorn
 
 
@@ -45,6 +46,20 @@ def test_default_stopping_is_accurate_at_the_entropies_in_use(entropy: float) ->
     cost, rows, columns = problem()
     plan = sinkhorn(cost, rows, columns, entropy=entropy)
     assert np.abs(plan.numpy() - pot_plan(cost, rows, columns, entropy)).max() < 1e-5
+
+
+@pytest.mark.parametrize("entropy", [0.05, 0.3, 1.0])
+@pytest.mark.parametrize("mass", [None, 0.8])
+def test_plans_are_the_same_with_and_without_logarithms(
+    entropy: float, mass: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cost, rows, columns = problem(6)
+    rows[0, 0], rows[0, 1] = 0, rows[0, 0] + rows[0, 1]
+    rows[1:3] = (rows[1:3].log() * 12).softmax(-1)
+    exact = {"entropy": entropy, "mass": mass, "max_iterations": 2000, "tolerance": 1e-6}
+    plain = sinkhorn(cost, rows, columns, **exact)
+    monkeypatch.setattr(transport, "PLAIN_RANGE", 0.0)
+    assert torch.allclose(plain, sinkhorn(cost, rows, columns, **exact), rtol=1e-4, atol=1e-8)
 
 
 @pytest.mark.parametrize("entropy", [0.01, 0.2])
