@@ -25,6 +25,8 @@ from fedmpt.types import Backbone, Batch
 CONDITIONS = ("dog", "the pose", "in")
 PLAIN = FedMPTConfig(
     conditions=CONDITIONS,
+    text="prompts",
+    csra=False,
     rank=4,
     num_condition_context=2,
     num_class_context=3,
@@ -198,6 +200,60 @@ def condition_prediction(sim: Tensor, config: FedMPTConfig) -> Tensor:
     return torch.tensor(psi) / torch.from_numpy(columns)
 
 
+@pytest.mark.parametrize("condition_prompts", [True, False])
+def test_vectors_start_where_the_prompts_do(backbone: Backbone, condition_prompts: bool) -> None:
+    prompts = replace(PLAIN, condition_prompts=condition_prompts)
+    batch, expected = few(backbone), build(prompts, backbone)
+    for text in ("vectors", "both"):
+        method = build(replace(prompts, text=text), backbone)  # type: ignore[arg-type]
+        torch.testing.assert_close(method(batch), expected(batch))
+    vectors = build(replace(prompts, text="vectors"), backbone)
+    assert vectors.vectors.shape == (len(CONDITIONS) if condition_prompts else 1, len(CLASS_NAMES), 40)
+    assert not {name for name in vectors.state_dict() if "context" in name}
+
+
+def test_trained_vectors_are_the_text(backbone: Backbone) -> None:
+    method = randomised(replace(PLAIN, text="vectors"), backbone)
+    lengths = method.vectors.detach().square().sum(-1, keepdim=True).sqrt()
+    torch.testing.assert_close(method.encode_text(), method.vectors / lengths)
+
+
+def test_a_residual_is_added_to_the_prompts_features(backbone: Backbone) -> None:
+    method = randomised(replace(PLAIN, text="both"), backbone)
+    prompts = method.template.embed(method.condition_context, method.class_context)
+    features = F.normalize(encode_plainly(backbone.text_model, prompts), dim=-1) + method.residual
+    torch.testing.assert_close(method.encode_text(), F.normalize(features, dim=-1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("calibration", [True, False])
+def test_the_second_reading_is_averaged_in_log_odds(backbone: Backbone, calibration: bool) -> None:
+    batch, plain = few(backbone), replace(PLAIN, calibration=calibration)
+    method = randomised(replace(plain, csra=True), backbone)
+    state = get_state(method)
+    first = build(plain, backbone)
+    set_state(first, {name: tensor for name, tensor in state.items() if not name.startswith("csra")})
+    transport = first(batch).double()
+    tokens = torch.cat([batch.pooled[:, None], batch.patches], dim=1)
+    for image, row in enumerate(tokens.double()):
+        cosines = F.cosine_similarity(row[:, None], state["csra.vectors"].double()[None], dim=-1)
+        logits = torch.stack([100 * (column * (20 * column).softmax(0)).sum() for column in cosines.T])
+        logits = (logits - logits.mean()) / (1 + logits.std(correction=0))
+        second = state["csra.calibration.scale"] * logits + state["csra.calibration.bias"]
+        expected = ((transport[image].logit() + second.clamp(-13.8, 13.8)) / 2).sigmoid()
+        torch.testing.assert_close(method(batch)[image].double(), expected, atol=1e-4, rtol=0)
+
+
+def test_each_reading_learns_from_its_own_loss(backbone: Backbone) -> None:
+    batch, first = few(backbone), build(replace(PLAIN, text="vectors"), backbone)
+    both = build(replace(PLAIN, text="vectors", csra=True), backbone)
+    first.loss(batch).backward()
+    both.loss(batch).backward()
+    for name, parameter in first.named_parameters():
+        torch.testing.assert_close(dict(both.named_parameters())[name].grad, parameter.grad, msg=name)
+    assert both.csra.vectors.grad is not None
+    assert both.csra.vectors.grad.abs().sum() > 0
+
+
 def test_calibration_scales_and_shifts_the_log_odds(backbone: Backbone) -> None:
     batch = few(backbone)
     plain = randomised(PLAIN, backbone)
@@ -252,7 +308,7 @@ def test_size_at_vit_b16_is_that_of_the_formula(backbone: Backbone) -> None:
     text_model = CLIPTextModelWithProjection(CLIPTextConfig(**sizes, **ids, num_hidden_layers=1))
     wide = copy.copy(backbone)
     wide.text_model = text_model
-    config = FedMPTConfig(num_condition_context=4, num_class_context=4, class_context_init="", rank=32)
+    config = replace(FedMPTConfig.paper(), num_condition_context=4, num_class_context=4, rank=32)
     config = replace(config, condition_prompts=True, adapters=True, gate=True, calibration=False)
     contexts = 5 * 4 * 512 + 4 * 512
     adapters = 5 * (512 * 32 + 32 * 512)

@@ -12,7 +12,7 @@ from contract import build, images, whole
 from fedmpt.methods.fedmpt import FedMPTConfig
 from fedmpt.types import Backbone, InputError
 
-PLAIN = FedMPTConfig(conditions=("dog", "the pose"), rank=4)
+PLAIN = FedMPTConfig(conditions=("dog", "the pose"), text="prompts", csra=False, rank=4)
 
 
 def test_rates_reach_the_tensors_they_are_named_after(backbone: Backbone) -> None:
@@ -34,6 +34,14 @@ def test_rates_reach_the_tensors_they_are_named_after(backbone: Backbone) -> Non
             "bias": rates.calibration_rate,
         }
     )
+
+
+def test_rates_of_vectors(backbone: Backbone) -> None:
+    for condition_prompts, own in ((True, 2 / 5), (False, 1.0)):
+        config = replace(PLAIN, text="vectors", csra=True, vector_rate=7.0, condition_prompts=condition_prompts)
+        factors = build(config, backbone).learning_rate_factors()
+        assert factors["vectors"] == pytest.approx(7 * own)
+        assert factors["csra.vectors"] == 7
 
 
 @pytest.mark.parametrize("scale_rates", [True, False])
@@ -83,6 +91,8 @@ def test_paper_values_are_the_papers() -> None:
     assert paper.adapters
     assert paper.gate
     assert paper.transport == "sinkhorn"
+    assert paper.text == "prompts"
+    assert not paper.csra
     assert not paper.calibration
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -14,7 +14,6 @@ from fedmpt.conditions.scores import ConditionParts
 from fedmpt.data.features.store import FeatureSet
 from fedmpt.methods import Method
 from fedmpt.methods.fedmpt import FedMPT
-from fedmpt.methods.parts.heads import scaled_log_odds
 from fedmpt.types import Batch, InputError
 
 
@@ -23,7 +22,8 @@ class Explanation:
     """How a prediction for each of B images came about.
 
     Attributes:
-        probabilities: [B, C], what the method predicts, calibrated if it trains a calibration.
+        probabilities: [B, C], what the method predicts, calibrated if it trains a calibration, and with its second
+            reading if it has one; `by_condition`, `looked` and `evidence` are of the first.
         gate: [B, N], weights of the conditions; rows sum to one.
         by_condition: [B, N, C], each condition's own prediction, before the gate.
         looked: [B, N, M, C], the share of a class's mass that the plan takes from each patch; sums to one over M. Even
@@ -64,17 +64,18 @@ def condition_parts(method: FedMPT, features: FeatureSet, *, batch_size: int = 6
     features = features.with_views(method.views)
     predictions = torch.empty(len(features), len(names), method.num_classes)
     gate = torch.empty(len(features), len(names))
+    second = torch.empty(len(features), method.num_classes) if method.config.csra else None
     for rows in torch.arange(len(features)).split(batch_size):
-        patches = F.normalize(features.batch(rows, device=method.device).patches, dim=-1)
+        batch = features.batch(rows, device=method.device)
+        patches = F.normalize(batch.patches, dim=-1)
         gate[rows] = method.gate_weights(patches).cpu()
         predictions[rows] = method.condition_predictions(method.similarities(patches, text)).cpu()
+        if second is not None:
+            second[rows] = method.csra(batch).cpu()
     # Without prompts of their own all conditions have the same.
     cosines = (torch.einsum("ncd,mcd->nm", text, text).cpu() / method.num_classes).expand(len(names), len(names))
-    parts = ConditionParts(names, predictions, gate, features.labels, cosines.contiguous())
-    if not method.config.calibration:
-        return parts
-    scale, bias = method.scale.detach().cpu(), method.bias.detach().cpu()
-    return replace(parts, calibrated=partial(scaled_log_odds, scale=scale, bias=bias))
+    combined = torch.no_grad()(partial(method.combined, second=second))
+    return ConditionParts(names, predictions, gate, features.labels, cosines.contiguous(), combined)
 
 
 def with_conditions(method: Method) -> FedMPT:

@@ -12,6 +12,9 @@ The equations, numbered as in docs/method.md, and the functions of `FedMPT` that
 (4) ``P_n(c) = C sum_m P_nmc S_nmc``                                                 `condition_predictions`
 (5) ``P'(c) = sum_n g_n P_n(c)`` with ``g = softmax(mean_m x_m down up)``            `mixture`, `gate_weights`
 (6) the asymmetric loss on ``P'``                                                    `loss`
+
+Two things are ours, and off in the paper's preset: ``T_nc`` may be trained as it is, without the text tower
+(`FedMPTConfig.text`), and a second reading of the image may be averaged with ``P'`` (`FedMPTConfig.csra`).
 """
 
 from __future__ import annotations
@@ -26,10 +29,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedmpt.conditions.record import names_hash, resolved_names
-from fedmpt.methods.base import Method, MethodConfig
-from fedmpt.methods.parts.heads import adapted_cosines, scaled_log_odds
+from fedmpt.methods.base import MethodConfig
+from fedmpt.methods.parts.condition_text import ConditionText, Trained
+from fedmpt.methods.parts.heads import CSRAReading, adapted_cosines, mean_log_odds, scaled_log_odds
 from fedmpt.methods.parts.losses import asymmetric_loss
-from fedmpt.methods.parts.prompts import PromptTemplate, context_from, random_context
+from fedmpt.methods.parts.prompts import hand_written_features
 from fedmpt.methods.parts.transport import check_similarity, patch_marginals, sinkhorn
 from fedmpt.types import Backbone, Batch, InputError, check_options
 
@@ -37,31 +41,29 @@ from fedmpt.types import Backbone, Batch, InputError, check_options
 GENERIC_CONDITIONS = ("spatial layout", "object pose", "background", "lighting and weather", "object scale")
 
 
-class FedMPT(Method):
-    """State: ``condition_context`` [N, b, W], ``class_context`` [b, W], ``adapter_down`` [N, D, r], ``adapter_up``
-    [N, r, D], ``gate_down`` [D, r], ``gate_up`` [r, N], ``scale`` and ``bias`` [C]; parts switched off have none."""
+class FedMPT(ConditionText):
+    """State: that of `ConditionText`; ``adapter_down`` [N, D, r], ``adapter_up`` [N, r, D], ``gate_down`` [D, r],
+    ``gate_up`` [r, N], ``scale`` and ``bias`` [C], ``csra.vectors`` [C, D] and the two numbers of ``csra.calibration``.
+    Parts switched off have none."""
 
     def __init__(
         self, config: FedMPTConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
     ) -> None:
-        super().__init__(backbone, class_names)
         _check(config)
+        super().__init__(
+            backbone,
+            class_names,
+            trained=config.text,
+            conditions=config.conditions if config.condition_prompts else None,
+            num_condition_context=config.num_condition_context,
+            num_class_context=config.num_class_context,
+            class_context_init=config.class_context_init,
+            generator=generator,
+        )
         self.config = config
         self.sources = {"conditions": names_hash(config.conditions)}
         self.num_classes = len(class_names)
-        self.template = PromptTemplate(
-            self.tower,
-            class_names,
-            prefix_texts=config.conditions if config.condition_prompts else ("",),
-            num_prefix_context=config.num_condition_context if config.condition_prompts else 0,
-            num_suffix_context=config.num_class_context,
-        )
-        num, width, joint_width = config.num_conditions, self.tower.width, self.tower.joint_width
-        if config.condition_prompts:
-            drawn = random_context(num, config.num_condition_context, width, generator=generator)
-            self.condition_context = nn.Parameter(drawn)
-        words, size = config.class_context_init, config.num_class_context
-        self.class_context = nn.Parameter(context_from(self.tower, words, size, generator=generator))
+        num, joint_width = config.num_conditions, self.tower.joint_width
         # The paper leaves the start open. Zero up-projections make training start from zero-shot CLIP.
         if config.adapters:
             down = torch.randn(num, joint_width, config.rank, generator=generator) / joint_width**0.5
@@ -73,6 +75,8 @@ class FedMPT(Method):
         if config.calibration:
             self.scale = nn.Parameter(torch.ones(self.num_classes))
             self.bias = nn.Parameter(torch.zeros(self.num_classes))
+        if config.csra:
+            self.csra = CSRAReading(hand_written_features(self.tower, class_names))
 
     def learning_rate_factors(self) -> dict[str, float]:
         config = self.config
@@ -81,28 +85,34 @@ class FedMPT(Method):
         return {
             "condition_context": own * config.context_rate,
             "class_context": config.context_rate,
+            "vectors": (own if config.condition_prompts else 1.0) * config.vector_rate,
+            "residual": (own if config.condition_prompts else 1.0) * config.vector_rate,
+            "csra.vectors": config.vector_rate,
             "adapter_": own * config.adapter_rate,
             "gate_": config.gate_rate,
             "scale": config.calibration_rate,
             "bias": config.calibration_rate,
         }
 
-    def encode_text(self) -> Float[Tensor, "N C D"]:
-        """(1) Normalised condition prompts; N = 1 without them."""
-        condition_context = self.condition_context if self.config.condition_prompts else None
-        return F.normalize(self.tower.encode(self.template.embed(condition_context, self.class_context)), dim=-1)
-
     def forward(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
-        mixture = self.mixture(batch, text)
-        return scaled_log_odds(mixture, self.scale, self.bias) if self.config.calibration else mixture
+        return self.combined(self.mixture(batch, text), self.csra(batch) if self.config.csra else None)
+
+    def combined(self, mixture: Float[Tensor, "B C"], second: Float[Tensor, "B C"] | None) -> Float[Tensor, "B C"]:
+        """Probabilities from `mixture`: calibrated, and the log-odds averaged with those of a second reading."""
+        found = mixture
+        if self.config.calibration:
+            found = scaled_log_odds(mixture, self.scale.to(mixture), self.bias.to(mixture))
+        return found if second is None else mean_log_odds(found, second)
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, ""]:
         mixture = self.mixture(batch, text)
         loss = self._asymmetric_loss(mixture, batch)
-        if not self.config.calibration:
-            return loss
-        # Scales and biases learn from their own loss: sent through them, the gradient of all else costs mAP.
-        return loss + self._asymmetric_loss(scaled_log_odds(mixture.detach(), self.scale, self.bias), batch)
+        if self.config.calibration:
+            # Scales and biases learn from their own loss: sent through them, the gradient of all else costs mAP.
+            loss = loss + self._asymmetric_loss(scaled_log_odds(mixture.detach(), self.scale, self.bias), batch)
+        if self.config.csra:
+            loss = loss + self._asymmetric_loss(self.csra(batch), batch)
+        return loss
 
     def mixture(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
         """(5) P': the conditions' predictions weighed by the gate, in [0, 1]."""
@@ -182,12 +192,17 @@ class FedMPTConfig(MethodConfig):
     """Names of the conditions, the same for all clients; or one word, a shipped set such as generic or a .json file."""
     conditions_hash: str = ""
     """SHA-256 of the names, filled in where a set or file gave them; given by hand, other names are refused."""
+    text: Trained = "vectors"
+    """What is trained of the text: one vector for each condition and class, started at its prompt's feature, so that
+    the text tower runs once; the prompts' tokens, as in the paper; or both, prompts with a vector added to each."""
     condition_prompts: bool = True
     """Prompts of their own for each condition; off: one prompt a class."""
     adapters: bool = True
     """A low-rank adapter of the patch features for each condition."""
     transport: Literal["sinkhorn", "rows", "mean"] = "sinkhorn"
     """How patches are weighed: by a transport plan, by its row marginal alone, or all the same."""
+    csra: bool = True
+    """Also read each image with the head of CSRA and one more vector for each class; the two log-odds are averaged."""
     gate: bool = True
     """Conditions weighed by the image; off: all the same."""
 
@@ -199,7 +214,7 @@ class FedMPTConfig(MethodConfig):
     """Words the class context starts from; where too few, and if empty, tokens are drawn from N(0, 0.02^2)."""
     rank: int = 32
     """Rank of adapters and gate."""
-    entropy: float = 1.0
+    entropy: float = 0.3
     """Entropy of the transport in cost units (POT's reg)."""
     patch_temperature: float = 4.0
     """tau: how evenly patches share the mass; smaller is sharper."""
@@ -215,6 +230,8 @@ class FedMPTConfig(MethodConfig):
     number: the mean over N conditions passes each one N-th of the gradient. --weight-decay and --proximal grow too."""
     context_rate: float = 1.0
     """Factor on the learning rate for the prompts' tokens."""
+    vector_rate: float = 10.0
+    """Factor on the learning rate for the vectors."""
     adapter_rate: float = 50.0
     """Factor on the learning rate for the adapters."""
     gate_rate: float = 30.0
@@ -238,7 +255,7 @@ class FedMPTConfig(MethodConfig):
     @classmethod
     def of_stored(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
         """Runs of before there was a choice had one rate for any number of conditions, and took no name for a set."""
-        before: dict[str, Any] = {"scale_rates": False}
+        before: dict[str, Any] = {"scale_rates": False, "text": "prompts", "csra": False}
         match options:
             case {"conditions": [str(name)]}:
                 before["conditions_hash"] = names_hash([name])  # Names of the given hash are taken as they stand.
@@ -248,6 +265,8 @@ class FedMPTConfig(MethodConfig):
     def paper(cls) -> FedMPTConfig:
         """The paper's values, and zero-initialised residual adapters and a random start where it is silent."""
         return cls(
+            text="prompts",
+            csra=False,
             entropy=0.2,
             scale_rates=False,
             context_rate=1.0,

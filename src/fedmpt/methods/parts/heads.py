@@ -94,6 +94,26 @@ def standardised(logits: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
     return (logits - logits.mean(-1, keepdim=True)) / (1 + spread)
 
 
+class CSRAReading(nn.Module):
+    """Class vectors against an image's tokens by the CSRA head.
+
+    State: ``vectors`` [C, D], which begin at ``start``, and the two numbers of ``calibration``.
+    """
+
+    def __init__(self, start: Float[Tensor, "C D"]) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(start.clone())
+        self.calibration = SigmoidCalibration()
+
+    def forward(self, batch: Batch) -> Float[Tensor, "B C"]:
+        return self.calibration(csra_logits(csra_tokens(batch), self.vectors))
+
+
+def mean_log_odds(first: Float[Tensor, "B C"], second: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
+    """Probabilities whose log-odds are the mean of those of two others."""
+    return ((first.logit(eps=1e-6) + second.logit(eps=1e-6)) / 2).sigmoid()
+
+
 def adapted_cosines(
     patches: Float[Tensor, "B M D"],
     text: Float[Tensor, "#N C D"],
