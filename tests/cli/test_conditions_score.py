@@ -62,7 +62,7 @@ def test_names_are_shown_as_they_are_written(place: Place, run: Command, scored:
     assert run(*place.train_words(tmp_path / "a", "--quiet", "--conditions", *names, rounds=1)).code == 0
     shown = scored(tmp_path / "a", "--tolerance", 100).out
     assert all(f"│ {name} " in shown for name in names)
-    assert any(f"by drop: 1 ({name})" in shown for name in names)
+    assert any(f"1 ({name})" in shown for name in names)
 
 
 def test_json_is_everything_and_agrees_with_the_run(finished: Path, scored: Scored, tmp_path: Path) -> None:

@@ -34,15 +34,18 @@ def some_images(method: FedMPT) -> Batch:
     return Batch(patches, pooled, torch.zeros(4, len(NAMES), dtype=torch.int8))
 
 
+@pytest.mark.parametrize("csra", [True, False])
 @pytest.mark.parametrize("transport", ["sinkhorn", "rows", "mean"])
-def test_parts_add_up_to_the_prediction(tiny_clip_folder: Path, transport: str) -> None:
-    method = trained_like(tiny_clip_folder, transport=transport, calibration=False)
+def test_parts_add_up_to_the_prediction(tiny_clip_folder: Path, transport: str, csra: bool) -> None:
+    method = trained_like(tiny_clip_folder, transport=transport, calibration=False, csra=csra)
     batch = some_images(method)
     found = explain(method, batch)
     torch.testing.assert_close(found.looked.sum(2), torch.ones(4, 5, len(NAMES)))
     torch.testing.assert_close(found.evidence.sum(2), found.by_condition)
     torch.testing.assert_close(found.gate.sum(1), torch.ones(4))
     by_hand = (found.gate[..., None] * found.evidence.sum(2)).sum(1)
+    if csra:
+        by_hand = ((by_hand.logit() + method.csra(batch).detach().logit()) / 2).sigmoid()
     torch.testing.assert_close(by_hand, found.probabilities)
     torch.testing.assert_close(found.probabilities, method(batch).detach())
 
