@@ -58,7 +58,8 @@ def assert_same_run(found: Path, expected: Path) -> None:
     assert files.keys() == expected_files.keys()
     tensors = [name for name in files if name.endswith(".safetensors")]
     assert tensors
-    for name in (*tensors, "config.json", "checkpoint/checkpoint.json", "checkpoint/calibration.json"):
+    records = [f"checkpoint/{part}.json" for part in ("checkpoint", "calibration", "counts")]
+    for name in (*tensors, "config.json", *records):
         assert files[name][0] == expected_files[name][0], name
 
 
@@ -75,9 +76,9 @@ def test_a_run_killed_at_any_step_continues_to_the_same_numbers(
     )
     assert done.returncode == 0, done.stderr
     num_tries = int(done.stdout)
-    # Six and two batches of features, hashes of both sets of images; config, empty log, calibration, results;
+    # Six and two batches of features, hashes of both sets of images; config, empty log, calibration, counts, results;
     # tensors and index of each round.
-    assert num_tries == 6 + 2 + 2 + 4 + 2 * NUM_ROUNDS + 1
+    assert num_tries == 6 + 2 + 2 + 5 + 2 * NUM_ROUNDS + 1
     assert_same_run(tmp_path / "0", one_run)
     # Of the features' steps every third: what they leave behind has tests of its own.
     for step in (1, 4, 7, *range(9, num_tries)):
@@ -146,6 +147,17 @@ def test_what_the_server_remembers_outlives_an_interruption(
     whole = tmp_path / "whole"
     assert run(*place.train_words(whole, "--eval-every", 1, *words, rounds=NUM_ROUNDS)).code == 0
     assert list(whole.glob("checkpoint/memory-*.safetensors"))
+    out = stopped_after_a_round(place, run, tmp_path, *words)
+    assert run("train", "--out", out, "--cache", place.cache, "--resume", "--quiet").code == 0
+    assert_same_run(out, whole)
+
+
+def test_a_balanced_run_goes_on_balanced(place: Place, run: Command, tmp_path: Path) -> None:
+    words = ["--method", "promptfl", "--balance"]
+    whole, plain = tmp_path / "whole", tmp_path / "plain"
+    assert run(*place.train_words(whole, "--eval-every", 1, *words, rounds=NUM_ROUNDS)).code == 0
+    assert run(*place.train_words(plain, "--eval-every", 1, *words[:2], rounds=NUM_ROUNDS)).code == 0
+    assert read_rounds(whole)[1]["loss"] != read_rounds(plain)[1]["loss"]
     out = stopped_after_a_round(place, run, tmp_path, *words)
     assert run("train", "--out", out, "--cache", place.cache, "--resume", "--quiet").code == 0
     assert_same_run(out, whole)

@@ -16,6 +16,7 @@ from fedmpt.evaluation.metrics import Scores, multilabel_scores
 from fedmpt.evaluation.scoring import probabilities, set_global
 from fedmpt.federated.aggregate import MEAN, aggregate, check_fits
 from fedmpt.federated.aggregation import Aggregation
+from fedmpt.federated.balance import Balance
 from fedmpt.federated.client import LocalTraining, local_update
 from fedmpt.methods import Method
 from fedmpt.seeding import generator
@@ -67,7 +68,8 @@ class Simulation:
     """A federation in one process.
 
     One module serves all clients in turn and updates are averaged as they come, so memory does not grow with their
-    number (but for their personal tensors, and for robust aggregation). ``on_update`` is told of every update.
+    number (but for their personal tensors, and for robust aggregation). ``balance`` weighs labels, see
+    `local_update`. ``on_update`` is told of every update.
     """
 
     method: Method
@@ -77,6 +79,7 @@ class Simulation:
     training: LocalTraining
     seed: int
     aggregation: Aggregation = MEAN
+    balance: Balance | None = None
     on_update: Callable[[Update], None] = lambda update: None
 
     def rounds(self, start: Progress | None = None) -> Iterator[Round]:
@@ -117,6 +120,7 @@ class Simulation:
                     seed=self.seed,
                     learning_rate=rate,
                     training=self.training,
+                    balance=self.balance,
                 )
                 if result.personal:
                     personal[client] = result.personal

@@ -173,6 +173,7 @@ class FedMPT(ConditionText):
         return asymmetric_loss(
             probabilities,
             batch.labels,
+            batch.weights,
             gamma_positive=config.gamma_positive,
             gamma_negative=config.gamma_negative,
             margin=config.margin,

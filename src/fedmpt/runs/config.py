@@ -100,6 +100,7 @@ class RunConfig:
             "server": self.aggregation.server != "none",
             "clip-norm": self.aggregation.clip_norm is not None,
             "proximal": self.training.proximal != 0,
+            "balance": self.training.balance,
             "weighting": self.federation.weighting is not None,
         }
         if idle := [flag for flag, is_chosen in chosen.items() if is_chosen]:
@@ -192,7 +193,8 @@ def preset(name: str, method: str, data: str) -> RunConfig:
     if name == "paper":
         federation = replace(PAPER_FEDERATION, learning_rate=config.paper_learning_rate)
         return RunConfig(data=data, method=config.paper(), federation=federation)
-    return RunConfig(data=data, method=config(), federation=Federation(learning_rate=config.learning_rate))
+    federation, training = Federation(learning_rate=config.learning_rate), LocalTraining(balance=config.balanced)
+    return RunConfig(data=data, method=config(), federation=federation, training=training)
 
 
 def _check_option_names(method: type[MethodConfig]) -> None:

@@ -12,10 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import fedmpt
 from fedmpt.backbone import load_backbone
+from fedmpt.conditions.labels.counts import LabelCounts, SiteCounts, count_labels, write_counts
 from fedmpt.data import load_data
 from fedmpt.data.features.store import FeatureSet, open_features
 from fedmpt.data.partition import Partition
@@ -23,6 +25,7 @@ from fedmpt.evaluation.calibration import calibrate, score_histograms
 from fedmpt.evaluation.context_shift import biased_pairs
 from fedmpt.evaluation.scoring import personal_scores, probabilities, score, set_global
 from fedmpt.federated.aggregate import check_fits
+from fedmpt.federated.balance import Balance
 from fedmpt.federated.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fedmpt.federated.simulate import Progress, Round, Simulation, cohort_size
 from fedmpt.files import LOCK, default_cache, exclusive, read_json, write_json
@@ -64,6 +67,7 @@ class Prepared:
     test: FeatureSet
     partition: Partition
     clients: list[FeatureSet]
+    counts: LabelCounts
     method: Method
     seconds: float
 
@@ -103,7 +107,9 @@ def prepare(config: RunConfig, *, cache: Path, show_progress: bool) -> Prepared:
     if train.skipped:
         partition = partition.keep(train.rows)
     clients = [train.subset(rows) for rows in partition.rows]
-    return Prepared(backbone, data, train, test, partition, clients, method, time.perf_counter() - began)
+    # What the clients would count of their labels adds up to the count of all.
+    counts = count_labels(torch.cat([client.labels for client in clients]))
+    return Prepared(backbone, data, train, test, partition, clients, counts, method, time.perf_counter() - began)
 
 
 def _check_labels(data: str, split: str, labels: Tensor) -> None:
@@ -171,6 +177,7 @@ def _train(
         federation=config.federation,
         training=config.training,
         aggregation=config.aggregation,
+        balance=Balance.of(prepared.counts) if config.training.balance else None,
         seed=config.seed,
         on_update=watcher.client_done,
     )
@@ -254,6 +261,7 @@ def _finish(prepared: Prepared, progress: Progress, initial: State, *, out: Path
     counts = score_histograms(probabilities(method, prepared.train), prepared.train.labels)
     calibration = calibrate([counts])
     save_calibration(out / "checkpoint", calibration, class_names)
+    write_counts(out / "checkpoint" / "counts.json", SiteCounts("all clients", class_names, prepared.counts, None))
     pairs = biased_pairs(prepared.data.train.labels, prepared.test.labels)
     scores = score(
         probabilities(method, prepared.test), prepared.test, class_names, calibration=calibration, pairs=pairs
