@@ -18,9 +18,9 @@ import fedmpt
 from fedmpt.backbone import load_backbone
 from fedmpt.data import load_data
 from fedmpt.data.features.store import FeatureSet, open_features
+from fedmpt.data.pairs import measured_pairs
 from fedmpt.data.partition import Partition
 from fedmpt.evaluation.calibration import calibrate, score_histograms
-from fedmpt.evaluation.context_shift import biased_pairs
 from fedmpt.evaluation.scoring import personal_scores, probabilities, score, set_global
 from fedmpt.federated.aggregate import check_fits
 from fedmpt.federated.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -254,7 +254,7 @@ def _finish(prepared: Prepared, progress: Progress, initial: State, *, out: Path
     counts = score_histograms(probabilities(method, prepared.train), prepared.train.labels)
     calibration = calibrate([counts])
     save_calibration(out / "checkpoint", calibration, class_names)
-    pairs = biased_pairs(prepared.data.train.labels, prepared.test.labels)
+    pairs = measured_pairs(prepared.data, prepared.test.labels)
     scores = score(
         probabilities(method, prepared.test), prepared.test, class_names, calibration=calibration, pairs=pairs
     )
