@@ -103,6 +103,15 @@ def test_pairs_are_listed(run: Command, tmp_path: Path) -> None:
     assert "a alone" in run(*words).out
 
 
+def test_pairs_of_a_cut_tie_are_listed(place: Place, run: Command) -> None:
+    words = ["data", "pairs", "--data", f"voc:{place.voc},ties=1,ties_pairs=cat:dog+person:tv monitor"]
+    listed = json.loads(run(*words, "--json").out)["per_pair"]
+    assert list(listed) == ["cat -> dog", "person -> tv monitor"]
+    assert [pair["num_train_context"] - pair["num_train_joint"] for pair in listed.values()] == [0, 0]
+    # Of 24 images, three of each set of labels, those with a cat and no dog, or a person and no monitor, have moved.
+    assert "note: ties cut: 15 of 15 training images with cat without dog, person without tv monitor" in run(*words).out
+
+
 def test_names_are_shown_as_they_are_written(run: Command, tmp_path: Path) -> None:
     photos = own_photos(tmp_path / "photos")
     table = (photos / "labels.csv").read_text().replace("cat", "[/cat]").replace("dog", "[bold]dog :smile:")

@@ -30,7 +30,8 @@ class PairScores:
         false_coactivation: share of the images with a and without b whose score for b reaches the threshold at which
             80% of all images with b are found, so that calibration plays no part.
         false_coactivation_balanced: the same at the highest threshold at which the mean of two recalls is 80%: on
-            images with b alone and on images with both. A model that reports b less wherever a is gains nothing by it.
+            images with b alone and on images with both. Where few images show both, a model may report b less wherever
+            a is, and hardly lose recall; here the images with both count as much as the others.
         num_exclusive, num_cooccurring, num_context_only: images of the three kinds: b alone, both, a alone.
     """
 
