@@ -1,7 +1,7 @@
 """Does a tie in training make a method report b wherever a is? Every row, every seed, tied and untied.
 
-    python benchmarks/context_shift.py --data voc:VOCdevkit --backbone backbone.py:load --out runs/context-shift
-    python benchmarks/context_shift.py --data scenes --backbone scenes-clip --methods kgcoop --out runs/context-shift-scenes
+    python benchmarks/context_shift.py --data voc:VOCdevkit --backbone backbone.py:load --out runs/tied
+    python benchmarks/context_shift.py --data scenes --backbone scenes-clip --out runs/tied-scenes
 
 For every seed a row is trained three times: on tied data (``--data ...,ties=0.95``, see docs/data.md), and on two
 untied controls of as many images, each of which gets half of the moved images back. The *excess* is the false

@@ -78,11 +78,12 @@ def test_without_one_of_the_groups_nothing_is_balanced() -> None:
     assert found.false_coactivation_balanced is None
 
 
-def test_among_counts_images_of_the_context_alone() -> None:
-    rows = [(B, 0.9), (BOTH, 0.5), (A, 0.7), (A, 0.6), (A, 0.1), (A, 0.95)]
+def test_moved_images_with_a_alone_are_scored_against_other_images_with_b() -> None:
+    rows = [(B, 0.9), (BOTH, 0.5), (A, 0.7), (A, 0.6), (A, 0.1), (A, 0.95), (B, 0.65), (BOTH, 0.97), (NEITHER, 1.0)]
+    moved = torch.tensor([False, False, True, True, True, False, True, True, True])
     labels, probabilities = torch.tensor([row for row, _ in rows]), torch.tensor([[0.0, score] for _, score in rows])
-    among = torch.tensor([False, False, True, True, True, False])
-    found, left = context_shift(probabilities, labels, [(0, 1)], among=among), [0, 1, 2, 3, 4]
+    found = context_shift(probabilities, labels, [(0, 1)], moved=moved)
+    left = [0, 1, 2, 3, 4]  # Without the image of a alone that was not moved, and those with b that were.
     assert found == context_shift(probabilities[left], labels[left], [(0, 1)])
     assert found.per_pair[0].num_context_only == 3
     assert found.false_coactivation == pytest.approx(200 / 3)

@@ -61,7 +61,7 @@ def test_moved_images_have_scores_of_their_own() -> None:
     marked = replace(features, split=replace(features.split, columns={"ties": words})).subset(kept)
     scores = score(found[kept], marked, names, calibration=None, pairs=counted)["context_shift"]
     is_moved = torch.tensor([word == "moved" for word in words])[kept]
-    expected = context_shift(found[kept], features.labels[kept], pairs, among=is_moved)
+    expected = context_shift(found[kept], features.labels[kept], pairs, moved=is_moved)
     assert scores["moved"] == expected.to_json(pairs, names)
     assert scores["false_coactivation"] == context_shift(found[kept], features.labels[kept], pairs).false_coactivation
     assert scores["per_pair"]["class 0 -> class 1"]["num_train_joint"] == counted.per_pair[0].num_train_joint

@@ -43,7 +43,7 @@ def _print_shift(shift: Mapping[str, Any]) -> None:
     table.add_section()
     table.add_row("mean", "", *(_percent(shift[column]) for column in columns), style="bold")
     if "moved" in shift:
-        table.add_row("mean, a of moved pictures alone", "", *(_percent(shift["moved"][column]) for column in columns))
+        table.add_row("mean, moved", "", *(_percent(shift["moved"][column]) for column in columns))
     Console().print(table)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fedmpt.types import ABSENT, PRESENT, InputError, Pair
+from fedmpt.types import ABSENT, PRESENT, UNKNOWN, InputError, Pair
 
 RECALL = 0.8
 """Share of a target's images that have to be found before its false co-activations are counted."""
@@ -66,12 +66,13 @@ class ContextShift:
 
 
 def context_shift(
-    probabilities: Tensor, labels: Tensor, pairs: Sequence[Pair], *, among: Tensor | None = None
+    probabilities: Tensor, labels: Tensor, pairs: Sequence[Pair], *, moved: Tensor | None = None
 ) -> ContextShift:
     """Scores of [images, C] probabilities on the images that tell a pair's two classes apart.
 
-    Images where the label of a or b is unknown take no part in a pair's scores. ``among``, booleans [images], says
-    which of the images with a alone count; all do unless it is given. Images with b count in any case.
+    Images where the label of a or b is unknown take no part in a pair's scores. ``moved``, booleans [images], are
+    those that a cut tie moved to the test (`fedmpt.data.ties`). If it is given, only moved images with a alone count,
+    and only other images with b: then thresholds come from the same images whichever were moved.
 
     Raises:
         InputError: if shapes disagree, there is no pair, or a pair does not name two different classes.
@@ -86,8 +87,10 @@ def context_shift(
         if context == target or not (0 <= context < num_classes and 0 <= target < num_classes):
             raise InputError(f"pair ({context}, {target}) does not name two of the classes 0 to {num_classes - 1}")
     scores, truth = probabilities.detach().cpu().float().numpy(), labels.cpu().numpy()
-    counts = np.full(len(truth), True) if among is None else among.cpu().numpy()
-    found = tuple(_pair_scores(scores[:, b], truth[:, a], truth[:, b], among=counts) for a, b in pairs)
+    targets = truth
+    if moved is not None:
+        targets = np.where(moved.cpu().numpy()[:, None] == (truth == ABSENT), truth, UNKNOWN)
+    found = tuple(_pair_scores(scores[:, b], truth[:, a], targets[:, b]) for a, b in pairs)
     both = [one for one in found if one.exclusive is not None and one.cooccurring is not None]
     return ContextShift(
         exclusive=_mean([one.exclusive for one in found]),
@@ -99,10 +102,10 @@ def context_shift(
     )
 
 
-def _pair_scores(scores: np.ndarray, context: np.ndarray, target: np.ndarray, *, among: np.ndarray) -> PairScores:
+def _pair_scores(scores: np.ndarray, context: np.ndarray, target: np.ndarray) -> PairScores:
     alone = scores[(target == PRESENT) & (context == ABSENT)]
     together = scores[(target == PRESENT) & (context == PRESENT)]
-    context_only = scores[(target == ABSENT) & (context == PRESENT) & among]
+    context_only = scores[(target == ABSENT) & (context == PRESENT)]
     return PairScores(
         exclusive=_average_precision(alone, context_only),
         cooccurring=_average_precision(together, context_only),

@@ -89,8 +89,8 @@ def score(
 ) -> dict[str, Any]:
     """Scores as results.json has them: ``test`` at 0.5, ``test_calibrated`` at the federation's thresholds, and on
     request ``oracle``, whose thresholds are chosen on the test labels. ``context_shift`` is of the ``pairs`` that
-    training shows together, where there are any. Where their tie was cut, ``moved`` in it has the same scores with only
-    those images of a alone that the cut moved."""
+    training shows together, where there are any. Where their tie was cut, ``moved`` in it has the same scores of
+    moved images with a alone against other images with b."""
     scores: dict[str, Any] = {"test": multilabel_scores(found, features.labels).to_json(class_names)}
     if calibration is not None:
         calibrated = multilabel_scores(found, features.labels, threshold=calibration.thresholds)
@@ -111,6 +111,6 @@ def _shift_scores(
     scores = {**chosen, **shift, "per_pair": per_pair}
     moved = is_moved(features.split)[features.rows]
     if moved.any():
-        among = context_shift(found, features.labels, pairs.pairs, among=moved)
-        scores["moved"] = among.to_json(pairs.pairs, class_names)
+        apart = context_shift(found, features.labels, pairs.pairs, moved=moved)
+        scores["moved"] = apart.to_json(pairs.pairs, class_names)
     return scores
