@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from comparison import with_method
 from rich.console import Console
-from run import interval, slug
+from run import cell, score_at, slug
 
 from fedmpt.backbone.image_tower import shapes_of
 from fedmpt.backbone.views import TowerTokens
@@ -137,7 +137,7 @@ def measure(name: str, config: RunConfig, bed: Bed) -> None:
         config = replace(config, federation=replace(config.federation, learning_rate=best))
     outcomes = [_final(replace(config, seed=seed), out / f"seed{seed}", bed) for seed in bed.options.seeds]
     columns = SCENE_COLUMNS if bed.trial else PHOTO_COLUMNS
-    scores = {column: [_at(outcome, path) for outcome in outcomes] for column, path in columns.items()}
+    scores = {column: [score_at(outcome, path) for outcome in outcomes] for column, path in columns.items()}
     results = outcomes[0]["results"]
     seconds = [outcome["results"]["time"]["rounds_s"] for outcome in outcomes]
     row = {
@@ -170,15 +170,6 @@ def _final(config: RunConfig, out: Path, bed: Bed) -> dict[str, Any]:
     return {"results": read_json(out / "results.json"), **read_json(out / "worlds.json")}
 
 
-def _at(words: Any, path: tuple[str, ...]) -> float | None:
-    """None where a bed or a method has no such score."""
-    for key in path:
-        if key not in words:
-            return None
-        words = words[key]
-    return None if words is None else float(words)
-
-
 def gather(names: list[str], bed: Bed) -> dict[str, Any]:
     found = {}
     for name in names:
@@ -194,7 +185,7 @@ def markdown(table: dict[str, dict[str, Any]], speed: dict[str, dict[str, float]
     facts = ["trained", "sent a round", "rate", *(["ms a step", "MiB more"] if speed else [])]
     lines = [f"| | {' | '.join([*columns, *facts])} |", f"|---|{'---:|' * (len(columns) + len(facts))}"]
     for name, row in sorted(table.items(), key=lambda item: -statistics.mean(item[1]["scores"]["mAP"])):
-        cells = [_cell(values) for values in row["scores"].values()]
+        cells = [cell(values) for values in row["scores"].values()]
         params = row["params"]
         sent = f"{params['sent_bytes_per_round'] / 1000:,.1f} kB"
         cells += [f"{params['trainable']:,}", sent, _rate(row)]
@@ -207,14 +198,6 @@ def markdown(table: dict[str, dict[str, Any]], speed: dict[str, dict[str, float]
 
 def _rate(row: dict[str, Any]) -> str:
     return f"{float(next(iter(row['rates']))):.2g}" if row["rates"] else "-"
-
-
-def _cell(values: list[float | None]) -> str:
-    numbers = [value for value in values if value is not None]
-    if not numbers:
-        return "-"
-    spread = f" ± {interval(numbers):.1f}" if len(set(numbers)) > 1 else ""
-    return f"{statistics.mean(numbers):.1f}{spread}"
 
 
 def _options() -> argparse.Namespace:

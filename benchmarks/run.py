@@ -86,11 +86,13 @@ def slug(name: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in name)
 
 
-def score_at(results: Any, path: Sequence[str]) -> float:
-    """A score in nested results."""
+def score_at(results: Any, path: Sequence[str]) -> float | None:
+    """A score in nested results; None where a bed or a method has no such score."""
     for key in path:
+        if key not in results:
+            return None
         results = results[key]
-    return float(results)
+    return None if results is None else float(results)
 
 
 def interval(values: list[float]) -> float:
@@ -100,12 +102,21 @@ def interval(values: list[float]) -> float:
     return float(student.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
 
 
+def cell(values: Sequence[float | None]) -> str:
+    """Mean and half interval of the seeds that have a score."""
+    numbers = [value for value in values if value is not None]
+    if not numbers:
+        return "-"
+    spread = f" ± {interval(numbers):.1f}" if len(set(numbers)) > 1 else ""
+    return f"{statistics.mean(numbers):.1f}{spread}"
+
+
 def markdown(table: dict[str, dict[str, Any]]) -> str:
     """Lines of a Markdown table, mean ± half interval; all rows have the same columns."""
     columns = list(next(iter(table.values()))["scores"])
     lines = [f"| | {' | '.join(columns)} | trained |", f"|---|{'---:|' * (len(columns) + 1)}"]
     for name, row in table.items():
-        cells = [f"{statistics.mean(v):.1f} ± {interval(v):.1f}" for v in row["scores"].values()]
+        cells = [cell(values) for values in row["scores"].values()]
         lines.append(f"| {name} | {' | '.join(cells)} | {row['params']['trainable']:,} |")
     return "\n".join(lines)
 

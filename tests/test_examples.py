@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_voc import write_tiny_voc
@@ -52,8 +54,45 @@ def test_benchmark_tables_name_configs_that_differ(monkeypatch: pytest.MonkeyPat
     monkeypatch.syspath_prepend(str(PROJECT / "benchmarks"))
     import ablation
     import comparison
+    import context_shift
     import spurious
 
     trial = Trial(rounds=2, seed=0, spurious=0.9, num_train=10, num_test=10)
-    for rows in (comparison.rows("voc:x"), ablation.rows("voc:x"), *spurious.rows(trial).values()):
+    tables = (comparison.rows("voc:x"), ablation.rows("voc:x"), context_shift.rows("voc:x"))
+    for rows in (*tables, *spurious.rows(trial).values()):
         assert len({json.dumps(config.to_json()) for config in rows.values()}) == len(rows)
+
+
+def test_excess_is_tied_minus_untied_where_each_moved_image_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PROJECT / "benchmarks"))
+    import context_shift
+
+    def results(**pairs: tuple[float | None, int]) -> dict[str, Any]:
+        scores = {name: {"false_coactivation": value, "num_context_only": num} for name, (value, num) in pairs.items()}
+        return {"context_shift": {"moved": {"per_pair": scores}}}
+
+    found = context_shift.excess(
+        {
+            "tied": results(a=(40.0, 40), b=(50.0, 4), c=(None, 0)),
+            "control1": results(a=(20.0, 30), b=(25.0, 4), c=(None, 0)),
+            "control2": results(a=(60.0, 10), b=(None, 0), c=(None, 0)),
+        }
+    )
+    # Untied, 6 of 30 and 6 of 10 images are reported: 12 of 40.
+    assert found["a"] == {"tied": 40.0, "untied": pytest.approx(30.0), "excess": pytest.approx(10.0), "images": 40}
+    assert found["b"]["excess"] == 25.0
+    assert found["c"]["excess"] is None
+    assert context_shift.mean(pair["excess"] for pair in found.values()) == pytest.approx(17.5)
+
+
+def test_benchmark_puts_ties_behind_any_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PROJECT / "benchmarks"))
+    import context_shift
+
+    options = argparse.Namespace(ties=0.9, cut="both", pairs="cat:chair")
+    for data, expected in (
+        ("scenes", "scenes:ties=0.9,ties_cut=both,ties_pairs=cat:chair,ties_seed=2"),
+        ("voc:x,difficult=absent", "voc:x,difficult=absent,ties=0.9,ties_cut=both,ties_pairs=cat:chair,ties_seed=2"),
+    ):
+        options.data = data
+        assert context_shift.tied_data(options, seed=2) == expected

@@ -17,7 +17,7 @@ Axis letters, the same in every file:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 State = Mapping[str, Tensor]
 """What travels: the trained tensors of a method by name, nothing of the frozen model."""
+
+Pair = tuple[int, int]
+"""Class indices of a context and a target, see `fedmpt.data.pairs`."""
 
 PRESENT, ABSENT, UNKNOWN = 1, 0, -1
 """The three values of a label. Unknown labels carry no loss and no score."""
@@ -58,13 +61,15 @@ class Split:
     """Images with labels, before any of them is opened.
 
     ``labels`` holds `PRESENT`, `ABSENT` or `UNKNOWN`, one row a file. ``columns`` holds what else is known of each
-    image, as words, one an image: ``{"hospital": ("A", "B", "A")}``.
+    image, as words, one an image: ``{"hospital": ("A", "B", "A")}``. Where all images come from the splits ``pool``,
+    features are computed for those once and shared by everything that is taken from them.
     """
 
     name: str
     files: tuple[Path, ...]
     labels: Int8[Tensor, "images C"]
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    pool: tuple[Split, ...] = ()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -72,7 +77,8 @@ class Split:
     def take(self, rows: Sequence[int], *, name: str | None = None) -> Split:
         """Some of the images, in this order."""
         columns = {column: tuple(words[row] for row in rows) for column, words in self.columns.items()}
-        return Split(name or self.name, tuple(self.files[row] for row in rows), self.labels[list(rows)], columns)
+        files = tuple(self.files[row] for row in rows)
+        return Split(name or self.name, files, self.labels[list(rows)], columns, self.pool)
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,8 @@ class ImageData:
 
     ``client_column`` is the column of ``train`` that says whose each image is, where the data come from several
     sites. ``notes`` are what a user should hear about the data: a class without positives, pictures in both splits.
+    ``pairs`` are those whose tie `fedmpt.data.ties` has cut; ``uncut`` are the data before, and ``recut`` cuts others
+    of them in the same way.
     """
 
     name: str
@@ -89,6 +97,9 @@ class ImageData:
     test: Split
     client_column: str | None = None
     notes: tuple[str, ...] = ()
+    pairs: tuple[Pair, ...] = ()
+    uncut: ImageData | None = None
+    recut: Callable[[ImageData], ImageData] | None = None
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,15 @@ def test_pairs_are_listed(run: Command, tmp_path: Path) -> None:
     assert "a alone" in run(*words).out
 
 
+def test_pairs_of_a_cut_tie_are_listed(place: Place, run: Command) -> None:
+    words = ["data", "pairs", "--data", f"voc:{place.voc},ties=1,ties_pairs=cat:dog+person:tv monitor"]
+    listed = json.loads(run(*words, "--json").out)["per_pair"]
+    assert list(listed) == ["cat -> dog", "person -> tv monitor"]
+    assert [pair["num_train_context"] - pair["num_train_joint"] for pair in listed.values()] == [0, 0]
+    # Of 24 images, three of each set of labels, those with a cat and no dog, or a person and no monitor, have moved.
+    assert "note: ties cut: 15 of 15 training images with cat without dog, person without tv monitor" in run(*words).out
+
+
 def test_names_are_shown_as_they_are_written(run: Command, tmp_path: Path) -> None:
     photos = own_photos(tmp_path / "photos")
     table = (photos / "labels.csv").read_text().replace("cat", "[/cat]").replace("dog", "[bold]dog :smile:")
@@ -143,3 +152,38 @@ def test_a_test_set_of_which_no_positive_is_readable_is_refused_before_training(
 def test_help_lists_the_commands(run: Command, words: list[str]) -> None:
     outcome = run("data", *words)
     assert all(f"  {name} " in outcome.out for name in ("check", "download", "partition", "pairs"))
+
+
+def test_a_tied_run_scores_the_cut_pairs_and_evaluate_agrees(place: Place, run: Command, tmp_path: Path) -> None:
+    data = f"voc:{place.voc},ties=0.8,ties_pairs=cat:dog+person:tv monitor"
+    features = place.cache / "features"
+    assert run(*place.train_words(tmp_path / "plain", "--quiet", rounds=1)).code == 0
+    before = sorted(features.iterdir())
+    assert run(*place.train_words(tmp_path / "a", "--quiet", "--data", data, rounds=1)).code == 0
+    assert sorted(features.iterdir()) == before, "features of the uncut data are used"
+    results = read_results(tmp_path / "a")
+    shift = results["context_shift"]
+    assert list(shift["per_pair"]) == list(shift["moved"]["per_pair"]) == ["cat -> dog", "person -> tv monitor"]
+    assert results["test"]["num_images"] == 8 + 12
+    assert sum(client["images"] for client in results["clients"]) == 24 - 12
+    assert results["notes"][-1].startswith("ties cut: 12 of 15 training images with cat without dog, person without tv")
+    counted = shift["per_pair"]["cat -> dog"]
+    moved = shift["moved"]["per_pair"]["cat -> dog"]
+    assert counted["num_context_only"] == moved["num_context_only"] + 2, "the test set has two cats without a dog"
+    words = ("--checkpoint", tmp_path / "a" / "checkpoint", "--data", data, "--cache", place.cache)
+    outcome = run("evaluate", *words)
+    assert outcome.code == 0
+    assert "mean, moved" in outcome.out
+    assert json.loads((tmp_path / "a" / "evaluation.json").read_text())["context_shift"] == shift
+    built = run("features", "build", "--data", data, "--backbone", place.clip, "--cache", place.cache)
+    assert (built.code, sorted(features.iterdir())) == (0, before)
+
+
+def test_a_tied_run_with_validation_leaves_the_test_set_alone(place: Place, run: Command, tmp_path: Path) -> None:
+    data = f"voc:{place.voc},ties=1,ties_pairs=person:cat"
+    outcome = run(*place.train_words(tmp_path / "a", "--quiet", "--data", data, "--validation", 0.25, rounds=1))
+    assert outcome.code == 0
+    results = read_results(tmp_path / "a")
+    num_train = sum(client["images"] for client in results["clients"])
+    assert num_train + results["test"]["num_images"] == 24
+    assert results["test"]["num_images"] > 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -31,6 +32,61 @@ def test_a_case_worked_by_hand() -> None:
     assert found.gap == pytest.approx(found.cooccurring - found.exclusive)
     assert (found.per_pair[0].num_exclusive, found.per_pair[0].num_cooccurring) == (3, 2)
     assert found.per_pair[0].num_context_only == 4
+
+
+def test_balanced_is_worked_by_hand() -> None:
+    # b alone: 0.9, 0.3; both: 0.8, 0.7, 0.6, 0.5, 0.2. At 0.5 half and 4/5 are found, 65%; at 0.3 it is 90%.
+    with_b = [(B, 0.9), (B, 0.3), *[(BOTH, score) for score in (0.8, 0.7, 0.6, 0.5, 0.2)]]
+    rows = [*with_b, (A, 0.4), (A, 0.3), (A, 0.25), (A, 0.1), (A, 0.0)]
+    labels, probabilities = torch.tensor([row for row, _ in rows]), torch.tensor([[0.0, score] for _, score in rows])
+    found = context_shift(probabilities, labels, [(0, 1)])
+    assert found.false_coactivation_balanced == pytest.approx(40.0)
+    assert found.per_pair[0].false_coactivation_balanced == pytest.approx(40.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_thresholds_are_those_of_a_search(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scores = (torch.rand(200, 2, generator=generator) * 50).round() / 50
+    labels = torch.randint(0, 2, (200, 2), generator=generator)
+    (found,) = context_shift(scores, labels, [(0, 1)]).per_pair
+    b, groups = scores[:, 1], [(labels == torch.tensor(kind)).all(dim=1) for kind in (B, BOTH, A)]
+
+    def reported(mean_recall: Callable[[float], float]) -> float:
+        threshold = max(value for value in b.tolist() if mean_recall(value) >= 0.8 - 1e-12)
+        return 100 * (b[groups[2]] >= threshold).double().mean().item()
+
+    balanced = reported(lambda t: sum((b[group] >= t).double().mean().item() for group in groups[:2]) / 2)
+    plain = reported(lambda t: (b[groups[0] | groups[1]] >= t).double().mean().item())
+    assert found.false_coactivation_balanced == pytest.approx(balanced)
+    assert found.false_coactivation == pytest.approx(plain)
+
+
+def test_reporting_b_less_wherever_a_is_gains_less_when_balanced() -> None:
+    labels = torch.tensor([B] * 1000 + [BOTH] * 50 + [A] * 500)
+    scores = 0.3 * labels + torch.rand(labels.shape, generator=torch.Generator().manual_seed(0))
+    muted = scores - 0.4 * labels[:, :1]
+    plain, less = (context_shift(one, labels, [(0, 1)]) for one in (scores, muted))
+    gain = plain.false_coactivation - less.false_coactivation
+    assert gain > 1.5 * (plain.false_coactivation_balanced - less.false_coactivation_balanced)
+    assert plain.false_coactivation_balanced == pytest.approx(plain.false_coactivation, abs=5)
+
+
+def test_without_one_of_the_groups_nothing_is_balanced() -> None:
+    (found,) = context_shift(torch.rand(3, 2), torch.tensor([A, B, B]), [(0, 1)]).per_pair
+    assert found.false_coactivation is not None
+    assert found.false_coactivation_balanced is None
+
+
+def test_moved_images_with_a_alone_are_scored_against_other_images_with_b() -> None:
+    rows = [(B, 0.9), (BOTH, 0.5), (A, 0.7), (A, 0.6), (A, 0.1), (A, 0.95), (B, 0.65), (BOTH, 0.97), (NEITHER, 1.0)]
+    moved = torch.tensor([False, False, True, True, True, False, True, True, True])
+    labels, probabilities = torch.tensor([row for row, _ in rows]), torch.tensor([[0.0, score] for _, score in rows])
+    found = context_shift(probabilities, labels, [(0, 1)], moved=moved)
+    left = [0, 1, 2, 3, 4]  # Without the image of a alone that was not moved, and those with b that were.
+    assert found == context_shift(probabilities[left], labels[left], [(0, 1)])
+    assert found.per_pair[0].num_context_only == 3
+    assert found.false_coactivation == pytest.approx(200 / 3)
 
 
 def test_average_precision_is_that_of_scikit_learn_on_the_subset() -> None:

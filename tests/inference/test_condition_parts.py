@@ -12,7 +12,7 @@ from synthetic import feature_set
 from toy_method import Toy
 
 from fedmpt.conditions.scores import score_conditions
-from fedmpt.evaluation.context_shift import biased_pairs
+from fedmpt.data.pairs import biased_pairs
 from fedmpt.evaluation.scoring import probabilities, score
 from fedmpt.inference.explain import condition_parts, with_conditions
 from fedmpt.types import InputError

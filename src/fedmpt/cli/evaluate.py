@@ -45,7 +45,7 @@ class EvaluateOptions:
 def evaluate(arguments: list[str]) -> None:
     options = tyro.cli(EvaluateOptions, args=arguments, prog="fedmpt evaluate")
     from fedmpt.data import load_data
-    from fedmpt.evaluation.context_shift import biased_pairs
+    from fedmpt.data.pairs import measured_pairs
     from fedmpt.evaluation.scoring import probabilities, score
     from fedmpt.files import write_json
     from fedmpt.inference.tagger import load_trained
@@ -64,7 +64,7 @@ def evaluate(arguments: list[str]) -> None:
     features = trained.features(data.test, data=options.data, cache=cache, skip_corrupt=options.skip_corrupt)
     found = probabilities(trained.method, features)
     oracle = options.protocol == "oracle"
-    pairs = biased_pairs(data.train.labels, features.labels)
+    pairs = measured_pairs(data, features.labels)
     scores = score(found, features, trained.class_names, calibration=trained.calibration, pairs=pairs, oracle=oracle)
     if trained.method.personal:
         scores["test_personal"] = trained.personal_scores(features)

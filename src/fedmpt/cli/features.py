@@ -57,6 +57,7 @@ class Build:
 
         cache = cache_folder(self.cache)
         data = load_data(self.data, cache=cache, progress=True)
+        data = data.uncut or data
         backbone = load_backbone(self.backbone, device=self.device, dtype=DTYPES[self.dtype])
         options = {
             name: getattr(self, name) for name in ("store_dtype", "batch_size", "device", "skip_corrupt", "data")

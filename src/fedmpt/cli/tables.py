@@ -42,6 +42,8 @@ def _print_shift(shift: Mapping[str, Any]) -> None:
         table.add_row(Text(name), f"{pair['lift']:.1f}", *(_percent(pair[column]) for column in columns))
     table.add_section()
     table.add_row("mean", "", *(_percent(shift[column]) for column in columns), style="bold")
+    if "moved" in shift:
+        table.add_row("mean, moved", "", *(_percent(shift["moved"][column]) for column in columns))
     Console().print(table)
 
 

@@ -17,6 +17,7 @@ from fedmpt.data.datasets.scenes import load_scenes
 from fedmpt.data.datasets.voc import load_voc
 from fedmpt.data.own import load_clients, load_folder
 from fedmpt.data.reading import check_choice, closest
+from fedmpt.data.ties import TiesOptions, cut_ties
 from fedmpt.files import default_cache
 from fedmpt.types import ImageData, InputError
 
@@ -45,6 +46,8 @@ _OPTIONS = re.compile(r"(?:,[A-Za-z_][A-Za-z0-9_-]*=[^,]*)*$")
 def load_data(spec: str, *, cache: Path | None = None, progress: bool = False) -> ImageData:
     """The data set that ``spec`` names: ``voc:../VOCdevkit``, ``voc:../VOCdevkit,difficult=absent``, ``scenes``.
 
+    Every data set also takes the options of `fedmpt.data.ties.TiesOptions`: ``voc:../VOCdevkit,ties=0.95``.
+
     Only the first colon separates, so ``voc:C:\\VOCdevkit`` works; ``~`` stands for the home folder. Data sets that
     are made are kept in ``cache``, the user's unless given; ``progress`` shows a bar meanwhile.
 
@@ -72,11 +75,28 @@ def parse_spec(spec: str, *, cache: Path | None = None, progress: bool = False) 
         if not path:
             raise InputError(f"{spec!r}: the folder is missing; {_expected()}")
         wanted["path"] = Path(path).expanduser()
-    if "options" in types:
-        kind = types["options"]
-        return partial(loader, **wanted, options=kind(**_options(spec, words, get_type_hints(kind))))
-    known = {key: kind for key, kind in types.items() if key not in wanted and key != "return"}
-    return partial(loader, **wanted, **_options(spec, words, known))
+    own_options = types.get("options")
+    known = (
+        get_type_hints(own_options)
+        if own_options
+        else {key: kind for key, kind in types.items() if key not in (*wanted, "return")}
+    )
+    options = _options(spec, words, known | get_type_hints(TiesOptions))
+    ties = _ties(spec, options)
+    own = {key: value for key, value in options.items() if key in known}
+    return partial(_load, loader, ties, **wanted, **({"options": own_options(**own)} if own_options else own))
+
+
+def _load(loader: Loader, ties: TiesOptions | None, **options: Any) -> ImageData:
+    data = loader(**options)
+    return cut_ties(data, ties) if ties else data
+
+
+def _ties(spec: str, options: Mapping[str, Any]) -> TiesOptions | None:
+    found = {key: value for key, value in options.items() if key in get_type_hints(TiesOptions)}
+    if found and "ties" not in found:
+        raise InputError(f"{spec!r}: {next(iter(found))} needs ties, the share of images that is moved: ties=0.95")
+    return TiesOptions(**found) if found else None
 
 
 def _options(spec: str, words: Iterable[str], known: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fedmpt.data.features.store import FeatureSet
+from fedmpt.data.pairs import BiasedPairs
+from fedmpt.data.ties import is_moved
 from fedmpt.evaluation.calibration import Calibration
-from fedmpt.evaluation.context_shift import BiasedPairs, context_shift
+from fedmpt.evaluation.context_shift import context_shift
 from fedmpt.evaluation.metrics import METRICS, Scores, multilabel_scores, oracle_scores
 from fedmpt.methods import Method
 from fedmpt.state import check_state, get_state, set_state
@@ -87,7 +89,8 @@ def score(
 ) -> dict[str, Any]:
     """Scores as results.json has them: ``test`` at 0.5, ``test_calibrated`` at the federation's thresholds, and on
     request ``oracle``, whose thresholds are chosen on the test labels. ``context_shift`` is of the ``pairs`` that
-    training shows together, where there are any."""
+    training shows together, where there are any. Where their tie was cut, ``moved`` in it has the same scores of
+    moved images with a alone against other images with b."""
     scores: dict[str, Any] = {"test": multilabel_scores(found, features.labels).to_json(class_names)}
     if calibration is not None:
         calibrated = multilabel_scores(found, features.labels, threshold=calibration.thresholds)
@@ -95,8 +98,19 @@ def score(
     if oracle:
         scores["oracle"] = oracle_scores(found, features.labels)
     if pairs.per_pair:
-        shift = context_shift(found, features.labels, pairs.pairs).to_json(pairs.pairs, class_names)
-        chosen = pairs.to_json(class_names)
-        per_pair = {name: {**chosen["per_pair"][name], **measured} for name, measured in shift["per_pair"].items()}
-        scores["context_shift"] = {**chosen, **shift, "per_pair": per_pair}
+        scores["context_shift"] = _shift_scores(found, features, class_names, pairs)
+    return scores
+
+
+def _shift_scores(
+    found: Float[Tensor, "images C"], features: FeatureSet, class_names: Sequence[str], pairs: BiasedPairs
+) -> dict[str, Any]:
+    shift = context_shift(found, features.labels, pairs.pairs).to_json(pairs.pairs, class_names)
+    chosen = pairs.to_json(class_names)
+    per_pair = {name: {**chosen["per_pair"][name], **measured} for name, measured in shift["per_pair"].items()}
+    scores = {**chosen, **shift, "per_pair": per_pair}
+    moved = is_moved(features.split)[features.rows]
+    if moved.any():
+        apart = context_shift(found, features.labels, pairs.pairs, moved=moved)
+        scores["moved"] = apart.to_json(pairs.pairs, class_names)
     return scores

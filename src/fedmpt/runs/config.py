@@ -36,7 +36,8 @@ class RunConfig:
 
     data: Annotated[str, tyro.conf.arg(help_behavior_hint="(required)")]
     """Data set, NAME:FOLDER: folder (photos of your own), clients (a folder for each site), voc, coco, nus-wide,
-    multi-scene or mlrsnet; or scenes, which the package draws. Options follow, as in voc:FOLDER,difficult=absent."""
+    multi-scene or mlrsnet; or scenes, which the package draws. Options follow, as in voc:FOLDER,difficult=absent. With
+    any of them ties=0.95 moves training images that show a class without its usual company to the test set."""
     backbone: str = "openai/clip-vit-base-patch16"
     """Frozen model: a hub id, a folder in Hugging Face CLIP layout, file.py:function, package.module:function, or
     scenes-clip, which comes with the package and knows only scenes."""

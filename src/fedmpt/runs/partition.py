@@ -19,13 +19,17 @@ DEFAULT_T, DEFAULT_ALPHA = 0.5, 0.5
 def hold_out(config: RunConfig, data: ImageData) -> ImageData:
     """The data with a part of its training images in place of the test set, where ``config`` asks for validation.
 
-    Which images depends on their number and the share alone, so runs of all methods and seeds have the same ones.
+    Which images depends on their number and the share alone, so runs of all methods and seeds have the same ones. Where
+    the data have a cut tie, images are held out of the training images before the cut, and the others are then cut: no
+    image of the data's own test set is used.
 
     Raises:
         InputError: if either part would have no images.
     """
     if not config.validation:
         return data
+    if data.uncut and data.recut:
+        return data.recut(hold_out(config, data.uncut))
     num = len(data.train)
     size = round(config.validation * num)
     if not 0 < size < num:

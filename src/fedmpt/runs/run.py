@@ -20,9 +20,9 @@ from fedmpt.backbone import load_backbone
 from fedmpt.conditions.labels.counts import LabelCounts, SiteCounts, count_labels, write_counts
 from fedmpt.data import load_data
 from fedmpt.data.features.store import FeatureSet, open_features
+from fedmpt.data.pairs import measured_pairs
 from fedmpt.data.partition import Partition
 from fedmpt.evaluation.calibration import calibrate, score_histograms
-from fedmpt.evaluation.context_shift import biased_pairs
 from fedmpt.evaluation.scoring import personal_scores, probabilities, score, set_global
 from fedmpt.federated.aggregate import check_fits
 from fedmpt.federated.balance import Balance
@@ -262,7 +262,7 @@ def _finish(prepared: Prepared, progress: Progress, initial: State, *, out: Path
     calibration = calibrate([counts])
     save_calibration(out / "checkpoint", calibration, class_names)
     write_counts(out / "checkpoint" / "counts.json", SiteCounts("all clients", class_names, prepared.counts, None))
-    pairs = biased_pairs(prepared.data.train.labels, prepared.test.labels)
+    pairs = measured_pairs(prepared.data, prepared.test.labels)
     scores = score(
         probabilities(method, prepared.test), prepared.test, class_names, calibration=calibration, pairs=pairs
     )

@@ -18,17 +18,20 @@ from fedmpt.cli.cache import cache_folder
 class PairsOptions:
     """List the pairs of classes that training shows together more often than chance would, most biased first.
 
-    They are what context shift is measured on: is b found without a, and is b reported where there is only a?
+    They are what context shift is measured on: is b found without a, and is b reported where there is only a? Of data
+    with a cut tie, the pairs that were cut.
 
     For example:
 
     fedmpt data pairs --data voc:VOCdevkit
+
+    fedmpt data pairs --data voc:VOCdevkit,ties=0.95
     """
 
     data: str
     """Data set, NAME:PATH, as for train."""
     num_pairs: int = 10
-    """Most pairs to list."""
+    """Most pairs to list; of a cut tie all are listed."""
     min_joint: int = 15
     """Least number of training images that show both classes."""
     min_test: int = 5
@@ -42,21 +45,27 @@ class PairsOptions:
 def pairs(arguments: list[str]) -> None:
     options = tyro.cli(PairsOptions, args=arguments, prog="fedmpt data pairs")
     from fedmpt.data import load_data
-    from fedmpt.evaluation.context_shift import biased_pairs
+    from fedmpt.data.pairs import biased_pairs, measured_pairs
 
     data = load_data(options.data, cache=cache_folder(options.cache), progress=True)
     limits = {name: getattr(options, name) for name in ("num_pairs", "min_joint", "min_test")}
-    found = biased_pairs(data.train.labels, data.test.labels, **limits)
+    if data.pairs:
+        found = measured_pairs(data, data.test.labels)
+    else:
+        found = biased_pairs(data.train.labels, data.test.labels, **limits)
     if options.json:
         print(json.dumps(found.to_json(data.class_names), indent=2))
         return
     table = Table(title="pairs a -> b that training shows together")
-    for column in ("a", "b", "lift", "train: a", "b", "both", "test: b alone", "both", "a alone"):
+    for column in ("a", "b", "lift", "train: both", "a alone", "b alone", "test: both", "a alone", "b alone"):
         table.add_column(column, justify="left" if len(table.columns) < 2 else "right", overflow="fold")
     for pair in found.per_pair:
-        counts = (pair.num_train_context, pair.num_train_target, pair.num_train_joint)
-        tests = (pair.num_exclusive, pair.num_cooccurring, pair.num_context_only)
+        joint = pair.num_train_joint
+        counts = (joint, pair.num_train_context - joint, pair.num_train_target - joint)
+        tests = (pair.num_cooccurring, pair.num_context_only, pair.num_exclusive)
         names = (Text(data.class_names[pair.context]), Text(data.class_names[pair.target]))
         table.add_row(*names, f"{pair.lift:.2f}", *(f"{count:,}" for count in (*counts, *tests)))
     Console(soft_wrap=True).print(table)
+    for note in data.notes:
+        print(f"note: {note}")
     print(f"{found.num_biased} pairs are biased, {found.num_measurable} of them have test images enough")

@@ -15,6 +15,7 @@ from fedmpt.backbone.views import ImageView, tokens_of
 from fedmpt.data.features.build import Build
 from fedmpt.data.features.files import Store
 from fedmpt.data.features.fingerprint import fingerprint
+from fedmpt.data.features.selection import Selection, parts_of, select
 from fedmpt.types import Backbone, Batch, InputError, Split
 
 __all__ = ["FeatureSet", "fingerprint", "open_features"]
@@ -30,7 +31,7 @@ CPU_BATCH_SIZE, GPU_BATCH_SIZE = 4, 32
 class StoredView:
     """Tokens of all images of a split, in the rows of their features; see `fedmpt.backbone.views`."""
 
-    store: Store
+    store: Store | Selection
     num_streams: int
 
     def read(self, rows: Int64[Tensor, "B"]) -> Float[Tensor, "B S T V"]:
@@ -45,7 +46,7 @@ class FeatureSet:
     ``rows`` are the rows of the images in ``store``. ``views`` are what a method reads beside features, by its names.
     """
 
-    store: Store
+    store: Store | Selection
     split: Split
     rows: Int64[Tensor, "n"]
     labels: Int8[Tensor, "n C"]
@@ -101,7 +102,8 @@ def open_features(
     Otherwise they are computed, ``batch_size`` images at a time (as suits the device unless given) on ``device``,
     where the backbone must be. A build that was interrupted goes on where it was; of several processes, one computes
     and the others wait. ``skip_corrupt`` leaves out images that cannot be decoded. ``data`` is how the user named the
-    data set, for `fedmpt features list`. ``views`` are computed and stored in the same way.
+    data set, for `fedmpt features list`. ``views`` are computed and stored in the same way. A split with a ``pool``
+    shares the features that are stored of the pool's splits.
 
     Raises:
         InputError: if an option is out of range, an image is missing or corrupt (and not to be skipped) or all
@@ -117,11 +119,17 @@ def open_features(
         raise InputError(f"batch_size is {batch_size}; it must be at least 1")
     if len(split) == 0:
         raise InputError(f"split {split.name!r} has no images")
-    build = Build(backbone, split, cache, store_dtype, batch_size, device, skip_corrupt, progress, data)
-    store = build.open()
+    parts = parts_of(split)
+    builds = [
+        Build(backbone, part, cache, store_dtype, batch_size, device, skip_corrupt, progress, data) for part in parts
+    ]
+
+    def opened(tower: Backbone) -> Store | Selection:
+        return select([replace(build, backbone=tower).open() for build in builds], parts, split)
+
+    store = opened(backbone)
     stored_views = {
-        name: StoredView(replace(build, backbone=view.of(backbone)).open(), view.num_streams)
-        for name, view in (views or {}).items()
+        name: StoredView(opened(view.of(backbone)), view.num_streams) for name, view in (views or {}).items()
     }
     kept = torch.ones(len(split), dtype=torch.bool)
     kept[[entry["row"] for entry in store.facts.skipped]] = False

@@ -10,7 +10,7 @@ from typing import Any
 from fedmpt.data import load_data
 from fedmpt.data.datasets.scenes import CLASS_NAMES, PARTNERS
 from fedmpt.data.features.store import FeatureSet, open_features
-from fedmpt.evaluation.context_shift import Pair, context_shift
+from fedmpt.evaluation.context_shift import context_shift
 from fedmpt.evaluation.metrics import multilabel_scores
 from fedmpt.evaluation.scoring import probabilities
 from fedmpt.federated.simulate import Round
@@ -20,7 +20,7 @@ from fedmpt.methods import Method
 from fedmpt.runs.config import RunConfig, preset
 from fedmpt.runs.run import Prepared, Watcher, train
 from fedmpt.state import Update
-from fedmpt.types import InputError, Split
+from fedmpt.types import InputError, Pair, Split
 
 TITLES: Mapping[str, str] = {"zero-shot": "zero-shot CLIP", "promptfl": "PromptFL", "fedmpt": "FedMPT"}
 """The demo's methods, from the one that trains nothing to ours."""

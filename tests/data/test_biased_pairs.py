@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedmpt.evaluation.context_shift import biased_pairs, context_shift
+from fedmpt.data.pairs import biased_pairs
+from fedmpt.evaluation.context_shift import context_shift
 from fedmpt.types import InputError
 
 
