@@ -49,7 +49,7 @@ class ConditionText(Method):
         condition_context = None
         if conditions:
             shape = len(conditions), num_condition_context, self.tower.width
-            condition_context = random_context(*shape, generator=generator)
+            condition_context = random_context(*shape, generator=generator).to(self.tower.device)
         class_context = context_from(self.tower, class_context_init, num_class_context, generator=generator)
         if trained != "vectors":
             if condition_context is not None:
