@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from contract import build, images, whole
+from contract import CLASS_NAMES, build, images, whole
 
 from fedmpt.methods.fedmpt import FedMPTConfig
+from fedmpt.methods.parts.heads import rate_unit
+from fedmpt.methods.parts.prompts import hand_written_features
 from fedmpt.types import Backbone, InputError
 
-PLAIN = FedMPTConfig(conditions=("dog", "the pose"), text="prompts", csra=False, rank=4)
+PLAIN = FedMPTConfig(conditions=("dog", "the pose"), text="prompts", csra=False, model_rates=False, rank=4)
 
 
 def test_rates_reach_the_tensors_they_are_named_after(backbone: Backbone) -> None:
@@ -42,6 +44,18 @@ def test_rates_of_vectors(backbone: Backbone) -> None:
         factors = build(config, backbone).learning_rate_factors()
         assert factors["vectors"] == pytest.approx(7 * own)
         assert factors["csra.vectors"] == 7
+
+
+def test_rates_in_units_of_the_model(backbone: Backbone) -> None:
+    options = replace(PLAIN, text="vectors", csra=True)
+    plain, in_units = build(options, backbone), build(replace(options, model_rates=True), backbone)
+    text = hand_written_features(plain.tower, CLASS_NAMES)
+    spread = torch.stack([(row - text.mean(0)).square().sum() for row in text]).mean().item()
+    unit = spread / 0.925 * (26.3 / backbone.logit_scale) ** 2
+    for name, factor in plain.learning_rate_factors().items():
+        is_in_units = name in ("vectors", "residual", "csra.vectors", "adapter_")
+        assert in_units.learning_rate_factors()[name] == pytest.approx(factor * (unit if is_in_units else 1))
+    assert rate_unit(text, 2 * backbone.logit_scale) == pytest.approx(unit / 4)
 
 
 @pytest.mark.parametrize("scale_rates", [True, False])
@@ -93,7 +107,13 @@ def test_paper_values_are_the_papers() -> None:
     assert paper.transport == "sinkhorn"
     assert paper.text == "prompts"
     assert not paper.csra
+    assert not paper.model_rates
     assert not paper.calibration
+
+
+def test_runs_of_before_vectors_go_on_with_prompts() -> None:
+    before = FedMPTConfig.of_stored({"scale_rates": True, "entropy": 1.0})
+    assert before == {"scale_rates": True, "entropy": 1.0, "text": "prompts", "csra": False, "model_rates": False}
 
 
 @pytest.mark.parametrize(

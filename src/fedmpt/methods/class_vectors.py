@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedmpt.methods.base import MethodConfig
-from fedmpt.methods.parts.heads import SinglePromptMethod
+from fedmpt.methods.parts.heads import SinglePromptMethod, rate_unit
 from fedmpt.methods.parts.prompts import hand_written_features
 from fedmpt.types import Backbone, check_options
 
@@ -25,8 +25,9 @@ class ClassVectors(SinglePromptMethod):
     ) -> None:
         super().__init__(backbone, class_names)
         check_options(config, "[0, inf)", "vector_rate")
-        self.vector_rate = config.vector_rate
-        self.vectors = nn.Parameter(hand_written_features(self.tower, class_names))
+        text = hand_written_features(self.tower, class_names)
+        self.vector_rate = config.vector_rate * rate_unit(text, self.logit_scale)
+        self.vectors = nn.Parameter(text)
 
     def learning_rate_factors(self) -> dict[str, float]:
         return {"vectors": self.vector_rate}
@@ -45,4 +46,5 @@ class ClassVectorsConfig(MethodConfig):
     method: ClassVar = ClassVectors
 
     vector_rate: float = 10.0
-    """Factor on the learning rate for the vectors."""
+    """Factor on the learning rate for the vectors, in units of the model: its logit scale, and how far texts lie
+    apart."""

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from fedmpt.conditions.record import names_hash, resolved_names
 from fedmpt.methods.base import MethodConfig
 from fedmpt.methods.parts.condition_text import ConditionText, Trained
-from fedmpt.methods.parts.heads import CSRAReading, adapted_cosines, mean_log_odds, scaled_log_odds
+from fedmpt.methods.parts.heads import CSRAReading, adapted_cosines, mean_log_odds, rate_unit, scaled_log_odds
 from fedmpt.methods.parts.losses import asymmetric_loss
 from fedmpt.methods.parts.prompts import hand_written_features
 from fedmpt.methods.parts.transport import check_similarity, patch_marginals, sinkhorn
@@ -75,20 +75,23 @@ class FedMPT(ConditionText):
         if config.calibration:
             self.scale = nn.Parameter(torch.ones(self.num_classes))
             self.bias = nn.Parameter(torch.zeros(self.num_classes))
+        text = hand_written_features(self.tower, class_names)
+        self.rate_unit = rate_unit(text, self.logit_scale) if config.model_rates else 1.0
         if config.csra:
-            self.csra = CSRAReading(hand_written_features(self.tower, class_names))
+            self.csra = CSRAReading(text)
 
     def learning_rate_factors(self) -> dict[str, float]:
         config = self.config
         # The paper has one rate for all. At that of five, a single condition unlearns what the frozen towers know.
         own = config.num_conditions / len(GENERIC_CONDITIONS) if config.scale_rates else 1.0
+        vectors = self.rate_unit * config.vector_rate
         return {
             "condition_context": own * config.context_rate,
             "class_context": config.context_rate,
-            "vectors": (own if config.condition_prompts else 1.0) * config.vector_rate,
-            "residual": (own if config.condition_prompts else 1.0) * config.vector_rate,
-            "csra.vectors": config.vector_rate,
-            "adapter_": own * config.adapter_rate,
+            "vectors": (own if config.condition_prompts else 1.0) * vectors,
+            "residual": (own if config.condition_prompts else 1.0) * vectors,
+            "csra.vectors": vectors,
+            "adapter_": own * self.rate_unit * config.adapter_rate,
             "gate_": config.gate_rate,
             "scale": config.calibration_rate,
             "bias": config.calibration_rate,
@@ -169,15 +172,8 @@ class FedMPT(ConditionText):
         return (patches.mean(1) @ self.gate_down @ self.gate_up).softmax(-1)
 
     def _asymmetric_loss(self, probabilities: Float[Tensor, "B C"], batch: Batch) -> Float[Tensor, ""]:
-        config = self.config
-        return asymmetric_loss(
-            probabilities,
-            batch.labels,
-            batch.weights,
-            gamma_positive=config.gamma_positive,
-            gamma_negative=config.gamma_negative,
-            margin=config.margin,
-        )
+        shape = {name: getattr(self.config, name) for name in ("gamma_positive", "gamma_negative", "margin")}
+        return asymmetric_loss(probabilities, batch.labels, batch.weights, **shape)
 
 
 @dataclass(frozen=True)
@@ -188,6 +184,7 @@ class FedMPTConfig(MethodConfig):
     summary: ClassVar[str] = "condition prompts, optimal transport to patches, and a gate"
     source: ClassVar[str] = "FedMPT, CVPR 2026, arXiv 2605.28347"
     method: ClassVar = FedMPT
+    balanced: ClassVar[bool] = True
 
     conditions: tuple[str, ...] = GENERIC_CONDITIONS
     """Names of the conditions, the same for all clients; or one word, a shipped set such as generic or a .json file."""
@@ -227,8 +224,10 @@ class FedMPTConfig(MethodConfig):
     """Also train a scale and a bias for each class on the log-odds."""
 
     scale_rates: bool = True
-    """Rates of what each condition has of its own, tokens and adapters, are for five conditions and grow with their
-    number: the mean over N conditions passes each one N-th of the gradient. --weight-decay and --proximal grow too."""
+    """Rates of what each condition has of its own are for five conditions and grow with their number: the mean over N
+    conditions passes each one N-th of the gradient. --weight-decay and --proximal grow too."""
+    model_rates: bool = True
+    """Rates of vectors and adapters are in units of the model: its logit scale, and how far texts lie apart."""
     context_rate: float = 1.0
     """Factor on the learning rate for the prompts' tokens."""
     vector_rate: float = 10.0
@@ -256,7 +255,7 @@ class FedMPTConfig(MethodConfig):
     @classmethod
     def of_stored(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
         """Runs of before there was a choice had one rate for any number of conditions, and took no name for a set."""
-        before: dict[str, Any] = {"scale_rates": False, "text": "prompts", "csra": False}
+        before: dict[str, Any] = dict.fromkeys(("scale_rates", "model_rates", "csra"), False) | {"text": "prompts"}
         match options:
             case {"conditions": [str(name)]}:
                 before["conditions_hash"] = names_hash([name])  # Names of the given hash are taken as they stand.
@@ -270,7 +269,7 @@ class FedMPTConfig(MethodConfig):
             csra=False,
             entropy=0.2,
             scale_rates=False,
-            context_rate=1.0,
+            model_rates=False,
             adapter_rate=1.0,
             gate_rate=1.0,
             class_context_init="",
@@ -287,8 +286,9 @@ def _check(config: FedMPTConfig) -> None:
     conditions = config.conditions
     if not conditions or len(set(conditions)) != len(conditions) or not all(map(str.strip, conditions)):
         raise InputError(f"--conditions must be at least one, all different and in words, got {conditions!r}")
-    positive = ("entropy", "patch_temperature", "rank", "num_class_context", "sinkhorn_iterations")
-    check_options(config, "(0, inf)", *positive)
+    check_options(
+        config, "(0, inf)", "entropy", "patch_temperature", "rank", "num_class_context", "sinkhorn_iterations"
+    )
     rates = [field.name for field in fields(config) if field.name.endswith("_rate")]
     others = ("num_condition_context", "sinkhorn_tolerance", "gamma_positive", "gamma_negative")
     check_options(config, "[0, inf)", *others, *rates)

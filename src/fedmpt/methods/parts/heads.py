@@ -18,6 +18,8 @@ from fedmpt.types import Backbone, Batch
 CSRA_PATCH_SCALE = 20.0
 CSRA_POOL_SCALE = 5.0
 CLIP_LOGIT_SCALE = 100.0
+TUNED_SPREAD, TUNED_LOGIT_SCALE = 0.925, 26.3
+"""Of the model for photos on which default rates were tuned, see `rate_unit`."""
 
 
 def csra_tokens(batch: Batch) -> Float[Tensor, "B tokens D"]:
@@ -107,6 +109,18 @@ class CSRAReading(nn.Module):
 
     def forward(self, batch: Batch) -> Float[Tensor, "B C"]:
         return self.calibration(csra_logits(csra_tokens(batch), self.vectors))
+
+
+def rate_unit(text: Float[Tensor, "C D"], logit_scale: float) -> float:
+    """What rates of vectors and adapters are multiplied by, so that they carry over from one model to another.
+
+    1 for the model they were tuned on. A step moves a vector in proportion to the logit scale, and the logits by that
+    scale again; and how far a vector may move before it means something else goes by how far classes' text features
+    lie apart. So the unit is (rho / s)^2 with rho^2 the mean squared distance of the normalised features ``text`` from
+    their mean, and s the logit scale.
+    """
+    spread = F.normalize(text, dim=-1).var(0, correction=0).sum().item()
+    return spread / TUNED_SPREAD * (TUNED_LOGIT_SCALE / logit_scale) ** 2
 
 
 def mean_log_odds(first: Float[Tensor, "B C"], second: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
