@@ -32,7 +32,7 @@ def site(noise: Noise | None = None, **changed: Any) -> SiteCounts:
 
 def same(one: LabelCounts, other: LabelCounts) -> bool:
     numbers = one.num_images == other.num_images and torch.equal(one.singles, other.singles)
-    return numbers and torch.equal(one.pairs, other.pairs)
+    return numbers and torch.equal(one.pairs, other.pairs) and torch.equal(one.known, other.known)
 
 
 def content(**changed: Any) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def write(path: Path, counts: Any, **head: Any) -> Path:
 def test_exact_counts_come_back_as_they_were(tmp_path: Path) -> None:
     path = tmp_path / "site.json"
     write_counts(path, site())
-    assert json.loads(path.read_text())["label-counts"] == content()
+    assert json.loads(path.read_text())["label-counts"] == content(known=[5, 5, 4])
     read = read_counts(path)
     assert (read.name, read.class_names, read.noise) == ("here", CLASSES, None)
     assert same(read.counts, count_labels(LABELS))
@@ -61,6 +61,12 @@ def test_counts_with_noise_come_back_as_they_were_negative_ones_too(tmp_path: Pa
     read = read_counts(tmp_path / "site.json")
     assert same(read.counts, noisy.counts)
     assert read.noise == Noise(0.1, 3)
+
+
+def test_files_without_unknown_labels_say_nothing_of_them_and_are_read_so(tmp_path: Path) -> None:
+    write_counts(tmp_path / "site.json", site(counts=count_labels(LABELS.abs())))
+    assert "known" not in json.loads((tmp_path / "site.json").read_text())["label-counts"]
+    assert read_counts(tmp_path / "site.json").counts.known.tolist() == [5, 5, 5]
 
 
 def test_the_example_in_messages_can_be_read(tmp_path: Path) -> None:
@@ -77,6 +83,7 @@ def test_the_example_in_messages_can_be_read(tmp_path: Path) -> None:
         ({"classes": ["cat", "dog", "cat"]}, r"\(classes, number 3: 'cat' is given twice; keep one\)"),
         ({"classes": ["cat", "dog"]}, "label counts cannot be used"),
         ({"singles": [3, 3, "1"]}, "label counts cannot be used"),
+        ({"known": [5, 5]}, "label counts cannot be used"),
         ({"pairs": [[0, 1]]}, "label counts cannot be used"),
         ({"pairs": [[1, 3, 1]]}, "label counts cannot be used"),
         ({"epsilon": 0, "max_labels": 3}, "epsilon is 0; give a finite number"),

@@ -67,6 +67,7 @@ def test_counts_are_those_of_a_count_by_hand(num_images: int, num_classes: int, 
     found = count_labels(labels)
     assert found.num_images == num_images
     assert found.singles.tolist() == list(by_hand(labels, 1).values())
+    assert found.known.tolist() == [sum(value != -1 for value in column) for column in labels.T.tolist()]
     assert torch.equal(found.pairs, found.pairs.T)
     assert not found.pairs.diagonal().any()
     assert {(a, b): int(found.pairs[a, b]) for a, b in by_hand(labels, 2)} == by_hand(labels, 2)
@@ -90,7 +91,7 @@ def test_labels_stay_as_they_are() -> None:
 
 def equal(one: LabelCounts, other: LabelCounts) -> bool:
     same = torch.equal(one.singles, other.singles) and torch.equal(one.pairs, other.pairs)
-    return same and one.num_images == other.num_images
+    return same and one.num_images == other.num_images and torch.equal(one.known, other.known)
 
 
 def test_the_sum_over_clients_is_the_count_of_all_images_in_any_order() -> None:
@@ -180,6 +181,13 @@ def test_every_number_has_noise_of_its_own_and_a_pair_one(seeded: None) -> None:
     assert found.singles.double().std().item() == pytest.approx(law.std(), rel=0.5)
     triples = count_triples(labels, every_triple(20), noise=noise).double()
     assert triples.std().item() == pytest.approx(scipy.stats.dlaplace(noise.triples_rate).std(), rel=0.1)
+
+
+def test_with_noise_nothing_is_told_of_unknown_labels() -> None:
+    labels = random_labels(30, 6, share=0.3)
+    found = count_labels(labels, noise=Noise(1))
+    assert (labels == -1).any()
+    assert found.known.tolist() == [found.num_images] * 6
 
 
 def test_noise_is_never_the_same() -> None:

@@ -1,8 +1,9 @@
 """How often classes occur alone and together: counted at each client, added up at the server, with noise if asked for.
 
-A client answers two questions: how many images it has, with each class and with each pair (`count_labels`), and with
-each of the triples that the server names (`count_triples`). Without noise the server sees these numbers exactly: a one
-tells it that the client has one image with just this pair, which may be enough to point at a person.
+A client answers two questions: how many images it has, with each class, with each pair, and with a known label of each
+class (`count_labels`), and with each of the triples that the server names (`count_triples`). Without noise the server
+sees these numbers exactly: a one tells it that the client has one image with just this pair, which may be enough to
+point at a person.
 
 With `Noise`, each question is epsilon-differentially private at the level of images: whatever a client sends is at most
 exp(epsilon) times as likely, and at least exp(-epsilon) times, as without any one of its images. Two questions add up,
@@ -27,14 +28,18 @@ from jaxtyping import Bool, Float64, Int8, Int64
 from torch import Tensor
 
 from fedmpt.conditions.document import listed_texts, read_document, write_document
-from fedmpt.types import PRESENT, InputError
+from fedmpt.types import PRESENT, UNKNOWN, InputError
 
 MIN_EPSILON = 1e-6
 EXAMPLE = (
     '{"format": 1, "kind": "label-counts", "label-counts": {"classes": ["cat", "dog"], "num_images": 90, '
     '"singles": [40, 61], "pairs": [[0, 1, 11]], "epsilon": null, "max_labels": null}}'
 )
-"""Pairs are ``[class, class, images]`` by places in the list of classes, the smaller first, those of no image aside."""
+"""Pairs are ``[class, class, images]`` by places in the list of classes, the smaller first, those of no image aside.
+
+Where labels are unknown there is also ``"known": [90, 72]``, the images whose label of each class is known; without it,
+all labels are.
+"""
 
 
 @dataclass(frozen=True)
@@ -63,14 +68,23 @@ class Noise:
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """Numbers of images; ``pairs`` is symmetric with a diagonal of zeros. With noise they may be negative."""
+    """Numbers of images: all, with each class, with each pair, and with a known label of each class.
+
+    ``pairs`` is symmetric with a diagonal of zeros. With noise, numbers may be negative.
+    """
 
     num_images: int
     singles: Int64[Tensor, "C"]
     pairs: Int64[Tensor, "C C"]
+    known: Int64[Tensor, "C"]
 
     def __add__(self, other: LabelCounts) -> LabelCounts:
-        return LabelCounts(self.num_images + other.num_images, self.singles + other.singles, self.pairs + other.pairs)
+        return LabelCounts(
+            self.num_images + other.num_images,
+            self.singles + other.singles,
+            self.pairs + other.pairs,
+            self.known + other.known,
+        )
 
 
 @dataclass(frozen=True)
@@ -84,17 +98,22 @@ class SiteCounts:
 
 
 def count_labels(labels: Int8[Tensor, "images C"], *, noise: Noise | None = None) -> LabelCounts:
-    """Images with each class and each pair of classes, at a client. Unknown labels count as absent."""
+    """Images with each class and each pair of classes, at a client; none has a class whose label is unknown.
+
+    With noise, unknown labels count as absent, as ``known`` images of each class are all. To count them would cost
+    privacy: one image changes the numbers of all classes at once.
+    """
     present = _present(labels, noise).float()  # Sums of up to 2^24 images are exact.
     num_images, pairs = len(labels), (present.T @ present).long()
-    singles = pairs.diagonal().clone()
+    singles, known = pairs.diagonal().clone(), (labels.cpu() != UNKNOWN).sum(0)
     if noise is not None:
         size = len(singles)
         drawn = torch.from_numpy(draw(1 + size + size * size, noise.labels_rate))
         num_images, singles = num_images + int(drawn[0]), singles + drawn[1 : size + 1]
         above = drawn[size + 1 :].reshape(size, size).triu(1)
         pairs += above + above.T  # A pair is one number, so both its places get the same noise.
-    return LabelCounts(num_images, singles, pairs.fill_diagonal_(0))
+        known = torch.full_like(singles, num_images)
+    return LabelCounts(num_images, singles, pairs.fill_diagonal_(0), known)
 
 
 def count_triples(
@@ -168,6 +187,8 @@ def write_counts(path: Path, site: SiteCounts) -> None:
         "epsilon": None if noise is None else noise.epsilon,
         "max_labels": None if noise is None else noise.max_labels,
     }
+    if (counts.known != counts.num_images).any():
+        content["known"] = counts.known.tolist()
     write_document(path, "label-counts", {"name": site.name, "label-counts": content}, indent=None)
 
 
@@ -181,7 +202,9 @@ def read_counts(path: Path) -> SiteCounts:
         low, high, images = torch.tensor(content["pairs"], dtype=torch.int64).reshape(-1, 3).unbind(1)
         pairs = torch.zeros(len(names), len(names), dtype=torch.int64)
         pairs[low, high] = pairs[high, low] = images
-        counts = LabelCounts(int(content["num_images"]), singles, pairs.fill_diagonal_(0))
+        num_images = int(content["num_images"])
+        known = torch.tensor(content.get("known", [num_images] * len(names)), dtype=torch.int64).reshape(len(names))
+        counts = LabelCounts(num_images, singles, pairs.fill_diagonal_(0), known)
         noise = None if content["epsilon"] is None else Noise(content["epsilon"], content["max_labels"])
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:  # An InputError is a ValueError.
         raise InputError(f"{path}: label counts cannot be used ({error}); expected a file like {EXAMPLE}") from error

@@ -1,0 +1,48 @@
+"""How classes go together, as probabilities: from counts of labels that were summed over clients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fedmpt.conditions.labels.counts import LabelCounts
+
+MIN_JOINT = 5
+"""Images in which two classes must have been seen together to be tied: smaller counts are mostly chance."""
+
+
+@dataclass(frozen=True)
+class Ties:
+    """What summed counts say of classes together: 300 of 400 images with a car show a street, as do 500 of all 1,000.
+    Then ``prior`` of street is 0.5, ``conditional[car, street]`` is 0.75, and ``lift[car, street]`` is 1.5.
+
+    ``prior`` [C] is P(b), ``conditional`` [C, C] is P(b | a) in row a and column b, with ones on the diagonal, and
+    ``lift`` [C, C] is P(a, b) / (P(a) P(b)), with zeros on the diagonal. A lift of 1 is independence. Two classes that
+    were seen together in fewer than `MIN_JOINT` images are not tied, and neither is a class that no image has: their
+    lift is 0, and P(b | a) is P(b).
+    """
+
+    prior: Float[Tensor, "C"]
+    conditional: Float[Tensor, "C C"]
+    lift: Float[Tensor, "C C"]
+
+    @classmethod
+    def of(cls, counts: LabelCounts) -> Ties:
+        """Ties in images of which some labels may be unknown; numbers that noise made negative count as 0.
+
+        Whether the labels of two classes are known is taken to be independent of each other and of what they are. Then
+        a share known(a) / N * known(b) / N of the N images shows both, and P(a, b) = pairs(a, b) N / (known(a)
+        known(b)). Sampling and noise can make it more, or less, than P(a) and P(b) allow; it is moved to the bound.
+        """
+        known = counts.known.clamp(min=1).float()
+        prior = (counts.singles.clamp(min=0) / known).clamp(max=1)
+        joint = counts.pairs * (max(counts.num_images, 0) / known[:, None])  # In float32, as all that is C x C.
+        joint /= known
+        least, most = (prior[:, None] + prior).sub_(1).clamp_(min=0), torch.minimum(prior[:, None], prior)
+        joint = torch.minimum(torch.maximum(joint, least, out=least), most, out=most)
+        untied = (counts.pairs < MIN_JOINT) | (joint == 0)
+        conditional = torch.where(untied, prior, joint / prior[:, None]).fill_diagonal_(1)
+        return cls(prior, conditional, joint.div_(prior[:, None]).div_(prior).masked_fill_(untied, 0))
