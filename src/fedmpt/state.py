@@ -67,7 +67,9 @@ def mix_states(trained: State, start: State, share: float) -> dict[str, Tensor]:
     such as counters, have no mean and stay as trained. Both states have the same names and shapes.
     """
     return {
-        name: start[name].double().lerp(tensor.double(), share).to(tensor.dtype) if tensor.is_floating_point() else tensor
+        name: start[name].double().lerp(tensor.double(), share).to(tensor.dtype)
+        if tensor.is_floating_point()
+        else tensor
         for name, tensor in trained.items()
     }
 

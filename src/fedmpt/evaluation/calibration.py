@@ -47,7 +47,7 @@ def score_histograms(
     return counts
 
 
-def histogram_mAP(counts: Int64[Tensor, "2 C bins"]) -> float:
+def mean_average_precision(counts: Int64[Tensor, "2 C bins"]) -> float:
     """Mean average precision in percent, 0 to 100, of scores of which only the summed histograms are known.
 
     It is `multilabel_scores`' mAP of the scores rounded to bins, so scores of one bin are ties. Classes without a

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from fedmpt.data.features.store import FeatureSet
-from fedmpt.evaluation.calibration import histogram_mAP, score_histograms
+from fedmpt.evaluation.calibration import mean_average_precision, score_histograms
 from fedmpt.evaluation.metrics import Scores, multilabel_scores
 from fedmpt.evaluation.scoring import probabilities, set_global
 from fedmpt.federated.aggregate import MEAN, aggregate, check_fits
@@ -23,7 +23,6 @@ from fedmpt.methods import Method
 from fedmpt.seeding import generator
 from fedmpt.state import Update, Weighting, get_state
 from fedmpt.types import State
-
 
 DEFAULT_HELD_OUT = 0.1
 
@@ -83,6 +82,10 @@ class Progress:
     personal: Mapping[int, State]
     memory: State = field(default_factory=dict)
     best: Best | None = None
+
+    def kept(self, federation: Federation) -> Progress | Best:
+        """The round that is used in the end; until a round was evaluated, the last one."""
+        return self.best if federation.keep == "best" and self.best is not None else self
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,7 @@ class Simulation:
         scores, held_out_mAP, best = None, None, before.best
         if index % federation.eval_every == 0 or index == federation.rounds:
             scores = multilabel_scores(probabilities(self.method, self.test), self.test.labels)
-            held_out_mAP = self._held_out_mAP()
+            held_out_mAP = self._score_held_out()
         if held_out_mAP is not None and (best is None or held_out_mAP > best.mAP):
             best = Best(index, held_out_mAP, state, personal)
         return Round(
@@ -194,11 +197,11 @@ class Simulation:
             held_out_mAP=held_out_mAP,
         )
 
-    def _held_out_mAP(self) -> float | None:
+    def _score_held_out(self) -> float | None:
         """Of the global model, which the method is now."""
         if self.held_out is None:
             return None
-        return histogram_mAP(score_histograms(probabilities(self.method, self.held_out), self.held_out.labels))
+        return mean_average_precision(score_histograms(probabilities(self.method, self.held_out), self.held_out.labels))
 
 
 def draw_cohort(num_clients: int, participation: float, *, seed: int, round_index: int) -> tuple[int, ...]:
