@@ -44,8 +44,9 @@ def test_the_folder_of_a_run(finished: Path, place: Place) -> None:
         "rounds.jsonl",
     ]
     names = sorted(path.name for path in (finished / "checkpoint").iterdir())
-    assert names[:2] == ["calibration.json", "checkpoint.json"]
-    (tensors,) = names[2:]
+    assert names[:3] == ["calibration.json", "checkpoint.json", "counts.json"]
+    assert names[-1] == "prediction.json"
+    (tensors,) = names[3:-1]
     config = json.loads((finished / "config.json").read_text())
     assert config["method"]["name"] == "fedmpt"
     assert config["data"] == f"voc:{place.voc}"

@@ -70,8 +70,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     try:
         if index["format"] not in READABLE:
             raise InputError(
-                f"{index_path}: format {index['format']}, this version reads {' and '.join(map(str, READABLE))}; "
-                "update fedmpt"
+                f"{index_path}: format {index['format']}, this version reads {READABLE[0]} to {FORMAT}; update fedmpt"
             )
         personal = _by_owner(_read_tensors(folder, index["personal"]))
         progress = Progress(

@@ -28,7 +28,9 @@ from fedmpt.seeding import generator
 from fedmpt.state import get_state
 from fedmpt.types import Backbone, Batch, InputError, Split
 
-UNCALIBRATED = "the checkpoint's thresholds are for another --soft-ties, so 0.5 is taken for every class; fedmpt calibrate fits them"
+UNCALIBRATED = (
+    "the checkpoint's thresholds are for another --soft-ties, so every class has 0.5 here; fedmpt calibrate fits them"
+)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def save_prediction(
     *,
     counts: LabelCounts | str = COUNTS,
 ) -> None:
-    """Store how the checkpoint in ``folder`` predicts from now on; ``counts`` are new ones, or the name of a file there.
+    """Store how the checkpoint in ``folder`` predicts from now on; ``counts`` are new ones, or a file's name there.
 
     Files belong together, and a kill may come between them: prediction.json says which counts hold, and has the
     calibration too until calibration.json is the new one.

@@ -34,8 +34,9 @@ def check_writable(path: Path, *, kind: Literal["folder", "file"]) -> None:
 
 
 class RoundLog:
-    """rounds.jsonl: one line a round, on the disk before the round's checkpoint is. ``mAP`` has the test set's scores of
-    evaluated rounds by their numbers, in percent.
+    """rounds.jsonl: one line a round, on the disk before the round's checkpoint is.
+
+    ``mAP`` has the test set's scores of evaluated rounds by their numbers, in percent.
 
     Opening it drops what stands behind round ``keep``, which a killed run may have left.
     """
