@@ -96,13 +96,15 @@ class Batch:
     """What a method sees of some images: features of the frozen image tower, and labels.
 
     Features are in the text tower's space and not normalised. ``views`` holds what a method reads of the images
-    beside that, by its own names: streams of tokens [B, S, T, V], each with the class token first.
+    beside that, by its own names: streams of tokens [B, S, T, V], each with the class token first. ``weights`` says how
+    much each label counts in a loss, in (0, inf), one on average; None: all the same.
     """
 
     patches: Float[Tensor, "B M D"]
     pooled: Float[Tensor, "B D"]
     labels: Int8[Tensor, "B C"]
     views: Mapping[str, Tensor] = field(default_factory=dict)
+    weights: Float[Tensor, "B C"] | None = None
 
     def __len__(self) -> int:
         return self.patches.shape[0]

@@ -37,6 +37,10 @@ WRONG_OPTIONS = {
         ["--method", "zero-shot", "--proximal", "1"],
         "--proximal has no effect: zero-shot trains noth",
     ),
+    "balancing nothing": (
+        ["--method", "zero-shot", "--balance"],
+        "--balance has no effect: zero-shot trains noth",
+    ),
     "weighing nothing": (
         ["--method", "zero-shot", "--weighting", "data"],
         "--weighting has no effect: zero-shot trains",

@@ -17,6 +17,7 @@ from tiny_voc import write_tiny_voc
 
 import fedmpt
 import fedmpt.cli.main
+from fedmpt.conditions.labels.counts import count_labels, read_counts
 from fedmpt.data import load_data
 from fedmpt.data.features.store import open_features
 from fedmpt.evaluation.scoring import probabilities
@@ -45,8 +46,8 @@ def test_the_folder_of_a_run(finished: Path, place: Place) -> None:
     ]
     names = sorted(path.name for path in (finished / "checkpoint").iterdir())
     assert names[:3] == ["calibration.json", "checkpoint.json", "counts.json"]
-    assert names[-1] == "prediction.json"
-    (tensors,) = names[3:-1]
+    assert names[3] == "prediction.json"
+    (tensors,) = names[4:]
     config = json.loads((finished / "config.json").read_text())
     assert config["method"]["name"] == "fedmpt"
     assert config["data"] == f"voc:{place.voc}"
@@ -58,6 +59,22 @@ def test_the_folder_of_a_run(finished: Path, place: Place) -> None:
         "clients": 4,
     }
     assert params["trainable"] > 0
+
+
+@pytest.mark.parametrize("method", ["promptfl", "zero-shot"])
+def test_a_run_leaves_the_counts_of_the_labels_that_training_saw(
+    place: Place, run: Command, tmp_path: Path, method: str
+) -> None:
+    words = ["--method", method, "--partial-labels", "masked-unknown", "--partial-fraction", 0.3]
+    assert run(*place.train_words(tmp_path / "a", *words, rounds=1)).code == 0
+    site = read_counts(tmp_path / "a" / "checkpoint" / "counts.json")
+    data = load_data(f"voc:{place.voc}")
+    assert (site.name, site.class_names, site.noise) == ("all clients", data.class_names, None)
+    seen, everything = site.counts, count_labels(data.train.labels)
+    assert seen.num_images == 24
+    assert seen.known.sum().item() == pytest.approx(0.7 * 24 * 20, rel=0.1)
+    assert (seen.singles <= everything.singles).all()
+    assert 0 < seen.singles.sum() < everything.singles.sum()
 
 
 def test_results_and_rounds(finished: Path) -> None:

@@ -58,7 +58,8 @@ def assert_same_run(found: Path, expected: Path) -> None:
     assert files.keys() == expected_files.keys()
     tensors = [name for name in files if name.endswith(".safetensors")]
     assert tensors
-    for name in (*tensors, "config.json", "checkpoint/checkpoint.json", "checkpoint/calibration.json"):
+    records = [f"checkpoint/{part}.json" for part in ("checkpoint", "calibration", "counts")]
+    for name in (*tensors, "config.json", *records):
         assert files[name][0] == expected_files[name][0], name
 
 
@@ -75,8 +76,8 @@ def test_a_run_killed_at_any_step_continues_to_the_same_numbers(
     )
     assert done.returncode == 0, done.stderr
     num_tries = int(done.stdout)
-    # Six and two batches of features, hashes of both sets of images; config, empty log, counts, how it predicts in three steps, results;
-    # tensors and index of each round.
+    # Six and two batches of features, hashes of both sets of images; config, empty log, counts, calibration, results
+    # and, around the calibration, how the checkpoint predicts; tensors and index of each round.
     assert num_tries == 6 + 2 + 2 + 7 + 2 * NUM_ROUNDS + 1
     assert_same_run(tmp_path / "0", one_run)
     # Of the features' steps every third: what they leave behind has tests of its own.
@@ -151,13 +152,24 @@ def test_what_the_server_remembers_outlives_an_interruption(
     assert_same_run(out, whole)
 
 
+def test_a_balanced_run_goes_on_balanced(place: Place, run: Command, tmp_path: Path) -> None:
+    words = ["--method", "promptfl", "--balance"]
+    whole, plain = tmp_path / "whole", tmp_path / "plain"
+    assert run(*place.train_words(whole, "--eval-every", 1, *words, rounds=NUM_ROUNDS)).code == 0
+    assert run(*place.train_words(plain, "--eval-every", 1, *words[:2], rounds=NUM_ROUNDS)).code == 0
+    assert read_rounds(whole)[1]["loss"] != read_rounds(plain)[1]["loss"]
+    out = stopped_after_a_round(place, run, tmp_path, *words)
+    assert run("train", "--out", out, "--cache", place.cache, "--resume", "--quiet").code == 0
+    assert_same_run(out, whole)
+
+
 def test_an_interruption_before_anything_is_stored(
     place: Place, run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fedmpt.runs.run.open_features", interrupt)
+    monkeypatch.setattr("fedmpt.runs.prepare.open_features", interrupt)
     outcome = run(*place.train_words(tmp_path / "a"))
     assert outcome.code == 130
     assert outcome.err == "fedmpt train: interrupted; nothing was stored, give the same command to start again\n"

@@ -12,7 +12,9 @@ from synthetic import feature_set
 from torch import Tensor
 from toy_method import CLASSES, WIDTH, Toy, toy
 
+from fedmpt.conditions.labels.counts import count_labels
 from fedmpt.data.features.store import FeatureSet
+from fedmpt.federated.balance import Balance
 from fedmpt.federated.client import LocalResult, LocalTraining, local_update
 from fedmpt.methods.parts.losses import asymmetric_loss
 from fedmpt.seeding import generator
@@ -51,6 +53,7 @@ def plain_sgd(
     learning_rate: float,
     epochs: int,
     proximal: float = 0.0,
+    balance: Balance | None = None,
     held: Collection[str] = ("weight", "offset"),
 ) -> tuple[dict[str, Tensor], float]:
     """SGD with momentum and weight decay as in Sutskever et al. 2013 and torch's documentation; and the mean loss."""
@@ -60,7 +63,8 @@ def plain_sgd(
     for _ in range(epochs):
         for rows in torch.randperm(len(features), generator=order).split(TRAINING.batch_size):
             batch = features.batch(rows)
-            loss = asymmetric_loss((batch.pooled @ values["weight"].T + values["offset"]).sigmoid(), batch.labels)
+            found = (batch.pooled @ values["weight"].T + values["offset"]).sigmoid()
+            loss = asymmetric_loss(found, batch.labels, balance.weights(batch.labels) if balance else None)
             losses += [loss.item()] * len(rows)
             away = sum((value - start[name]).square().sum() for name, value in values.items() if name in held)
             gradients = torch.autograd.grad(loss + proximal / 2 * away, list(values.values()))
@@ -79,6 +83,19 @@ def test_equals_sgd_by_hand(clients: list[FeatureSet], epochs: int) -> None:
     assert found.loss == pytest.approx(loss, rel=1e-5)
     assert found.num_examples == 10
     assert found.client == 2
+
+
+def test_balanced_labels_are_weighed_batch_by_batch(clients: list[FeatureSet]) -> None:
+    labels = torch.tensor([[1, 1, 0], [0, 0, 1], [1, 0, 0], [0, 1, 1]], dtype=torch.int8).repeat_interleave(
+        torch.tensor([30, 40, 10, 20]), 0
+    )
+    method, balance = toy(), Balance.of(count_labels(labels))
+    expected, loss = plain_sgd(get_state(method), clients[1], learning_rate=0.1, epochs=2, balance=balance)
+    usual, _ = plain_sgd(get_state(method), clients[1], learning_rate=0.1, epochs=2)
+    found = update(method, clients[1], training=replace(TRAINING, local_epochs=2), balance=balance).update
+    torch.testing.assert_close(dict(found.state), expected, atol=1e-6, rtol=1e-5)
+    assert found.loss == pytest.approx(loss, rel=1e-5)
+    assert (expected["weight"] - usual["weight"]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("proximal", [0.3, 5.0])

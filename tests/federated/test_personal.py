@@ -11,8 +11,8 @@ import torch
 from toy_method import CLASSES, WIDTH, Toy, run_rounds, toy
 
 from fedmpt.data.features.store import FeatureSet
-from fedmpt.evaluation.metrics import multilabel_scores
 from fedmpt.evaluation.final import FinalModel
+from fedmpt.evaluation.metrics import multilabel_scores
 from fedmpt.evaluation.scoring import probabilities, set_global
 from fedmpt.federated.client import LocalTraining
 from fedmpt.federated.simulate import Federation

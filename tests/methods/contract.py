@@ -188,6 +188,25 @@ class MethodContract:
         first, second = (method.loss(whole(some)) for some in known)
         assert first != second
 
+    def test_labels_count_by_their_weights(self, method: Method, features: FeatureSet) -> None:
+        if not method.is_trained:
+            return
+        method.eval()  # Statistics of a batch are of all its images.
+        labels = features.labels.clone()
+        labels[::2, 1] = UNKNOWN
+        batch = whole(dataclasses.replace(features, labels=labels))
+        weights = 0.2 + 3 * torch.rand(labels.shape, generator=torch.Generator().manual_seed(3))
+        losses = [
+            method.loss(dataclasses.replace(batch, weights=some))
+            for some in (None, torch.ones_like(weights), weights, weights.masked_fill(labels == UNKNOWN, 20.0))
+        ]
+        torch.testing.assert_close(losses[1], losses[0])
+        assert (losses[2] - losses[0]).abs() > 1e-3 * losses[0]
+        assert torch.equal(losses[3], losses[2]), "unknown labels cost nothing, whatever they weigh"
+        usual, weighed = (gradients_of(method, dataclasses.replace(batch, weights=some)) for some in (None, weights))
+        assert all(gradient.isfinite().all() for gradient in weighed.values())
+        assert not same(usual, weighed)
+
     def test_an_image_scores_the_same_in_any_company(self, method: Method, features: FeatureSet) -> None:
         self.train(method, features)
         together = probabilities(method, features)

@@ -59,7 +59,7 @@ def test_whole_numbers_may_stand_where_fractions_are_asked_for() -> None:
 def test_configs_of_before_there_was_a_choice_of_aggregation_are_read() -> None:
     config = preset("default", "promptfl", "voc:x")
     words = config.to_json()
-    del words["aggregation"], words["training"]["proximal"]
+    del words["aggregation"], words["training"]["proximal"], words["training"]["balance"]
     words["federation"]["weighting"] = "uniform"
     expected = replace(config, federation=replace(config.federation, weighting="uniform"))
     assert RunConfig.from_json(words, source="here") == expected
@@ -68,12 +68,14 @@ def test_configs_of_before_there_was_a_choice_of_aggregation_are_read() -> None:
 @dataclass(frozen=True)
 class Quick(PromptFLConfig):
     learning_rate: ClassVar[float] = 0.75
+    balanced: ClassVar[bool] = True
 
 
-def test_the_learning_rate_starts_from_the_methods_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_learning_rate_and_balance_start_from_the_methods_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METHODS, "quick", Quick)
-    assert preset("default", "quick", "voc:x").federation.learning_rate == 0.75
-    assert preset("paper", "quick", "voc:x").federation.learning_rate == 0.001
+    default, paper = preset("default", "quick", "voc:x"), preset("paper", "quick", "voc:x")
+    assert (default.federation.learning_rate, paper.federation.learning_rate) == (0.75, 0.001)
+    assert (default.training.balance, paper.training.balance) == (True, False)
 
 
 @pytest.mark.parametrize(

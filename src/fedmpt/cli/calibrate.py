@@ -69,13 +69,9 @@ def calibrate(arguments: list[str]) -> None:
     )
     stored = load_prediction(options.checkpoint, data.class_names)
     if stored.calibration is None:
-        raise InputError(
-            f"{options.checkpoint} is of a run that has not come to its end; finish it: fedmpt train --resume"
-        )
+        raise InputError(f"{options.checkpoint} is of a run that has not ended; finish it first: fedmpt train --resume")
     if counts is not None and not trained.options.soft_ties:
-        raise InputError(
-            "--counts is for soft ties, which this checkpoint has none of; give --soft-ties too, such as 1"
-        )
+        raise InputError("--counts is for soft ties, which are 0 in this checkpoint; give --soft-ties too, such as 1")
     split = hide_labels(trained.config, hold_out(trained.config, data).train)
     features = trained.features(split, data=options.data, cache=cache, skip_corrupt=options.skip_corrupt)
     save_prediction(

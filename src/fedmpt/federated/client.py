@@ -5,11 +5,12 @@ It knows nothing of who calls it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from fedmpt.data.features.store import FeatureSet
+from fedmpt.federated.balance import Balance
 from fedmpt.methods import Method
 from fedmpt.seeding import generator
 from fedmpt.state import Update, check_state, get_state, set_state
@@ -39,6 +40,9 @@ class LocalTraining:
     proximal: float = 0.0
     """mu of FedProx: how strongly shared parameters are held to the server's, which adds mu / 2 times their squared
     distance to what is minimised; 0 is FedAvg."""
+    balance: bool = False
+    """Weigh labels so that classes which training ties together count as if they came independently. The server then
+    needs the sum of what fedmpt conditions count counts at each site."""
 
 
 def local_update(
@@ -52,10 +56,12 @@ def local_update(
     seed: int,
     learning_rate: float,
     training: LocalTraining,
+    balance: Balance | None = None,
 ) -> LocalResult:
     """Train ``method`` on one client's images, from the server's state and the client's own personal tensors.
 
-    The optimiser is fresh in every round. The order of images depends on (seed, round, client) alone.
+    ``balance`` weighs the labels of each batch; it is the caller who makes one where ``training`` asks for it. The
+    optimiser is fresh in every round. The order of images depends on (seed, round, client) alone.
 
     Raises:
         InputError: if the client has no images, or its loss or a personal tensor is no longer finite.
@@ -70,7 +76,7 @@ def local_update(
     )
     order = generator(seed, "shuffle", round_index, client)
     try:
-        loss = _train(method, features, optimizer, order, training)
+        loss = _train(method, features, optimizer, order, training, balance)
     except InputError as error:
         raise InputError(f"client {client}, round {round_index}: {error}") from error
     shared, personal = method.split(get_state(method))
@@ -86,6 +92,7 @@ def _train(
     optimizer: torch.optim.Optimizer,
     order: torch.Generator,
     training: LocalTraining,
+    balance: Balance | None,
 ) -> float:
     """All steps of a round; the mean loss over the images."""
     # The shared parameters, each with its value now.
@@ -95,7 +102,8 @@ def _train(
     for _ in range(training.local_epochs):
         for rows in torch.randperm(len(features), generator=order).split(training.batch_size):
             optimizer.zero_grad(set_to_none=True)
-            loss = method.loss(features.batch(rows, device=method.device))
+            batch = features.batch(rows, device=method.device)
+            loss = method.loss(replace(batch, weights=balance.weights(batch.labels)) if balance else batch)
             if not loss.isfinite():
                 raise InputError(f"the loss is {loss.item()}; try a lower learning rate")
             loss.backward()

@@ -18,6 +18,7 @@ from fedmpt.evaluation.metrics import Scores, multilabel_scores
 from fedmpt.evaluation.scoring import probabilities, set_global
 from fedmpt.federated.aggregate import MEAN, aggregate, check_fits
 from fedmpt.federated.aggregation import Aggregation
+from fedmpt.federated.balance import Balance
 from fedmpt.federated.client import LocalTraining, local_update
 from fedmpt.methods import Method
 from fedmpt.seeding import generator
@@ -111,9 +112,9 @@ class Simulation:
     """A federation in one process.
 
     One module serves all clients in turn and updates are averaged as they come, so memory does not grow with their
-    number (but for their personal tensors, and for robust aggregation). ``on_update`` is told of every update.
-    ``held_out`` are images of all clients that ``clients`` leave out. Of their scores only the histograms are used,
-    which are the sums of the clients' own.
+    number (but for their personal tensors, and for robust aggregation). ``balance`` weighs labels, see
+    `local_update`. ``held_out`` are images of all clients that ``clients`` leave out. Of their scores only the
+    histograms are used, which are the sums of the clients' own. ``on_update`` is told of every update.
     """
 
     method: Method
@@ -123,6 +124,7 @@ class Simulation:
     training: LocalTraining
     seed: int
     aggregation: Aggregation = MEAN
+    balance: Balance | None = None
     held_out: FeatureSet | None = None
     on_update: Callable[[Update], None] = lambda update: None
 
@@ -164,6 +166,7 @@ class Simulation:
                     seed=self.seed,
                     learning_rate=rate,
                     training=self.training,
+                    balance=self.balance,
                 )
                 if result.personal:
                     personal[client] = result.personal

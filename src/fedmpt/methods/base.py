@@ -35,6 +35,8 @@ class MethodConfig:
     """Where ``--learning-rate`` starts from: what measured best of a few."""
     paper_learning_rate: ClassVar[float] = 0.001
     """The same with ``--preset paper``: FedMPT's comparison has one rate for all; others only where it cannot do."""
+    balanced: ClassVar[bool] = False
+    """Where ``--balance`` starts from; off with ``--preset paper``."""
 
     @classmethod
     def paper(cls) -> MethodConfig:
@@ -101,8 +103,8 @@ class Method(nn.Module, ABC):
         """Probabilities in [0, 1]; ``text`` is `encode_text`'s result, computed when not given."""
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, ""]:
-        """What local training minimises; ``text`` as in `forward`."""
-        return asymmetric_loss(self(batch, text), batch.labels)
+        """What local training minimises; ``text`` as in `forward`. Labels count by ``batch.weights``."""
+        return asymmetric_loss(self(batch, text), batch.labels, batch.weights)
 
     def start_round(self, round_index: int) -> None:
         """Told by the client before its local training; rounds count from 1."""

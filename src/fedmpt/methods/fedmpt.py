@@ -163,6 +163,7 @@ class FedMPT(Method):
         return asymmetric_loss(
             probabilities,
             batch.labels,
+            batch.weights,
             gamma_positive=config.gamma_positive,
             gamma_negative=config.gamma_negative,
             margin=config.margin,

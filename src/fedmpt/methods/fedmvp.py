@@ -129,7 +129,8 @@ class FedMVP(ImagePromptMethod):
         tokens = self.image_tokens(batch, text)
         # Needs no labels, so it counts every image.
         drift = 1 - F.cosine_similarity(tokens[:, 0], batch.pooled, dim=-1).mean()
-        return asymmetric_loss(self.class_probabilities(tokens, text), batch.labels) + self.consistency_weight * drift
+        found = self.class_probabilities(tokens, text)
+        return asymmetric_loss(found, batch.labels, batch.weights) + self.consistency_weight * drift
 
 
 class ReducedFedMVP(ImagePromptMethod):

@@ -92,13 +92,14 @@ class RAM(Method):
             extra=self.config.teacher_weight * teacher_cost(frozen, batch.labels),
         )
         # Paper also learns the temperature of the global logits; here it stays the frozen model's.
-        matching = multi_matching_loss(self.logit_scale * pooled, batch.labels)
-        matching = matching + multi_matching_loss(self.local_logits(patches, plan), batch.labels)
+        matching = multi_matching_loss(self.logit_scale * pooled, batch.labels, batch.weights)
+        local = self.local_logits(patches, plan)
+        matching = matching + multi_matching_loss(local, batch.labels, batch.weights)
         # The calibration is ours, so it learns by itself: the paper's loss alone trains all else. It reads scores as
         # of a test, since the plan of training knows the labels.
         with torch.no_grad():
             scores = self.log_scores(pooled, patches)
-        return matching + asymmetric_loss(self.calibrated(scores), batch.labels)
+        return matching + asymmetric_loss(self.calibrated(scores), batch.labels, batch.weights)
 
     def cosines(self, batch: Batch, text: Float[Tensor, "C D"]) -> tuple[Float[Tensor, "B C"], Float[Tensor, "B M C"]]:
         """Of the normal stream's class token, and of the local stream's patches, with the normalised text."""

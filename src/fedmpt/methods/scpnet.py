@@ -67,7 +67,7 @@ class SCPNet(PromptFL):
         tokens = batch.views["strong"][:, 0]
         strong = self(replace(batch, pooled=tokens[:, 0], patches=tokens[:, 1:]), text)
         consistency = consistency_loss(strong, found.detach())
-        return focal_margin_loss(found, labels) + self.config.consistency_weight * consistency
+        return focal_margin_loss(found, labels, batch.weights) + self.config.consistency_weight * consistency
 
 
 @dataclass(frozen=True)

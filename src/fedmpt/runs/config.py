@@ -106,6 +106,7 @@ class RunConfig:
             "server": self.aggregation.server != "none",
             "clip-norm": self.aggregation.clip_norm is not None,
             "proximal": self.training.proximal != 0,
+            "balance": self.training.balance,
             "weighting": self.federation.weighting is not None,
             "keep": self.federation.keep != "last",
             "held-out": self.federation.held_out is not None,
@@ -201,7 +202,8 @@ def preset(name: str, method: str, data: str) -> RunConfig:
     if name == "paper":
         federation = replace(PAPER_FEDERATION, learning_rate=config.paper_learning_rate)
         return RunConfig(data=data, method=config.paper(), federation=federation)
-    return RunConfig(data=data, method=config(), federation=Federation(learning_rate=config.learning_rate))
+    federation, training = Federation(learning_rate=config.learning_rate), LocalTraining(balance=config.balanced)
+    return RunConfig(data=data, method=config(), federation=federation, training=training)
 
 
 def _check_option_names(method: type[MethodConfig]) -> None:

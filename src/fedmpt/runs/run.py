@@ -12,6 +12,7 @@ from typing import Any
 
 import fedmpt
 from fedmpt.data.features.store import FeatureSet
+from fedmpt.federated.balance import Balance
 from fedmpt.federated.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fedmpt.federated.simulate import Progress, Round, Simulation
 from fedmpt.files import LOCK, default_cache, exclusive, read_json, write_json
@@ -102,6 +103,7 @@ def _train(
         federation=config.federation,
         training=config.training,
         aggregation=config.aggregation,
+        balance=Balance.of(prepared.counts) if config.training.balance else None,
         seed=config.seed,
         on_update=watcher.client_done,
     )

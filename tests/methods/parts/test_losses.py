@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 
-from fedmpt.methods.parts.losses import asymmetric_loss, multi_matching_loss
+from fedmpt.methods.parts.losses import asymmetric_loss, focal_margin_loss, multi_matching_loss
 
 
 def test_by_hand() -> None:
@@ -54,6 +55,29 @@ def test_the_hardest_positives_keep_their_gradient() -> None:
     assert logits.grad[0, 0].item() == pytest.approx(-1, rel=1e-3)
 
 
+@pytest.mark.parametrize("loss", [asymmetric_loss, focal_margin_loss])
+def test_an_image_of_weight_three_counts_as_three(loss: Callable[..., torch.Tensor]) -> None:
+    probabilities = torch.rand(4, 5, generator=torch.Generator().manual_seed(0))
+    labels = torch.randint(-1, 2, (4, 5), generator=torch.Generator().manual_seed(1)).to(torch.int8)
+    times = torch.tensor([3, 1, 2, 4])
+    weights = (times / times.float().mean())[:, None].expand(4, 5)
+    repeated = [table.repeat_interleave(times, 0) for table in (probabilities, labels)]
+    torch.testing.assert_close(loss(probabilities, labels, weights), loss(*repeated))
+    assert not torch.isclose(loss(probabilities, labels), loss(*repeated), rtol=1e-3)
+
+
+@pytest.mark.parametrize("loss", [asymmetric_loss, focal_margin_loss])
+def test_each_label_counts_by_its_own_weight(loss: Callable[..., torch.Tensor]) -> None:
+    probabilities, weights = torch.rand(2, 3, 2, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([[1, 0], [-1, 1], [0, 0]], dtype=torch.int8)
+    entries = [
+        weights[image, label] * loss(probabilities[image, label].view(1, 1), labels[image, label].view(1, 1))
+        for image in range(3)
+        for label in range(2)
+    ]
+    torch.testing.assert_close(loss(probabilities, labels, weights), sum(entries) / 3)
+
+
 def plain_matching(logits: torch.Tensor, labels: torch.Tensor) -> float:
     known = [(b, c) for b, row in enumerate(labels.tolist()) for c, label in enumerate(row) if label != -1]
     total = sum(math.exp(logits[pair].item()) for pair in known)
@@ -65,6 +89,14 @@ def test_matching_contrasts_every_pair_that_matches_with_all_known_pairs_of_the_
     logits = 3 * torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([[1, 0, -1], [0, 0, 0], [1, 1, 0], [-1, -1, -1]], dtype=torch.int8)
     assert multi_matching_loss(logits, labels).item() == pytest.approx(plain_matching(logits, labels), rel=1e-5)
+
+
+def test_matches_count_by_their_weights() -> None:
+    logits, labels = torch.tensor([[2.0, 1.0], [0.0, -1.0]]), torch.tensor([[1, 0], [0, 1]], dtype=torch.int8)
+    total = sum(math.exp(value) for value in (2, 1, 0, -1))
+    expected = -(3 * math.log(math.exp(2) / total) + 0.5 * math.log(math.exp(-1) / total)) / 2
+    found = multi_matching_loss(logits, labels, torch.tensor([[3.0, 100.0], [100.0, 0.5]]))
+    assert found.item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_matching_by_hand() -> None:

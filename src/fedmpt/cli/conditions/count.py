@@ -17,9 +17,9 @@ MAX_LABELS = 5
 class CountOptions:
     """Count, at one site, how many images show each class and each pair of classes, for conditions that fit all sites.
 
-    The file holds these numbers, those of images with a known label of each class, and the names of the classes, nothing
-    else. Whoever gets it learns them exactly, so a
-    pair that is counted once says that this site has such an image; --epsilon adds noise.
+    The file holds these numbers, those of images whose label of a class is known, and the names of the classes, nothing
+    else. Whoever gets it learns them exactly, so a pair that is counted once says that this site has such an image;
+    --epsilon adds noise.
 
     For example:
 

@@ -1,4 +1,7 @@
-"""Losses on probabilities with unknown labels."""
+"""Losses on probabilities with unknown labels.
+
+``weights`` say how much each label counts, see `fedmpt.types.Batch`; None: all the same.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from fedmpt.types import ABSENT, PRESENT, UNKNOWN
 def asymmetric_loss(
     probabilities: Float[Tensor, "B C"],
     labels: Int8[Tensor, "B C"],
+    weights: Float[Tensor, "B C"] | None = None,
     *,
     gamma_positive: float = 1.0,
     gamma_negative: float = 2.0,
@@ -32,9 +36,7 @@ def asymmetric_loss(
     hard_negative = shifted.detach() ** gamma_negative
     positive = hard_positive * probabilities.clamp_min(smallest).log()
     negative = hard_negative * (1 - shifted).clamp_min(smallest).log()
-    per_label = -positive.where(labels == PRESENT, negative)
-    # The paper leaves the reduction open; a sum over classes keeps the step size independent of their number.
-    return per_label.masked_fill(labels == UNKNOWN, 0).sum(-1).mean()
+    return _mean_over_images(-positive.where(labels == PRESENT, negative), labels, weights)
 
 
 def text_anchor_loss(text: Float[Tensor, "C D"], anchor: Float[Tensor, "C D"]) -> Float[Tensor, ""]:
@@ -43,7 +45,12 @@ def text_anchor_loss(text: Float[Tensor, "C D"], anchor: Float[Tensor, "C D"]) -
 
 
 def focal_margin_loss(
-    probabilities: Float[Tensor, "B C"], labels: Int8[Tensor, "B C"], *, gamma: float = 2.0, margin: float = 1.0
+    probabilities: Float[Tensor, "B C"],
+    labels: Int8[Tensor, "B C"],
+    weights: Float[Tensor, "B C"] | None = None,
+    *,
+    gamma: float = 2.0,
+    margin: float = 1.0,
 ) -> Float[Tensor, ""]:
     """Focal loss with a margin for positives (Zhang et al. 2021): summed over classes, averaged over images.
 
@@ -55,7 +62,15 @@ def focal_margin_loss(
     held_back = held_back / (held_back + 1 - probabilities)
     positive = (1 - held_back) ** gamma * held_back.clamp_min(smallest).log()
     negative = probabilities**gamma * (1 - probabilities).clamp_min(smallest).log()
-    per_label = -positive.where(labels == PRESENT, negative)
+    return _mean_over_images(-positive.where(labels == PRESENT, negative), labels, weights)
+
+
+def _mean_over_images(
+    per_label: Float[Tensor, "B C"], labels: Int8[Tensor, "B C"], weights: Float[Tensor, "B C"] | None
+) -> Float[Tensor, ""]:
+    if weights is not None:
+        per_label = per_label * weights
+    # The paper leaves the reduction open; a sum over classes keeps the step size independent of their number.
     return per_label.masked_fill(labels == UNKNOWN, 0).sum(-1).mean()
 
 
@@ -86,14 +101,18 @@ def _cross_entropy(probabilities: Float[Tensor, "B C"], target: Float[Tensor, "B
     return -present - absent
 
 
-def multi_matching_loss(logits: Float[Tensor, "B C"], labels: Int8[Tensor, "B C"]) -> Float[Tensor, ""]:
+def multi_matching_loss(
+    logits: Float[Tensor, "B C"], labels: Int8[Tensor, "B C"], weights: Float[Tensor, "B C"] | None = None
+) -> Float[Tensor, ""]:
     """Contrast of the pairs of image and class that match with all pairs of the batch (RAM, Tan et al. 2025).
 
     Minus the mean over present labels of the log softmax over all B x C logits together. Entries labelled unknown are
-    left out of the softmax; a batch without present labels costs nothing.
+    left out of the softmax; a batch without present labels costs nothing. Only weights of present labels are read.
     """
     # The smallest number has no share of the softmax, and unlike -inf it gives no NaN where all labels are unknown.
     known = logits.masked_fill(labels == UNKNOWN, torch.finfo(logits.dtype).min)
     shares = known.flatten().log_softmax(0).unflatten(0, logits.shape)
+    if weights is not None:
+        shares = shares * weights
     is_present = labels == PRESENT
     return -shares.masked_fill(~is_present, 0).sum() / is_present.sum().clamp_min(1)
