@@ -73,6 +73,7 @@ class FinalModel:
         Raises:
             InputError: if the server's state does not fit the method, naming ``source``.
         """
+        assert ties is not None or options.soft_ties == 0
         started, initial = method.split(start)
         check_state(shared, like=started, source=source)
         mixed = mix_states(shared, started, options.mix)

@@ -172,6 +172,10 @@ def load_trained(
     record = trained.record
     config = RunConfig.from_json(record["config"], source=f"{checkpoint}/checkpoint.json")
     names = tuple(record["class_names"])
+    frozen = load_backbone(backbone or config.backbone, device=device, dtype=DTYPES[config.dtype])
+    check_record(record, frozen, class_names, source=str(checkpoint))
+    method = config.method.build(frozen, names, generator=generator(config.seed, "init"))
+    check_sources(record, method.sources, source=str(checkpoint))
     stored = load_prediction(checkpoint, names)
     given = {name: value for name, value in (("mix", mix), ("soft_ties", soft_ties)) if value is not None}
     options = replace(stored.options, **given)
@@ -180,10 +184,6 @@ def load_trained(
     notes = [] if fits or stored.calibration is None else [UNCALIBRATED]
     if ties is None and options.soft_ties:
         ties = load_ties(checkpoint / stored.counts, names)
-    frozen = load_backbone(backbone or config.backbone, device=device, dtype=DTYPES[config.dtype])
-    check_record(record, frozen, class_names, source=str(checkpoint))
-    method = config.method.build(frozen, names, generator=generator(config.seed, "init"))
-    check_sources(record, method.sources, source=str(checkpoint))
     kept = trained.progress.kept(config.federation)
     model = FinalModel.of(
         method, get_state(method), kept.state, kept.personal, options=options, ties=ties, source=str(checkpoint)

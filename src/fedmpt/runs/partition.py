@@ -60,8 +60,8 @@ def partition_clients(config: RunConfig, data: ImageData) -> Partition:
 
 
 def held_out_rows(
-    rows: Sequence[Int64[Tensor, "n"]], share: float
-) -> tuple[list[Int64[Tensor, "n"]], Int64[Tensor, "n"]]:
+    rows: Sequence[Int64[Tensor, "_"]], share: float
+) -> tuple[list[Int64[Tensor, "_"]], Int64[Tensor, "_"]]:
     """The images that each client trains on, and those that all keep out of training, both in the order of ``rows``.
 
     Each client keeps out ``share`` of its own, in (0, 1): at least one and never all where it has two. They depend on

@@ -84,7 +84,9 @@ def load_prediction(folder: Path, class_names: Sequence[str]) -> Stored:
         if Path(counts).name != counts:
             raise ValueError(f"{counts!r} is no file of that folder")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} does not say how to predict ({error!r}); make it anew: fedmpt calibrate") from error
+        raise InputError(
+            f"{path} does not say how to predict ({error!r}); restore it, or delete it and fit anew: fedmpt calibrate"
+        ) from error
     return Stored(options, _calibration(calibration, words.get("calibration"), class_names), counts)
 
 
