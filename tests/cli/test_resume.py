@@ -163,6 +163,25 @@ def test_a_balanced_run_goes_on_balanced(place: Place, run: Command, tmp_path: P
     assert_same_run(out, whole)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--method", "promptfl", "--mix", "0.5"],
+        ["--method", "promptfl", "--soft-ties", "2"],
+        ["--method", "promptfl", "--held-out", "0.2"],
+        ["--method", "fedpgp", "--keep", "best", "--held-out", "0.2", "--mix", "0.5", "--soft-ties", "2"],
+    ],
+)
+def test_how_a_run_predicts_outlives_an_interruption(
+    place: Place, run: Command, tmp_path: Path, words: list[str]
+) -> None:
+    whole = tmp_path / "whole"
+    assert run(*place.train_words(whole, "--eval-every", 1, *words, rounds=NUM_ROUNDS)).code == 0
+    out = stopped_after_a_round(place, run, tmp_path, *words)
+    assert run("train", "--out", out, "--cache", place.cache, "--resume", "--quiet").code == 0
+    assert_same_run(out, whole)
+
+
 def test_an_interruption_before_anything_is_stored(
     place: Place, run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
