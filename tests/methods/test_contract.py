@@ -63,7 +63,7 @@ FORMS = {"fedmvp-reduced": FedMVPConfig(form="reduced")}
 ALL = TABLE | ZERO_SHOT_HEADS | FORMS | fedmpt_parts()
 
 
-RATES: dict[str, float] = {"dualcoop": 3e-4, "ram": 1e-3}
+RATES: dict[str, float] = {"dualcoop": 3e-4, "ram": 1e-3, "linear-probe": 0.3}
 """Learning rates at which the loss falls within a few steps, where they are not the suite's own."""
 
 USE_UNLABELLED: set[str] = {"fedmvp", "scpnet"}

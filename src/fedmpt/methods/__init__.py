@@ -6,6 +6,7 @@ It may import `conditions`, `data`, `backbone` and the words and small tools at 
 from __future__ import annotations
 
 from fedmpt.methods.base import Method, MethodConfig
+from fedmpt.methods.class_vectors import ClassVectorsConfig
 from fedmpt.methods.dualcoop import DualCoOpConfig
 from fedmpt.methods.fedawa import FedAWAConfig
 from fedmpt.methods.fedmpt import FedMPTConfig
@@ -14,6 +15,7 @@ from fedmpt.methods.fedotp import FedOTPConfig
 from fedmpt.methods.fedpgp import FedPGPConfig
 from fedmpt.methods.fedtpg import FedTPGConfig
 from fedmpt.methods.kgcoop import KgCoOpConfig
+from fedmpt.methods.linear_probe import LinearProbeConfig
 from fedmpt.methods.maple import MaPLeConfig
 from fedmpt.methods.plot import PLOTConfig
 from fedmpt.methods.poscoop import PosCoOpConfig
@@ -41,6 +43,8 @@ METHODS: dict[str, type[MethodConfig]] = {
         RAMConfig,
         PLOTConfig,
         FedOTPConfig,
+        ClassVectorsConfig,
+        LinearProbeConfig,
         ZeroShotConfig,
     )
 }
