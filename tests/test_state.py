@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedmpt.state import Update, check_state, get_state, mean_state, num_bytes, num_parameters, set_state
+from fedmpt.state import Update, check_state, get_state, mean_state, mix_states, num_bytes, num_parameters, set_state
 from fedmpt.types import InputError, State
 
 
@@ -109,3 +109,19 @@ def test_sizes() -> None:
     assert num_parameters(state()) == 8
     assert num_bytes({"a": torch.zeros(3), "b": torch.zeros(2, 2, dtype=torch.bfloat16), "c": torch.zeros(())}) == 24
     assert num_parameters({}) == num_bytes({}) == 0
+
+
+def test_a_mix_lies_between_start_and_end() -> None:
+    trained = {**state(3.0, -1.0), "statistics": torch.tensor([8.0]), "count": torch.tensor(10)}
+    start = {**state(1.0, 2.0), "statistics": torch.tensor([0.0]), "count": torch.tensor(0)}
+    mixed = mix_states(trained, start, 0.25)
+    expected = {**state(1.5, 1.25), "statistics": torch.tensor([2.0]), "count": torch.tensor(10)}
+    assert mixed.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert mixed[name].dtype == tensor.dtype
+        torch.testing.assert_close(mixed[name], tensor)
+
+
+def test_a_mix_of_one_is_what_was_trained_bit_by_bit() -> None:
+    trained = {"weight": torch.randn(50, generator=torch.Generator().manual_seed(0)) * 1e-3}
+    assert torch.equal(mix_states(trained, {"weight": torch.full((50,), 1e9)}, 1.0)["weight"], trained["weight"])

@@ -30,7 +30,7 @@ from methods import add_bed_options, check_bed_options, make_bed, needs_tower, r
 
 from fedmpt.files import write_json
 from fedmpt.runs.config import RunConfig
-from fedmpt.runs.run import Prepared, prepare
+from fedmpt.runs.prepare import Prepared, prepare
 
 BATCH_SIZE, WARM_UP = 32, 3
 FLOOR = "zero-shot, csra"

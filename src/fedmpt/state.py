@@ -60,6 +60,20 @@ def check_state(state: State, *, like: State, source: str) -> None:
             )
 
 
+def mix_states(trained: State, start: State, share: float) -> dict[str, Tensor]:
+    """``share`` times the trained tensors plus the rest of where they started (WiSE-FT, Wortsman et al. 2022, eq. 1).
+
+    ``share`` is in (0, 1]; 1 gives the trained tensors bit by bit. Running statistics are mixed too. Whole numbers,
+    such as counters, have no mean and stay as trained. Both states have the same names and shapes.
+    """
+    return {
+        name: start[name].double().lerp(tensor.double(), share).to(tensor.dtype)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in trained.items()
+    }
+
+
 def mean_state(updates: Iterable[Update], *, weighting: Weighting) -> dict[str, Tensor]:
     """Mean of the clients' states (FedAvg, McMahan et al. 2017), summed in double precision in the order given.
 

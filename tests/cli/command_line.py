@@ -46,7 +46,7 @@ def assert_refused(outcome: Outcome, message: str) -> None:
     assert outcome.out == ""
     *announced, last = outcome.err.splitlines()
     assert all(line.startswith("computing image features (") for line in announced), outcome.err
-    assert re.match(rf"fedmpt (train|evaluate|predict): .*{message}", last), outcome.err
+    assert re.match(rf"fedmpt (train|evaluate|calibrate|predict): .*{message}", last), outcome.err
 
 
 @dataclass(frozen=True)

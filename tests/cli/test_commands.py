@@ -46,7 +46,8 @@ def test_the_folder_of_a_run(finished: Path, place: Place) -> None:
     ]
     names = sorted(path.name for path in (finished / "checkpoint").iterdir())
     assert names[:3] == ["calibration.json", "checkpoint.json", "counts.json"]
-    (tensors,) = names[3:]
+    assert names[3] == "prediction.json"
+    (tensors,) = names[4:]
     config = json.loads((finished / "config.json").read_text())
     assert config["method"]["name"] == "fedmpt"
     assert config["data"] == f"voc:{place.voc}"
@@ -216,7 +217,9 @@ def test_skipped_images_are_listed(place: Place, run: Command, tmp_path: Path) -
     assert json.loads((tmp_path / "a" / "evaluation.json").read_text())["test"] == results["test"]
 
 
-@pytest.mark.parametrize("words", [[], ["train"], ["evaluate"], ["predict"], ["train", "--method", "promptfl"]])
+@pytest.mark.parametrize(
+    "words", [[], ["train"], ["evaluate"], ["calibrate"], ["predict"], ["train", "--method", "promptfl"]]
+)
 def test_help_has_options_and_examples(run: Command, words: list[str]) -> None:
     outcome = run(*words, "--help")
     assert outcome.code == 0
@@ -230,7 +233,11 @@ def test_version(run: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["--version"], ["evaluate", "--help"], ["predict", "--help"], ["predict", "--tpo", "3"]]
+    "words",
+    [
+        *(["--help"], ["--version"], ["evaluate", "--help"], ["calibrate", "--help"], ["predict", "--help"]),
+        ["predict", "--tpo", "3"],
+    ],
 )
 def test_answers_that_need_no_torch_do_not_wait_for_it(words: list[str]) -> None:
     code = (

@@ -76,9 +76,9 @@ def test_a_run_killed_at_any_step_continues_to_the_same_numbers(
     )
     assert done.returncode == 0, done.stderr
     num_tries = int(done.stdout)
-    # Six and two batches of features, hashes of both sets of images; config, empty log, calibration, counts, results;
-    # tensors and index of each round.
-    assert num_tries == 6 + 2 + 2 + 5 + 2 * NUM_ROUNDS + 1
+    # Six and two batches of features, hashes of both sets of images; config, empty log, counts, calibration, results
+    # and, around the calibration, how the checkpoint predicts; tensors and index of each round.
+    assert num_tries == 6 + 2 + 2 + 7 + 2 * NUM_ROUNDS + 1
     assert_same_run(tmp_path / "0", one_run)
     # Of the features' steps every third: what they leave behind has tests of its own.
     for step in (1, 4, 7, *range(9, num_tries)):
@@ -163,13 +163,32 @@ def test_a_balanced_run_goes_on_balanced(place: Place, run: Command, tmp_path: P
     assert_same_run(out, whole)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--method", "promptfl", "--mix", "0.5"],
+        ["--method", "promptfl", "--soft-ties", "2"],
+        ["--method", "promptfl", "--held-out", "0.2"],
+        ["--method", "fedpgp", "--keep", "best", "--held-out", "0.2", "--mix", "0.5", "--soft-ties", "2"],
+    ],
+)
+def test_how_a_run_predicts_outlives_an_interruption(
+    place: Place, run: Command, tmp_path: Path, words: list[str]
+) -> None:
+    whole = tmp_path / "whole"
+    assert run(*place.train_words(whole, "--eval-every", 1, *words, rounds=NUM_ROUNDS)).code == 0
+    out = stopped_after_a_round(place, run, tmp_path, *words)
+    assert run("train", "--out", out, "--cache", place.cache, "--resume", "--quiet").code == 0
+    assert_same_run(out, whole)
+
+
 def test_an_interruption_before_anything_is_stored(
     place: Place, run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fedmpt.runs.run.open_features", interrupt)
+    monkeypatch.setattr("fedmpt.runs.prepare.open_features", interrupt)
     outcome = run(*place.train_words(tmp_path / "a"))
     assert outcome.code == 130
     assert outcome.err == "fedmpt train: interrupted; nothing was stored, give the same command to start again\n"

@@ -7,10 +7,17 @@ import pytest
 import torch
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score, precision_recall_curve
+from sklearn.metrics import average_precision_score, f1_score, precision_recall_curve
 from torch import Tensor
 
-from fedmpt.evaluation.calibration import LOG_ODDS_LIMIT, NUM_BINS, Calibration, calibrate, score_histograms
+from fedmpt.evaluation.calibration import (
+    LOG_ODDS_LIMIT,
+    NUM_BINS,
+    Calibration,
+    calibrate,
+    mean_average_precision,
+    score_histograms,
+)
 from fedmpt.evaluation.metrics import multilabel_scores
 
 WIDTH = 2 * LOG_ODDS_LIMIT / NUM_BINS
@@ -203,3 +210,33 @@ def test_one_image_a_label_is_enough() -> None:
     calibrated = found.calibrated(torch.tensor([[0.1], [0.2]]))
     # Platt's targets for one of each: 1/3 and 2/3.
     torch.testing.assert_close(calibrated, torch.tensor([[1 / 3], [2 / 3]]), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_average_precision_from_histograms_is_that_of_scores_in_the_middle_of_bins(case: dict[str, float]) -> None:
+    probabilities, labels = scores(**case)
+    labels[::5] = -1
+    expected = [
+        average_precision_score(labels[known, c].numpy(), probabilities[known, c].numpy())
+        for c, known in enumerate((labels >= 0).T)
+    ]
+    found = mean_average_precision(score_histograms(probabilities, labels))
+    assert found == pytest.approx(100 * np.mean(expected), abs=1e-9)
+
+
+def test_average_precision_from_histograms_is_close_where_scores_fall_anywhere() -> None:
+    generator = torch.Generator().manual_seed(1)
+    probabilities = torch.rand(2000, 3, generator=generator) ** 3
+    labels = (torch.rand(2000, 3, generator=generator) < probabilities).to(torch.int8)
+    parts = [score_histograms(probabilities[rows], labels[rows]) for rows in torch.arange(2000).split(300)]
+    exact = multilabel_scores(probabilities, labels).mAP
+    assert mean_average_precision(torch.stack(parts).sum(0)) == pytest.approx(exact, abs=0.5)
+
+
+def test_average_precision_leaves_out_classes_that_no_image_shows() -> None:
+    probabilities, labels = scores()
+    both = mean_average_precision(score_histograms(probabilities[:, :2], labels[:, :2]))
+    labels[:, 2:] = 0
+    assert mean_average_precision(score_histograms(probabilities, labels)) == pytest.approx(both)
+    with pytest.raises(ValueError, match="no label is present"):
+        mean_average_precision(score_histograms(probabilities, torch.zeros_like(labels)))

@@ -11,8 +11,9 @@ import torch
 from toy_method import CLASSES, WIDTH, Toy, run_rounds, toy
 
 from fedmpt.data.features.store import FeatureSet
+from fedmpt.evaluation.final import FinalModel
 from fedmpt.evaluation.metrics import multilabel_scores
-from fedmpt.evaluation.scoring import personal_scores, probabilities, set_global
+from fedmpt.evaluation.scoring import probabilities, set_global
 from fedmpt.federated.client import LocalTraining
 from fedmpt.federated.simulate import Federation
 from fedmpt.state import get_state, set_state
@@ -29,7 +30,7 @@ PERSONAL: Mapping[int, State] = {
 
 def scored(method: Toy, test: FeatureSet, personal: Mapping[int, State] = PERSONAL) -> dict[str, Any]:
     shared, initial = method.split(get_state(method))
-    return personal_scores(method, shared, personal=personal, initial=initial, client_names=NAMES, test=test)
+    return FinalModel(method, shared, personal, initial).personal_scores(NAMES, test)
 
 
 def test_each_client_is_scored_with_its_own_tensors_and_newcomers_with_the_initial_ones(test_set: FeatureSet) -> None:
@@ -61,7 +62,7 @@ def test_text_and_images_are_read_once_a_model(test_set: FeatureSet) -> None:
     method.encode_text = lambda: (texts.append(1), encode())[1]  # type: ignore[method-assign]
     shared, initial = method.split(get_state(method))
     names = (*NAMES, "east")
-    personal_scores(method, shared, personal=PERSONAL, initial=initial, client_names=names, test=test_set)
+    FinalModel(method, shared, PERSONAL, initial).personal_scores(names, test_set)
     assert len(texts) == 3
     assert sum(map(len, method.seen)) == 3 * len(test_set)
 

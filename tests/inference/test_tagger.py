@@ -14,8 +14,8 @@ from toy_method import Toy
 from fedmpt.backbone import load_backbone
 from fedmpt.backbone.views import ImageView, StrongView, TowerTokens
 from fedmpt.data.features.store import open_features
+from fedmpt.evaluation.final import FinalModel, Prediction
 from fedmpt.evaluation.scoring import probabilities
-from fedmpt.federated.simulate import Progress
 from fedmpt.inference.tagger import Tagger
 from fedmpt.runs.config import RunConfig
 from fedmpt.types import Batch, Split
@@ -51,7 +51,7 @@ def test_an_image_scores_as_its_stored_views_do(
     method = OnAView(3, width, personal_offset=False, generator=torch.Generator().manual_seed(0))
     method.views = {"seen": view}
     config = RunConfig(data="none", store_dtype="float32")
-    tagger = Tagger(config, backbone, CLASSES, method, None, (), Progress(0, {}, {}), {})
+    tagger = Tagger(config, backbone, CLASSES, Prediction(), FinalModel(method, {}, {}, {}), None, ())
     expected = probabilities(method, stored)
     for (path, labels), row in zip(tagger.tag(pictures), expected, strict=True):
         assert path in pictures

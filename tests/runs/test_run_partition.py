@@ -10,7 +10,7 @@ import torch
 
 from fedmpt.data.partition import save_partition
 from fedmpt.runs.config import RunConfig
-from fedmpt.runs.partition import hide_labels, hold_out, partition_clients, setting_of
+from fedmpt.runs.partition import held_out_rows, hide_labels, hold_out, partition_clients, setting_of
 from fedmpt.types import ABSENT, PRESENT, UNKNOWN, ImageData, InputError, Split
 
 NUM_IMAGES, NUM_CLASSES = 60, 4
@@ -134,3 +134,27 @@ def test_validation_needs_images_on_both_sides(data: ImageData, share: float) ->
 def test_validation_out_of_range_is_refused(options: dict[str, object]) -> None:
     with pytest.raises(InputError, match="--validation"):
         RunConfig(data="own", **options).check()
+
+
+@pytest.mark.parametrize(
+    ("size", "share", "expected"), [(1, 0.1, 0), (2, 0.1, 1), (2, 0.9, 1), (3, 0.9, 2), (10, 0.1, 1), (60, 0.25, 15)]
+)
+def test_a_client_holds_out_a_share_but_one_image_at_least_and_never_all(
+    size: int, share: float, expected: int
+) -> None:
+    own = torch.arange(0, 2 * size, 2)
+    (kept,), held = held_out_rows([own], share)
+    assert len(held) == expected
+    assert torch.equal(torch.cat([kept, held]).sort().values, own)
+    assert torch.equal(kept, kept.sort().values)
+
+
+def test_what_is_held_out_depends_on_the_client_alone() -> None:
+    rows = [torch.arange(0, 20), torch.arange(20, 60), torch.arange(60, 80)]
+    held = held_out_rows(rows, 0.3)[1]
+    alone = [held_out_rows(rows[:number], 0.3)[1] for number in (1, 2)]
+    assert torch.equal(held[:6], alone[0])
+    assert torch.equal(held[:18], alone[1])
+    torch.manual_seed(5)
+    assert torch.equal(held_out_rows(rows, 0.3)[1], held)
+    assert not torch.equal(held[:6], held[18:] - 60), "clients draw for themselves"

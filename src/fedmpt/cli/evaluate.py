@@ -22,6 +22,8 @@ class EvaluateOptions:
     For example:
 
     fedmpt evaluate --checkpoint runs/a/checkpoint --data voc:VOCdevkit
+
+    fedmpt evaluate --checkpoint runs/a/checkpoint --data voc:VOCdevkit --soft-ties 1 --out soft.json
     """
 
     checkpoint: Path
@@ -32,6 +34,9 @@ class EvaluateOptions:
     """Frozen model, if it is not where the run found it."""
     device: str = "cpu"
     """Where to compute: cpu, cuda or cuda:1."""
+    soft_ties: float | None = None
+    """Hold back classes in doubt so strongly, 0 or more, this time; as stored with the checkpoint unless given. Another
+    value than the stored one has no thresholds of its own: fedmpt calibrate fits and stores them."""
     protocol: Literal["fixed", "oracle"] = "fixed"
     """oracle also gives the best F1 over nine thresholds chosen on the test labels, as published tables do."""
     out: Path | None = None
@@ -46,7 +51,7 @@ def evaluate(arguments: list[str]) -> None:
     options = tyro.cli(EvaluateOptions, args=arguments, prog="fedmpt evaluate")
     from fedmpt.data import load_data
     from fedmpt.data.pairs import measured_pairs
-    from fedmpt.evaluation.scoring import probabilities, score
+    from fedmpt.evaluation.scoring import score
     from fedmpt.files import write_json
     from fedmpt.inference.tagger import load_trained
     from fedmpt.runs.records import check_writable
@@ -59,16 +64,20 @@ def evaluate(arguments: list[str]) -> None:
     cache = cache_folder(options.cache)
     data = load_data(options.data, cache=cache, progress=True)
     trained = load_trained(
-        options.checkpoint, backbone=options.backbone, device=options.device, class_names=data.class_names
+        options.checkpoint,
+        backbone=options.backbone,
+        device=options.device,
+        class_names=data.class_names,
+        soft_ties=options.soft_ties,
     )
     features = trained.features(data.test, data=options.data, cache=cache, skip_corrupt=options.skip_corrupt)
-    found = probabilities(trained.method, features)
+    found = trained.model.probabilities(features)
     oracle = options.protocol == "oracle"
     pairs = measured_pairs(data, features.labels)
     scores = score(found, features, trained.class_names, calibration=trained.calibration, pairs=pairs, oracle=oracle)
     if trained.method.personal:
         scores["test_personal"] = trained.personal_scores(features)
-    scores["notes"] = list(data.notes)
+    scores["notes"] = [*data.notes, *trained.notes]
     scores["skipped_images"] = [str(path) for path in features.skipped]
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, scores)

@@ -14,6 +14,7 @@ Federated multi-label recognition with a frozen vision-language model.
 commands:
   train      train a method across clients and score it
   evaluate   score a checkpoint on a data set
+  calibrate  fit the thresholds of a finished run anew, with other options of prediction
   predict    print labels of images
   methods    list the methods: what each trains, sends and reads
   conditions find, check and score what FedMPT's prompts name: 'fedmpt conditions --help'
@@ -34,7 +35,7 @@ examples:
 
 
 # Each has a module of its own, with a function of its name.
-COMMANDS = ("train", "evaluate", "predict", "methods", "conditions", "data", "features", "demo")
+COMMANDS = ("train", "evaluate", "calibrate", "predict", "methods", "conditions", "data", "features", "demo")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,9 @@ class PredictOptions:
     """Frozen model, if it is not where the run found it."""
     device: str = "cpu"
     """Where to compute: cpu, cuda or cuda:1."""
+    soft_ties: float | None = None
+    """Hold back classes in doubt so strongly, 0 or more, this time; as stored with the checkpoint unless given. Another
+    value than the stored one has no thresholds of its own: fedmpt calibrate fits and stores them."""
     json: bool = False
     """One JSON list with every class of every image, for machines."""
     top: int = 3
@@ -45,7 +49,11 @@ def predict(arguments: list[str]) -> None:
         raise InputError("give at least one image file")
     if options.top < 0:
         raise InputError(f"--top must not be negative, got {options.top}")
-    tagger = load_trained(options.checkpoint, backbone=options.backbone, device=options.device)
+    tagger = load_trained(
+        options.checkpoint, backbone=options.backbone, device=options.device, soft_ties=options.soft_ties
+    )
+    for note in tagger.notes:
+        print(f"note: {note}", file=sys.stderr)
     found = list(tagger.tag(options.images))
     if options.json:
         labels = [{"image": str(path), "labels": list(map(dataclasses.asdict, row))} for path, row in found]

@@ -7,7 +7,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from fedmpt.federated.simulate import Round, cohort_size
 from fedmpt.runs.config import RunConfig
-from fedmpt.runs.run import Prepared, Watcher
+from fedmpt.runs.prepare import Prepared
+from fedmpt.runs.run import Watcher
 from fedmpt.state import Update, get_state, num_parameters
 
 
@@ -40,7 +41,8 @@ class TerminalWatcher(Watcher):
         rounds = f"{num_rounds} round{'' if num_rounds == 1 else 's'}" if trainable else "nothing to train"
         self._print(f"{config.method.name}: {trainable:,} trained parameters, {rounds}")
         num_clients, train, test = len(prepared.clients), prepared.train, prepared.test
-        self._print(f"{num_clients} clients, {len(train)} training and {len(test)} test images")
+        held_out = f", {len(prepared.held_out)} of the training images held out" if prepared.held_out else ""
+        self._print(f"{num_clients} clients, {len(train)} training and {len(test)} test images{held_out}")
         for note in prepared.data.notes:
             self._print(f"note: {note}")
         for path in (*train.skipped, *test.skipped):
@@ -66,6 +68,9 @@ class TerminalWatcher(Watcher):
         # Never wrapped: a path cut in two cannot be copied.
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
+    def noted(self, note: str) -> None:
+        self._print(f"note: {note}")
+
     def client_done(self, update: Update) -> None:
         assert self._task is not None
         self._in_cohort += 1
@@ -81,6 +86,8 @@ class TerminalWatcher(Watcher):
         if done.scores is not None:
             self._bar.update(self._task, mAP=f"{done.scores.mAP:.1f}")
             scored = f"  mAP {done.scores.mAP:5.2f}  CF1 {done.scores.CF1:5.2f}  OF1 {done.scores.OF1:5.2f}"
+        if done.held_out_mAP is not None:
+            scored += f"  held-out mAP {done.held_out_mAP:5.2f}"
         self._print(
             f"round {done.index:>3}/{self._num_rounds}  {len(done.clients)} clients  loss {done.loss:.4f}"
             f"{scored}  {done.seconds:.1f} s"

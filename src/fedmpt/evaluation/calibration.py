@@ -47,6 +47,23 @@ def score_histograms(
     return counts
 
 
+def mean_average_precision(counts: Int64[Tensor, "2 C bins"]) -> float:
+    """Mean average precision in percent, 0 to 100, of scores of which only the summed histograms are known.
+
+    It is `multilabel_scores`' mAP of the scores rounded to bins, so scores of one bin are ties. Classes without a
+    present label are left out of the mean.
+
+    Raises:
+        ValueError: if no class has a present label.
+    """
+    hits, seen = (part.flip(-1).cumsum(-1).double() for part in (counts[1], counts.sum(0)))
+    gained = counts[1].flip(-1) * hits / seen.clamp_min(1)
+    shown = counts[1].sum(-1) > 0
+    if not shown.any():
+        raise ValueError("no label is present, so no average precision is defined")
+    return 100 * float((gained.sum(-1)[shown] / counts[1].sum(-1)[shown]).mean())
+
+
 def calibrate(histograms: Iterable[Int64[Tensor, "2 C bins"]]) -> Calibration:
     """Thresholds that maximise each class's F1 on the summed counts, and its scale and bias on the log-odds.
 

@@ -1,9 +1,8 @@
-"""A method scored on stored features: the global model, clients' own models, and the scores of results.json."""
+"""A method scored on stored features, and the scores of results.json. `fedmpt.evaluation.final` has what predicts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from statistics import fmean
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,15 +14,15 @@ from fedmpt.data.pairs import BiasedPairs
 from fedmpt.data.ties import is_moved
 from fedmpt.evaluation.calibration import Calibration
 from fedmpt.evaluation.context_shift import context_shift
-from fedmpt.evaluation.metrics import METRICS, Scores, multilabel_scores, oracle_scores
+from fedmpt.evaluation.metrics import multilabel_scores, oracle_scores
 from fedmpt.methods import Method
-from fedmpt.state import check_state, get_state, set_state
+from fedmpt.state import check_state, set_state
 from fedmpt.types import State
 
 
 @torch.no_grad()
 def probabilities(method: Method, features: FeatureSet, *, batch_size: int = 64) -> Float[Tensor, "images C"]:
-    """Class probabilities of every image, on the CPU, in the features' order."""
+    """Class probabilities of every image as the method has them, on the CPU, in the features' order."""
     method.eval()
     text = method.encode_text()
     # What only training reads may be as large as the features themselves.
@@ -43,39 +42,6 @@ def set_global(method: Method, shared: State, *, initial: State, source: str) ->
     expected, _ = method.split(method.state_dict())
     check_state(shared, like=expected, source=source)
     set_state(method, {**shared, **method.neutral_personal(shared, initial)}, source=source)
-
-
-def personal_scores(
-    method: Method,
-    shared: State,
-    *,
-    personal: Mapping[int, State],
-    initial: State,
-    client_names: Sequence[str],
-    test: FeatureSet,
-) -> dict[str, Any]:
-    """Scores of the clients' own models on the test set at threshold 0.5: each client's, and their mean over clients.
-
-    A client that never took part has the ``initial`` personal tensors. Every model is scored by itself, so memory does
-    not grow with the clients. The method is left as it was.
-
-    Raises:
-        InputError: if a client's tensors do not fit the method, naming the client.
-    """
-    before = get_state(method)
-
-    def scored(own: State, name: str) -> Scores:
-        set_state(method, {**shared, **own}, source=f"personal tensors of {name}")
-        return multilabel_scores(probabilities(method, test), test.labels)
-
-    newcomer = scored(initial, "a new client") if len(personal) < len(client_names) else None
-    rows = []
-    for client, name in enumerate(client_names):
-        found = scored(personal[client], name) if client in personal else newcomer
-        rows.append({metric: getattr(found, metric) for metric in METRICS})
-    set_state(method, before)
-    means = {metric: fmean(row[metric] for row in rows) for metric in METRICS}
-    return {**means, "clients": [{"name": name, **row} for name, row in zip(client_names, rows, strict=True)]}
 
 
 def score(

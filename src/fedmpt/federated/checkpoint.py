@@ -15,15 +15,18 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
-from fedmpt.federated.simulate import Progress
+from fedmpt.federated.simulate import Best, Progress
 from fedmpt.files import read_json, write_atomically, write_json
 from fedmpt.types import InputError, State
 
 INDEX = "checkpoint.json"
-FORMAT = 2
-# Format 1 had no memory of the server.
-READABLE = (1, FORMAT)
+FORMAT = 3
+# Format 1 had no memory of the server, format 2 no best round.
+READABLE = (1, 2, FORMAT)
+SHARED = "shared"
+"""Whose the global model's tensors are in the file of the best round, beside the clients' by their numbers."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +40,20 @@ class Checkpoint:
 def save_checkpoint(folder: Path, progress: Progress, record: Mapping[str, Any]) -> None:
     """Replace the folder's checkpoint by this one. ``record`` has to be JSON."""
     folder.mkdir(parents=True, exist_ok=True)
-    personal = {f"{client}/{name}": t for client, state in progress.personal.items() for name, t in state.items()}
-    parts = {"state": progress.state, "personal": personal, "memory": progress.memory}
+    parts = {"state": progress.state, "personal": _with_owners(progress.personal), "memory": progress.memory}
     files = {
         part: _write_tensors(folder, f"{part}-{progress.rounds_done:05d}", tensors)
         for part, tensors in parts.items()
         if tensors or part == "state"  # A method that trains nothing has a state too, an empty one.
     }
-    index = {"format": FORMAT, "rounds_done": progress.rounds_done, **dict.fromkeys(parts), **files}
-    write_json(folder / INDEX, {**index, "record": dict(record)})
+    index = {"format": FORMAT, "rounds_done": progress.rounds_done, **dict.fromkeys(parts), **files, "best": None}
     kept = {file["name"] for file in files.values()}
+    if (best := progress.best) is not None:
+        tensors = _with_owners({SHARED: best.state, **best.personal})
+        file = _write_tensors(folder, f"best-{best.index:05d}", tensors)
+        index["best"] = {"round": best.index, "mAP": best.mAP, "tensors": file}
+        kept.add(file["name"])
+    write_json(folder / INDEX, {**index, "record": dict(record)})
     leftovers = folder.glob(".*.tmp")  # Of a run that was killed while it wrote.
     for path in [*folder.glob("*.safetensors"), *leftovers]:
         if path.name not in kept:
@@ -63,21 +70,43 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     try:
         if index["format"] not in READABLE:
             raise InputError(
-                f"{index_path}: format {index['format']}, this version reads {' and '.join(map(str, READABLE))}; "
-                "update fedmpt"
+                f"{index_path}: format {index['format']}, this version reads {READABLE[0]} to {FORMAT}; update fedmpt"
             )
-        state = _read_tensors(folder, index["state"])
-        personal: dict[int, dict[str, Any]] = {}
-        for key, tensor in _read_tensors(folder, index["personal"]).items():
-            client, name = key.split("/", 1)
-            personal.setdefault(int(client), {})[name] = tensor
-        memory = _read_tensors(folder, index["memory"] if index["format"] > 1 else None)
-        progress = Progress(rounds_done=int(index["rounds_done"]), state=state, personal=personal, memory=memory)
+        personal = _by_owner(_read_tensors(folder, index["personal"]))
+        progress = Progress(
+            rounds_done=int(index["rounds_done"]),
+            state=_read_tensors(folder, index["state"]),
+            personal={int(client): own for client, own in personal.items()},
+            memory=_read_tensors(folder, index["memory"] if index["format"] > 1 else None),
+            best=_read_best(folder, index["best"] if index["format"] > 2 else None),
+        )
         return Checkpoint(progress, dict(index["record"]))
     except InputError:
         raise
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
         raise InputError(f"{index_path} is damaged ({error!r}); restore it from a copy or train again") from error
+
+
+def _read_best(folder: Path, words: Mapping[str, Any] | None) -> Best | None:
+    if words is None:
+        return None
+    owners = _by_owner(_read_tensors(folder, words["tensors"]))
+    state = owners.pop(SHARED, {})
+    return Best(int(words["round"]), float(words["mAP"]), state, {int(client): own for client, own in owners.items()})
+
+
+def _with_owners(states: Mapping[Any, State]) -> State:
+    """Tensors of several owners by names such as ``7/offset``."""
+    return {f"{owner}/{name}": tensor for owner, state in states.items() for name, tensor in state.items()}
+
+
+def _by_owner(tensors: State) -> dict[str, dict[str, Tensor]]:
+    """The inverse of `_with_owners`."""
+    states: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        owner, name = key.split("/", 1)
+        states.setdefault(owner, {})[name] = tensor
+    return states
 
 
 def _write_tensors(folder: Path, stem: str, tensors: State) -> dict[str, str]:

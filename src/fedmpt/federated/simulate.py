@@ -8,10 +8,12 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 
 from fedmpt.data.features.store import FeatureSet
+from fedmpt.evaluation.calibration import mean_average_precision, score_histograms
 from fedmpt.evaluation.metrics import Scores, multilabel_scores
 from fedmpt.evaluation.scoring import probabilities, set_global
 from fedmpt.federated.aggregate import MEAN, aggregate, check_fits
@@ -22,6 +24,8 @@ from fedmpt.methods import Method
 from fedmpt.seeding import generator
 from fedmpt.state import Update, Weighting, get_state
 from fedmpt.types import State
+
+DEFAULT_HELD_OUT = 0.1
 
 
 @dataclass(frozen=True)
@@ -38,21 +42,60 @@ class Federation:
     """Learning rate of the first round; falls along a cosine over the rounds."""
     eval_every: int = 5
     """Rounds between two evaluations on the test set; the last round is always evaluated."""
+    held_out: float | None = None
+    """Share of its images, in [0, 1), that each client keeps out of training to score evaluated rounds on; at least one
+    where it has two. 0 unless given, with --keep best 0.1."""
+    keep: Literal["last", "best"] = "last"
+    """Which round's model is scored and used in the end: the last, or of the evaluated ones the best on held-out
+    images, for example --keep best --held-out 0.1."""
+
+    @property
+    def held_out_share(self) -> float:
+        """``held_out``, or what holds where it is not given."""
+        if self.held_out is None:
+            return DEFAULT_HELD_OUT if self.keep == "best" else 0.0
+        return self.held_out
+
+
+@dataclass(frozen=True)
+class Best:
+    """The evaluated round whose global model was best on held-out images, the first of equals, with what it had then.
+
+    ``mAP`` is in percent.
+    """
+
+    index: int
+    mAP: float
+    state: State
+    personal: Mapping[int, State]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """All that a federation carries from one round to the next. ``memory`` is the server's own, see `aggregate`."""
+    """All that a federation carries from one round to the next.
+
+    ``memory`` is the server's own, see `aggregate`. ``best`` is None where no image is held out, and before the first
+    evaluation.
+    """
 
     rounds_done: int
     state: State
     personal: Mapping[int, State]
     memory: State = field(default_factory=dict)
+    best: Best | None = None
+
+    def kept(self, federation: Federation) -> Progress | Best:
+        """The round that is used in the end; until a round was evaluated, the last one."""
+        return self.best if federation.keep == "best" and self.best is not None else self
 
 
 @dataclass(frozen=True)
 class Round:
-    """What happened in a round, and where it led. ``index`` counts from 1; ``scores`` only where it was evaluated."""
+    """What happened in a round, and where it led.
+
+    ``index`` counts from 1. ``scores`` on the test set and ``held_out_mAP`` in percent are there only where the round
+    was evaluated, the second only where images are held out.
+    """
 
     index: int
     clients: tuple[int, ...]
@@ -61,6 +104,7 @@ class Round:
     scores: Scores | None
     seconds: float
     progress: Progress
+    held_out_mAP: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +113,8 @@ class Simulation:
 
     One module serves all clients in turn and updates are averaged as they come, so memory does not grow with their
     number (but for their personal tensors, and for robust aggregation). ``balance`` weighs labels, see
-    `local_update`. ``on_update`` is told of every update.
+    `local_update`. ``held_out`` are images of all clients that ``clients`` leave out. Of their scores only the
+    histograms are used, which are the sums of the clients' own. ``on_update`` is told of every update.
     """
 
     method: Method
@@ -80,6 +125,7 @@ class Simulation:
     seed: int
     aggregation: Aggregation = MEAN
     balance: Balance | None = None
+    held_out: FeatureSet | None = None
     on_update: Callable[[Update], None] = lambda update: None
 
     def rounds(self, start: Progress | None = None) -> Iterator[Round]:
@@ -137,9 +183,12 @@ class Simulation:
             memory=before.memory,
         )
         set_global(self.method, state, initial=initial, source="server")
-        scores = None
+        scores, held_out_mAP, best = None, None, before.best
         if index % federation.eval_every == 0 or index == federation.rounds:
             scores = multilabel_scores(probabilities(self.method, self.test), self.test.labels)
+            held_out_mAP = self._score_held_out()
+        if held_out_mAP is not None and (best is None or held_out_mAP > best.mAP):
+            best = Best(index, held_out_mAP, state, personal)
         return Round(
             index=index,
             clients=cohort,
@@ -147,8 +196,15 @@ class Simulation:
             learning_rate=rate,
             scores=scores,
             seconds=time.perf_counter() - began,
-            progress=Progress(rounds_done=index, state=state, personal=personal, memory=memory),
+            progress=Progress(rounds_done=index, state=state, personal=personal, memory=memory, best=best),
+            held_out_mAP=held_out_mAP,
         )
+
+    def _score_held_out(self) -> float | None:
+        """Of the global model, which the method is now."""
+        if self.held_out is None:
+            return None
+        return mean_average_precision(score_histograms(probabilities(self.method, self.held_out), self.held_out.labels))
 
 
 def draw_cohort(num_clients: int, participation: float, *, seed: int, round_index: int) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,23 @@ from torch import Tensor
 
 from fedmpt.backbone import load_backbone
 from fedmpt.backbone.views import tokens_of
+from fedmpt.conditions.labels.ties import Ties
 from fedmpt.data.features.store import FeatureSet, open_features
 from fedmpt.data.images import read_image
 from fedmpt.evaluation.calibration import Calibration
-from fedmpt.evaluation.scoring import personal_scores, set_global
+from fedmpt.evaluation.final import FinalModel, Prediction
 from fedmpt.federated.checkpoint import load_checkpoint
-from fedmpt.federated.simulate import Progress
 from fedmpt.methods import Method
 from fedmpt.runs.config import DTYPES, RunConfig
-from fedmpt.runs.records import check_record, check_sources, load_calibration
+from fedmpt.runs.prediction import load_prediction, load_ties
+from fedmpt.runs.records import check_record, check_sources
 from fedmpt.seeding import generator
 from fedmpt.state import get_state
-from fedmpt.types import Backbone, Batch, InputError, Split, State
+from fedmpt.types import Backbone, Batch, InputError, Split
+
+UNCALIBRATED = (
+    "the checkpoint's thresholds are for another --soft-ties, so every class has 0.5 here; fedmpt calibrate fits them"
+)
 
 
 @dataclass(frozen=True)
@@ -41,17 +46,23 @@ class Label:
 class Tagger:
     """Tags images with the classes that a run was trained for. `load` makes one from a run.
 
-    ``method`` is the global model; ``initial`` holds the personal tensors as the method was built.
+    ``model`` gives the final probabilities. ``calibration`` is None where there is none for them: `tag` then takes 0.5
+    for every class. ``notes`` are what a user should hear about that.
     """
 
     config: RunConfig
     backbone: Backbone
     class_names: tuple[str, ...]
-    method: Method
+    options: Prediction
+    model: FinalModel
     calibration: Calibration | None
     client_names: tuple[str, ...]
-    progress: Progress
-    initial: State
+    notes: tuple[str, ...] = ()
+
+    @property
+    def method(self) -> Method:
+        """The global model as a method, which knows nothing of soft ties."""
+        return self.model.method
 
     def tag(self, images: Sequence[Path | str], *, batch_size: int = 16) -> Iterator[tuple[Path, list[Label]]]:
         """Each image file with a `Label` for every class, the most probable first.
@@ -79,7 +90,7 @@ class Tagger:
             for name, view in self.method.views.items()
         }
         unknown = torch.full((len(images), len(self.class_names)), -1, dtype=torch.int8, device=pooled.device)
-        return self.method(Batch(patches, pooled, unknown, views), text).cpu()
+        return self.model(Batch(patches, pooled, unknown, views), text)
 
     def _seen(
         self, backbone: Backbone, pictures: Sequence[Image.Image]
@@ -118,15 +129,8 @@ class Tagger:
         )
 
     def personal_scores(self, test: FeatureSet) -> dict[str, Any]:
-        """Scores of the clients' own models, see `fedmpt.evaluation.scoring`; the method has personal tensors."""
-        return personal_scores(
-            self.method,
-            self.progress.state,
-            personal=self.progress.personal,
-            initial=self.initial,
-            client_names=self.client_names,
-            test=test,
-        )
+        """Scores of the clients' own models, see `fedmpt.evaluation.final`; the method has personal tensors."""
+        return self.model.personal_scores(self.client_names, test)
 
 
 def load(run: Path | str, *, backbone: str | None = None, device: str = "cpu") -> Tagger:
@@ -144,23 +148,46 @@ def load(run: Path | str, *, backbone: str | None = None, device: str = "cpu") -
 
 
 def load_trained(
-    checkpoint: Path, *, backbone: str | None = None, device: str = "cpu", class_names: Sequence[str] | None = None
+    checkpoint: Path,
+    *,
+    backbone: str | None = None,
+    device: str = "cpu",
+    class_names: Sequence[str] | None = None,
+    mix: float | None = None,
+    soft_ties: float | None = None,
+    ties: Ties | None = None,
 ) -> Tagger:
-    """Build the method a checkpoint was trained with, on the backbone it names or the one given. Raises InputError if
-    the checkpoint is damaged, or of other classes, another method or another backbone."""
+    """Build the method a checkpoint was trained with, on the backbone it names or the one given.
+
+    ``mix``, ``soft_ties`` (see `Prediction`) and ``ties`` are those of the checkpoint unless given. Where one is given
+    that is another than the checkpoint's, its calibration is not for these probabilities, and there is none.
+
+    Raises:
+        InputError: if the checkpoint is damaged, or of other classes, another method or another backbone; if ``mix``
+            or ``soft_ties`` is out of range, or there are no counts of labels to make ties of.
+    """
     if not (checkpoint / "checkpoint.json").exists() and (checkpoint / "checkpoint").is_dir():
         raise InputError(f"{checkpoint} is the folder of a run; give the checkpoint in it, {checkpoint / 'checkpoint'}")
-    stored = load_checkpoint(checkpoint)
-    record = stored.record
+    trained = load_checkpoint(checkpoint)
+    record = trained.record
     config = RunConfig.from_json(record["config"], source=f"{checkpoint}/checkpoint.json")
     names = tuple(record["class_names"])
     frozen = load_backbone(backbone or config.backbone, device=device, dtype=DTYPES[config.dtype])
     check_record(record, frozen, class_names, source=str(checkpoint))
     method = config.method.build(frozen, names, generator=generator(config.seed, "init"))
     check_sources(record, method.sources, source=str(checkpoint))
-    _, initial = method.split(get_state(method))
-    set_global(method, stored.progress.state, initial=initial, source=str(checkpoint))
+    stored = load_prediction(checkpoint, names)
+    given = {name: value for name, value in (("mix", mix), ("soft_ties", soft_ties)) if value is not None}
+    options = replace(stored.options, **given)
+    options.check()
+    fits = options == stored.options and ties is None
+    notes = [] if fits or stored.calibration is None else [UNCALIBRATED]
+    if ties is None and options.soft_ties:
+        ties = load_ties(checkpoint / stored.counts, names)
+    kept = trained.progress.kept(config.federation)
+    model = FinalModel.of(
+        method, get_state(method), kept.state, kept.personal, options=options, ties=ties, source=str(checkpoint)
+    )
     # Checkpoints of before any method had personal tensors do not name the clients.
     clients = tuple(record.get("clients", ()))
-    calibration = load_calibration(checkpoint, names)
-    return Tagger(config, frozen, names, method, calibration, clients, stored.progress, initial)
+    return Tagger(config, frozen, names, options, model, stored.calibration if fits else None, clients, tuple(notes))

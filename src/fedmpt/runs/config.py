@@ -13,6 +13,7 @@ import tyro
 
 from fedmpt.data.partial_labels import Masking
 from fedmpt.data.partition import Setting
+from fedmpt.evaluation.final import Prediction
 from fedmpt.federated.aggregation import Aggregation
 from fedmpt.federated.client import LocalTraining
 from fedmpt.federated.simulate import Federation
@@ -77,6 +78,7 @@ class RunConfig:
     federation: Federation = field(default_factory=Federation)
     training: LocalTraining = field(default_factory=LocalTraining)
     aggregation: Aggregation = field(default_factory=Aggregation)
+    prediction: Prediction = field(default_factory=Prediction)
     method: MethodConfig = field(default_factory=FedMPTConfig)
 
     def check(self) -> None:
@@ -87,10 +89,14 @@ class RunConfig:
         check_options(self, "[0, 1)", "validation", "partial_fraction")
         check_options(federation, "(0, inf)", "rounds", "eval_every", "learning_rate")
         check_options(federation, "(0, 1]", "participation")
+        check_options(federation, "[0, 1)", "held_out")
         check_options(training, "(0, inf)", "local_epochs", "batch_size")
         check_options(training, "[0, 1)", "momentum")
         check_options(training, "[0, inf)", "weight_decay", "proximal")
+        if federation.keep == "best" and not federation.held_out_share:
+            raise InputError("--keep best chooses by held-out images; give --held-out above 0, or leave it out for 0.1")
         self._check_setting()
+        self.prediction.check()
         self.aggregation.check()
         self.aggregation.check_weighting(federation.weighting)
 
@@ -103,6 +109,9 @@ class RunConfig:
             "proximal": self.training.proximal != 0,
             "balance": self.training.balance,
             "weighting": self.federation.weighting is not None,
+            "keep": self.federation.keep != "last",
+            "held-out": self.federation.held_out is not None,
+            "mix": self.prediction.mix != 1,
         }
         if idle := [flag for flag, is_chosen in chosen.items() if is_chosen]:
             raise InputError(
@@ -176,7 +185,7 @@ def flat(words: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 PAPER_FEDERATION = Federation(rounds=50, learning_rate=0.001)
 
 PRESETS = ("default", "paper")
-NESTED = {"federation": Federation, "training": LocalTraining, "aggregation": Aggregation}
+NESTED = {"federation": Federation, "training": LocalTraining, "aggregation": Aggregation, "prediction": Prediction}
 
 
 def preset(name: str, method: str, data: str) -> RunConfig:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from fedmpt.data.partial_labels import mask_labels
 from fedmpt.data.partition import Partition, Setting, load_partition, partition_split
@@ -58,6 +61,23 @@ def partition_clients(config: RunConfig, data: ImageData) -> Partition:
     if setting == "dirichlet" and alpha is None:
         alpha = DEFAULT_ALPHA
     return partition_split(data.train, setting=setting, num_clients=config.clients, alpha=alpha, seed=config.seed)
+
+
+def held_out_rows(
+    rows: Sequence[Int64[Tensor, "_"]], share: float
+) -> tuple[list[Int64[Tensor, "_"]], Int64[Tensor, "_"]]:
+    """The images that each client trains on, and those that all keep out of training, both in the order of ``rows``.
+
+    Each client keeps out ``share`` of its own, in (0, 1): at least one and never all where it has two. They depend on
+    the client's number and how many images it has, so runs of all methods and seeds have the same ones.
+    """
+    kept, held = [], []
+    for client, own in enumerate(rows):
+        size = min(max(1, round(share * len(own))), len(own) - 1)
+        order = torch.randperm(len(own), generator=generator(0, "held-out", client))
+        held.append(own[order[:size].sort().values])
+        kept.append(own[order[size:].sort().values])
+    return kept, torch.cat(held)
 
 
 def setting_of(config: RunConfig, data: ImageData) -> Setting:

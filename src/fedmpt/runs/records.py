@@ -1,4 +1,4 @@
-"""The small files of a run's folder: rounds, calibration, versions; and whether a checkpoint fits what is there."""
+"""The small files of a run's folder: rounds, versions; and whether a checkpoint fits what is there."""
 
 from __future__ import annotations
 
@@ -10,19 +10,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 import fedmpt
 from fedmpt.data.features.fingerprint import text_fingerprint
 from fedmpt.data.features.store import fingerprint
-from fedmpt.evaluation.calibration import Calibration
 from fedmpt.evaluation.metrics import METRICS
 from fedmpt.federated.simulate import Round
-from fedmpt.files import read_json, write_atomically, write_json
+from fedmpt.files import write_atomically
 from fedmpt.types import Backbone, InputError
 
-CALIBRATION = ("threshold", "scale", "bias")
-"""What calibration.json has of a class: the fields of `Calibration`, in their order."""
 VERSIONED = ("torch", "transformers", "numpy", "scikit-learn", "safetensors", "pillow")
 
 
@@ -41,6 +36,8 @@ def check_writable(path: Path, *, kind: Literal["folder", "file"]) -> None:
 class RoundLog:
     """rounds.jsonl: one line a round, on the disk before the round's checkpoint is.
 
+    ``mAP`` has the test set's scores of evaluated rounds by their numbers, in percent.
+
     Opening it drops what stands behind round ``keep``, which a killed run may have left.
     """
 
@@ -49,6 +46,7 @@ class RoundLog:
         kept = [line for line in _complete_lines(path) if line["round"] <= keep]
         write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self.seconds = sum(line["seconds"] for line in kept)
+        self.mAP: dict[int, float] = {line["round"]: line["mAP"] for line in kept if "mAP" in line}
 
     def append(self, done: Round) -> None:
         line: dict[str, Any] = {
@@ -60,6 +58,9 @@ class RoundLog:
         }
         if done.scores is not None:
             line |= {metric: getattr(done.scores, metric) for metric in METRICS}
+            self.mAP[done.index] = done.scores.mAP
+        if done.held_out_mAP is not None:
+            line["held_out_mAP"] = done.held_out_mAP
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
             file.flush()
@@ -120,27 +121,6 @@ def check_record(
             f"{source} was trained on backbone {trained_on['name']!r}, which is not this {backbone.name!r} "
             "or has other weights, tokenizer, number format or preprocessing; give the same one with --backbone"
         )
-
-
-def save_calibration(folder: Path, calibration: Calibration, class_names: Sequence[str]) -> None:
-    table = torch.stack([calibration.thresholds, calibration.scale, calibration.bias], dim=1).tolist()
-    rows = {name: dict(zip(CALIBRATION, row, strict=True)) for name, row in zip(class_names, table, strict=True)}
-    write_json(folder / "calibration.json", rows)
-
-
-def load_calibration(folder: Path, class_names: Sequence[str]) -> Calibration | None:
-    """The calibration stored with a checkpoint; None where training has not come to its end. Raises InputError if the
-    file is damaged or of other classes."""
-    path = folder / "calibration.json"
-    if not path.exists():
-        return None
-    words = read_json(path)
-    try:
-        return Calibration(*(torch.tensor([float(words[name][key]) for name in class_names]) for key in CALIBRATION))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: not the calibration of these classes ({error!r}); delete it or restore it"
-        ) from error
 
 
 def versions() -> dict[str, str]:

@@ -4,34 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 import fedmpt
-from fedmpt.backbone import load_backbone
-from fedmpt.conditions.labels.counts import LabelCounts, SiteCounts, count_labels, write_counts
-from fedmpt.data import load_data
-from fedmpt.data.features.store import FeatureSet, open_features
-from fedmpt.data.pairs import measured_pairs
-from fedmpt.data.partition import Partition
-from fedmpt.evaluation.calibration import calibrate, score_histograms
-from fedmpt.evaluation.scoring import personal_scores, probabilities, score, set_global
-from fedmpt.federated.aggregate import check_fits
+from fedmpt.data.features.store import FeatureSet
 from fedmpt.federated.balance import Balance
 from fedmpt.federated.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from fedmpt.federated.simulate import Progress, Round, Simulation, cohort_size
+from fedmpt.federated.simulate import Progress, Round, Simulation
 from fedmpt.files import LOCK, default_cache, exclusive, read_json, write_json
-from fedmpt.methods import Method
-from fedmpt.runs.config import DTYPES, RunConfig, differences
-from fedmpt.runs.partition import hide_labels, hold_out, partition_clients
+from fedmpt.runs.config import RunConfig, differences
+from fedmpt.runs.finish import finish
+from fedmpt.runs.prepare import Prepared, prepare
 from fedmpt.runs.records import (
     RoundLog,
     check_record,
@@ -39,12 +26,9 @@ from fedmpt.runs.records import (
     check_unchanged,
     check_writable,
     fingerprints,
-    save_calibration,
-    versions,
 )
-from fedmpt.seeding import generator
-from fedmpt.state import Update, get_state, num_bytes, num_parameters
-from fedmpt.types import PRESENT, Backbone, ImageData, InputError, State
+from fedmpt.state import Update, get_state
+from fedmpt.types import InputError
 
 
 class Watcher:
@@ -56,67 +40,8 @@ class Watcher:
 
     def round_done(self, done: Round) -> None: ...
 
-
-@dataclass(frozen=True)
-class Prepared:
-    """Everything a run needs before its first round."""
-
-    backbone: Backbone
-    data: ImageData
-    train: FeatureSet
-    test: FeatureSet
-    partition: Partition
-    clients: list[FeatureSet]
-    counts: LabelCounts
-    method: Method
-    seconds: float
-
-
-def prepare(config: RunConfig, *, cache: Path, show_progress: bool) -> Prepared:
-    """Load data and backbone, compute or open features, divide them among clients, build the method. Raises InputError
-    for anything wrong with what the user gave."""
-    began = time.perf_counter()
-    config.check()
-    data = hold_out(config, load_data(config.data, cache=cache, progress=show_progress))
-    _check_labels(data.name, data.train.name, data.train.labels)
-    _check_labels(data.name, data.test.name, data.test.labels)
-    backbone = load_backbone(config.backbone, device=config.device, dtype=DTYPES[config.dtype])
-    # Built before the features: what is wrong with a method's options shows at once.
-    method = config.method.build(backbone, data.class_names, generator=generator(config.seed, "init"))
-    if not method.is_trained:
-        config.check_untrained()
-    # Before the tower runs, since it catches a wrong --t.
-    partition = partition_clients(config, data)
-    check_fits(
-        method, config.aggregation, cohort_size=cohort_size(len(partition.names), config.federation.participation)
-    )
-    opened = partial(
-        open_features,
-        backbone,
-        cache=cache,
-        store_dtype=config.store_dtype,
-        device=config.device,
-        skip_corrupt=config.skip_corrupt,
-        progress=show_progress,
-        data=config.data,
-    )
-    train = opened(hide_labels(config, data.train), views={**method.views, **method.training_views})
-    test = opened(data.test, views=method.views)
-    if test.skipped:  # Asked again here: scores come after the training.
-        _check_labels(data.name, f"{data.test.name} (as far as it can be read)", test.labels)
-    if train.skipped:
-        partition = partition.keep(train.rows)
-    clients = [train.subset(rows) for rows in partition.rows]
-    # What the clients would count of their labels adds up to the count of all.
-    counts = count_labels(torch.cat([client.labels for client in clients]))
-    return Prepared(backbone, data, train, test, partition, clients, counts, method, time.perf_counter() - began)
-
-
-def _check_labels(data: str, split: str, labels: Tensor) -> None:
-    if not len(labels):
-        raise InputError(f"{data}: there are no {split} images; give a split that has some, or test_share below 1")
-    if not (labels == PRESENT).any():
-        raise InputError(f"{data}: no image of the {split} split shows any of the classes; check its annotations")
+    def noted(self, note: str) -> None:
+        """At the end, what a user should hear about how it went."""
 
 
 def train(
@@ -166,7 +91,7 @@ def _train(
         check_unchanged(checkpoint.record, record, source=source)
     progress = checkpoint.progress if checkpoint else None
     rounds_done = progress.rounds_done if progress else 0
-    _, initial = method.split(get_state(method))
+    start = get_state(method)
     write_json(out / "config.json", config.to_json())
     log = RoundLog(out / "rounds.jsonl", keep=rounds_done)
     watcher.started(config, prepared, rounds_done=rounds_done)
@@ -174,6 +99,7 @@ def _train(
         method=method,
         clients=prepared.clients,
         test=prepared.test,
+        held_out=prepared.held_out,
         federation=config.federation,
         training=config.training,
         aggregation=config.aggregation,
@@ -189,12 +115,16 @@ def _train(
     if progress is None:  # Nothing to train: the checkpoint still says which method, classes and backbone.
         progress = Progress(rounds_done=0, state={}, personal={})
         save_checkpoint(out / "checkpoint", progress, record)
-    return _finish(prepared, progress, initial, out=out, log=log)
+    results, notes = finish(config, prepared, progress, start, out=out, log=log)
+    for note in notes:
+        watcher.noted(note)
+    return results
 
 
 def _record(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
     """What a checkpoint's tensors belong to: enough to build it again, and to notice another backbone or other data."""
     names, backbone = prepared.data.class_names, prepared.backbone
+    trained_on = [*prepared.clients, *([] if prepared.held_out is None else [prepared.held_out])]
     return {
         "fedmpt": fedmpt.__version__,
         "config": config.to_json(),
@@ -202,7 +132,7 @@ def _record(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "sources": dict(prepared.method.sources),
         "clients": list(prepared.partition.names),
         "backbone": {"name": backbone.name, **fingerprints(backbone, names)},
-        "data": {"train": _digest(prepared.clients), "test": _digest([prepared.test])},
+        "data": {"train": _digest(trained_on), "test": _digest([prepared.test])},
     }
 
 
@@ -251,46 +181,3 @@ def _earlier(config: RunConfig, out: Path, *, resume: bool) -> Checkpoint | None
     if different:
         raise InputError(f"{out} was started with other options ({different}); repeat those or choose another --out")
     return load_checkpoint(out / "checkpoint") if (out / "checkpoint" / "checkpoint.json").exists() else None
-
-
-def _finish(prepared: Prepared, progress: Progress, initial: State, *, out: Path, log: RoundLog) -> dict[str, Any]:
-    """Calibrate, score on the test set, write the results. ``initial`` are the personal tensors as built."""
-    method, class_names = prepared.method, prepared.data.class_names
-    set_global(method, progress.state, initial=initial, source=str(out / "checkpoint"))
-    # The clients' histograms add up to that of all images. Counted at once, text features are computed once.
-    counts = score_histograms(probabilities(method, prepared.train), prepared.train.labels)
-    calibration = calibrate([counts])
-    save_calibration(out / "checkpoint", calibration, class_names)
-    write_counts(out / "checkpoint" / "counts.json", SiteCounts("all clients", class_names, prepared.counts, None))
-    pairs = measured_pairs(prepared.data, prepared.test.labels)
-    scores = score(
-        probabilities(method, prepared.test), prepared.test, class_names, calibration=calibration, pairs=pairs
-    )
-    if method.personal:
-        scores["test_personal"] = personal_scores(
-            method,
-            progress.state,
-            personal=progress.personal,
-            initial=initial,
-            client_names=prepared.partition.names,
-            test=prepared.test,
-        )
-    results = {
-        **scores,
-        "params": {
-            "trainable": num_parameters(get_state(method)),
-            "sent_bytes_per_round": num_bytes(progress.state),
-            "clients": len(prepared.clients),
-        },
-        "clients": [
-            {"name": name, "images": len(client)}
-            for name, client in zip(prepared.partition.names, prepared.clients, strict=True)
-        ],
-        "time": {"prepare_s": round(prepared.seconds, 3), "rounds_s": round(log.seconds, 3)},
-        "sources": dict(method.sources),
-        "notes": list(prepared.data.notes),
-        "versions": versions(),
-        "skipped_images": [str(path) for part in (prepared.train, prepared.test) for path in part.skipped],
-    }
-    write_json(out / "results.json", results)
-    return results

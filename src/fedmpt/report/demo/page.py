@@ -26,7 +26,7 @@ from fedmpt.inference.tagger import Tagger
 from fedmpt.methods.fedmpt import FedMPT
 from fedmpt.report.demo.trials import TITLES, Outcome, Trial
 from fedmpt.report.plots import BLUE, GREY, ORANGE, rendered
-from fedmpt.runs.run import prepare
+from fedmpt.runs.prepare import prepare
 from fedmpt.types import PRESENT, Batch, Split
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ def explained_images(outcomes: Mapping[str, Outcome], test: FeatureSet) -> list[
 def _predictions(trained: Tagger, batch: Batch) -> list[dict[str, Any]]:
     """Of each image the calibrated probabilities, and the classes over their threshold; neither saw a test label."""
     assert trained.calibration is not None, "a finished run has one"
-    found = trained.method(batch).detach()
+    found = trained.model(batch)
     said = [[CLASS_NAMES[c] for c in row.nonzero()[:, 0].tolist()] for row in found > trained.calibration.thresholds]
     shown = map(_rounded, trained.calibration.calibrated(found))
     return [{"probability": row, "said": names} for row, names in zip(shown, said, strict=True)]

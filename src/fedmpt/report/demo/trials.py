@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Float
+from torch import Tensor
+
 from fedmpt.data import load_data
 from fedmpt.data.datasets.scenes import CLASS_NAMES, PARTNERS
 from fedmpt.data.features.store import FeatureSet, open_features
@@ -16,9 +19,9 @@ from fedmpt.evaluation.scoring import probabilities
 from fedmpt.federated.simulate import Round
 from fedmpt.files import read_json, write_json
 from fedmpt.inference.tagger import Tagger, load_trained
-from fedmpt.methods import Method
 from fedmpt.runs.config import RunConfig, preset
-from fedmpt.runs.run import Prepared, Watcher, train
+from fedmpt.runs.prepare import Prepared
+from fedmpt.runs.run import Watcher, train
 from fedmpt.state import Update
 from fedmpt.types import InputError, Pair, Split
 
@@ -95,14 +98,13 @@ def run_trial(
     trained = load_trained(out / "checkpoint")
     specs = [trial.data(world) for world in ("natural", "reversed")]
     tests = [trained.features(load_data(spec, cache=cache).test, data=spec, cache=cache) for spec in specs]
-    natural, reversed_ = (world_scores(trained.method, test) for test in tests)
+    natural, reversed_ = (world_scores(trained.model.probabilities(test), test) for test in tests)
     rounds = read_json(out / ROUNDS_FILE) if every_round and trained.method.is_trained else []
     return Outcome(trained, results, natural, reversed_, rounds)
 
 
-def world_scores(method: Method, test: FeatureSet) -> dict[str, Any]:
+def world_scores(found: Float[Tensor, "images C"], test: FeatureSet) -> dict[str, Any]:
     """Scores on one world in percent: at threshold 0.5, and of the pairs that training ties together."""
-    found = probabilities(method, test)
     scores = multilabel_scores(found, test.labels)
     shift = context_shift(found, test.labels, PAIRS)
     if shift.exclusive is None or shift.false_coactivation is None:
@@ -135,6 +137,6 @@ class _ScoredWatcher(Watcher):
 
     def _score(self, index: int) -> None:
         tests = {"natural": self._natural, "reversed": self._reversed}
-        worlds = {world: world_scores(self._method, test) for world, test in tests.items()}
+        worlds = {world: world_scores(probabilities(self._method, test), test) for world, test in tests.items()}
         self._lines.append({"round": index, **worlds})
         write_json(self._path, self._lines)

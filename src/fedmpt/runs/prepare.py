@@ -1,0 +1,105 @@
+"""What comes before the first round: data, backbone, features, clients and the method, all of it checked."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fedmpt.backbone import load_backbone
+from fedmpt.conditions.labels.counts import LabelCounts, count_labels
+from fedmpt.data import load_data
+from fedmpt.data.features.store import FeatureSet, open_features
+from fedmpt.data.partition import Partition
+from fedmpt.federated.aggregate import check_fits
+from fedmpt.federated.simulate import cohort_size
+from fedmpt.methods import Method
+from fedmpt.runs.config import DTYPES, RunConfig
+from fedmpt.runs.partition import held_out_rows, hide_labels, hold_out, partition_clients
+from fedmpt.seeding import generator
+from fedmpt.types import PRESENT, Backbone, ImageData, InputError
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything a run needs before its first round.
+
+    ``train`` are the images of all clients. ``held_out`` are those that the ``clients`` do not train on, None where the
+    config holds none out. ``counts`` are the clients' counts of labels, summed.
+    """
+
+    backbone: Backbone
+    data: ImageData
+    train: FeatureSet
+    test: FeatureSet
+    partition: Partition
+    clients: list[FeatureSet]
+    held_out: FeatureSet | None
+    counts: LabelCounts
+    method: Method
+    seconds: float
+
+
+def prepare(config: RunConfig, *, cache: Path, show_progress: bool) -> Prepared:
+    """Load data and backbone, compute or open features, divide them among clients, build the method. Raises InputError
+    for anything wrong with what the user gave."""
+    began = time.perf_counter()
+    config.check()
+    data = hold_out(config, load_data(config.data, cache=cache, progress=show_progress))
+    _check_labels(data.name, data.train.name, data.train.labels)
+    _check_labels(data.name, data.test.name, data.test.labels)
+    backbone = load_backbone(config.backbone, device=config.device, dtype=DTYPES[config.dtype])
+    # Built before the features: what is wrong with a method's options shows at once.
+    method = config.method.build(backbone, data.class_names, generator=generator(config.seed, "init"))
+    if not method.is_trained:
+        config.check_untrained()
+    # Before the tower runs, since it catches a wrong --t.
+    partition = partition_clients(config, data)
+    check_fits(
+        method, config.aggregation, cohort_size=cohort_size(len(partition.names), config.federation.participation)
+    )
+    opened = partial(
+        open_features,
+        backbone,
+        cache=cache,
+        store_dtype=config.store_dtype,
+        device=config.device,
+        skip_corrupt=config.skip_corrupt,
+        progress=show_progress,
+        data=config.data,
+    )
+    train = opened(hide_labels(config, data.train), views={**method.views, **method.training_views})
+    test = opened(data.test, views=method.views)
+    if test.skipped:  # Asked again here: scores come after the training.
+        _check_labels(data.name, f"{data.test.name} (as far as it can be read)", test.labels)
+    if train.skipped:
+        partition = partition.keep(train.rows)
+    rows, held_out = list(partition.rows), None
+    if share := config.federation.held_out_share:
+        rows, held = held_out_rows(rows, share)
+        held_out = train.subset(held)
+        _check_held_out(share, held_out.labels)
+    clients = [train.subset(own) for own in rows]
+    # What the clients would count of their labels adds up to the count of all.
+    counts = count_labels(torch.cat([client.labels for client in clients]))
+    seconds = time.perf_counter() - began
+    return Prepared(backbone, data, train, test, partition, clients, held_out, counts, method, seconds)
+
+
+def _check_held_out(share: float, labels: Tensor) -> None:
+    if not (labels == PRESENT).any():
+        raise InputError(
+            f"--held-out {share} holds out {len(labels)} images, and none shows any of the classes, so they cannot be "
+            "scored; hold out more, or use --keep last"
+        )
+
+
+def _check_labels(data: str, split: str, labels: Tensor) -> None:
+    if not len(labels):
+        raise InputError(f"{data}: there are no {split} images; give a split that has some, or test_share below 1")
+    if not (labels == PRESENT).any():
+        raise InputError(f"{data}: no image of the {split} split shows any of the classes; check its annotations")
