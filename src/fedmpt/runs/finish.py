@@ -44,7 +44,7 @@ def finish(
     notes = [] if prepared.held_out is not None else falls(log.mAP)
     results = {
         **scores,
-        **_kept(config, prepared, kept),
+        **_kept(prepared, kept),
         "params": {
             "trainable": num_parameters(start),
             "sent_bytes_per_round": num_bytes(progress.state),
@@ -64,7 +64,7 @@ def finish(
     return results, notes
 
 
-def _kept(config: RunConfig, prepared: Prepared, kept: Progress | Best) -> dict[str, Any]:
+def _kept(prepared: Prepared, kept: Progress | Best) -> dict[str, Any]:
     """Which round is scored, where images were held out."""
     if prepared.held_out is None:
         return {}
