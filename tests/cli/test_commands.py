@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import Command, Place, read_results, read_rounds
+from command_line import Command, Place, assert_refused, read_results, read_rounds
 from safetensors.torch import load_file
 from tiny_voc import write_tiny_voc
 
@@ -198,6 +198,22 @@ def test_predict_prints_labels(finished: Path, place: Place, run: Command) -> No
     ]
     below = [line.endswith("(below threshold)") for line in lines]
     assert below == [not label["present"] for label in answer["labels"]]
+
+
+def test_predict_with_classes_that_training_never_saw(place: Place, finished: Path, run: Command) -> None:
+    checkpoint, image = finished / "checkpoint", place.voc / "VOC2007" / "JPEGImages" / "000500.jpg"
+    new = ("zebra", "traffic light")
+    outcome = run("predict", image, "--checkpoint", checkpoint, "--json", "--add-classes", *new)
+    assert outcome.code == 0
+    assert outcome.err.startswith("note: no training image had labels of zebra, traffic light: the threshold is 0.5")
+    ((_, expected),) = load_trained(checkpoint).with_classes(new).tag([image])
+    (answer,) = json.loads(outcome.out)
+    assert [label["name"] for label in answer["labels"]] == [label.name for label in expected]
+    assert len(expected) == 22
+    assert [label["present"] for label in answer["labels"]] == [label.present for label in expected]
+    words = ("predict", "--checkpoint", checkpoint, "--add-classes", "zebra")
+    assert_refused(run(*words, image), "give at least one image file, before --add-classes")
+    assert_refused(run("predict", image, *words[1:], "dog"), r"'dog' is a class of the run already \('dog'\)")
 
 
 def test_skipped_images_are_listed(place: Place, run: Command, tmp_path: Path) -> None:

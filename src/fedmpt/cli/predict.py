@@ -21,6 +21,8 @@ class PredictOptions:
     fedmpt predict --checkpoint runs/a/checkpoint photo.jpg
 
     fedmpt predict --checkpoint runs/a/checkpoint --json *.jpg > labels.json
+
+    fedmpt predict photo.jpg --checkpoint runs/a/checkpoint --add-classes zebra "traffic light"
     """
 
     images: tyro.conf.Positional[tuple[Path, ...]]
@@ -34,6 +36,9 @@ class PredictOptions:
     soft_ties: float | None = None
     """Hold back classes in doubt so strongly, 0 or more, this time; as stored with the checkpoint unless given. Another
     value than the stored one has no thresholds of its own: fedmpt calibrate fits and stores them."""
+    add_classes: tuple[str, ...] = ()
+    """Also tag with classes that training never saw, for example --add-classes zebra "traffic light"; give the images
+    before. Their threshold is 0.5."""
     json: bool = False
     """One JSON list with every class of every image, for machines."""
     top: int = 3
@@ -46,12 +51,15 @@ def predict(arguments: list[str]) -> None:
     from fedmpt.types import InputError
 
     if not options.images:
-        raise InputError("give at least one image file")
+        before = ", before --add-classes" if options.add_classes else ""
+        raise InputError(f"give at least one image file{before}")
     if options.top < 0:
         raise InputError(f"--top must not be negative, got {options.top}")
     tagger = load_trained(
         options.checkpoint, backbone=options.backbone, device=options.device, soft_ties=options.soft_ties
     )
+    if options.add_classes:
+        tagger = tagger.with_classes(options.add_classes)
     for note in tagger.notes:
         print(f"note: {note}", file=sys.stderr)
     found = list(tagger.tag(options.images))

@@ -20,16 +20,21 @@ from fedmpt.data.images import read_image
 from fedmpt.evaluation.calibration import Calibration
 from fedmpt.evaluation.final import FinalModel, Prediction
 from fedmpt.federated.checkpoint import load_checkpoint
+from fedmpt.inference.new_classes import grown_calibration, grown_state, grown_ties, new_names
 from fedmpt.methods import Method
 from fedmpt.runs.config import DTYPES, RunConfig
 from fedmpt.runs.prediction import load_prediction, load_ties
 from fedmpt.runs.records import check_record, check_sources
 from fedmpt.seeding import generator
-from fedmpt.state import get_state
+from fedmpt.state import get_state, set_state
 from fedmpt.types import Backbone, Batch, InputError, Split
 
 UNCALIBRATED = (
     "the checkpoint's thresholds are for another --soft-ties, so every class has 0.5 here; fedmpt calibrate fits them"
+)
+NEW_CLASSES = (
+    "no training image had labels of {}: the threshold is 0.5 there, and the probability is calibrated by the means of "
+    "the trained classes"
 )
 
 
@@ -127,6 +132,41 @@ class Tagger:
             data=data,
             views=self.method.views,
         )
+
+    def with_classes(self, names: Sequence[str]) -> Tagger:
+        """A tagger for the run's classes and, behind them, new ones that training never saw, such as ``["zebra"]``.
+
+        A new class starts as the method starts any class, mostly from its name. What training did to the trained
+        classes on average is then done to it, see `fedmpt.inference.new_classes.grown_state`. Its threshold is 0.5. Its
+        probability is calibrated by the means of the trained classes' scales and biases. Soft ties leave it as it is.
+        Methods that compare classes within an image give the trained classes other probabilities than before.
+
+        Raises:
+            InputError: if a name is there already, given twice or too long for a prompt, or if the method cannot take
+                new classes.
+        """
+        names = new_names(names, self.class_names)
+        class_names, old = (*self.class_names, *names), self.model
+        method = self.config.method.build(self.backbone, class_names, generator=generator(self.config.seed, "init"))
+        if method.sources != self.method.sources:
+            raise InputError(
+                f"with {', '.join(names)}, {self.config.method.name} reads its texts from "
+                f"{', '.join(method.sources)}, in training it was {', '.join(self.method.sources)}; train with one "
+                "list of all classes, --attributes"
+            )
+        start = get_state(method)
+        set_state(method, grown_state(get_state(self.method), start))
+        model = FinalModel(
+            method,
+            method.split(get_state(method))[0],
+            {client: grown_state(own, start) for client, own in old.personal.items()},
+            method.split(start)[1],
+            old.ties and grown_ties(old.ties, len(names)),
+            old.strength,
+        )
+        calibration = self.calibration and grown_calibration(self.calibration, len(names))
+        notes = (*self.notes, NEW_CLASSES.format(", ".join(names))) if calibration else self.notes
+        return replace(self, class_names=class_names, model=model, calibration=calibration, notes=notes)
 
     def personal_scores(self, test: FeatureSet) -> dict[str, Any]:
         """Scores of the clients' own models, see `fedmpt.evaluation.final`; the method has personal tensors."""
