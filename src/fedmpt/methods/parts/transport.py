@@ -5,6 +5,8 @@ FedMPT's plans (equation 3 of docs/method.md) are `sinkhorn` with rows of `patch
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -60,7 +62,7 @@ def sinkhorn(
     log_kernel = -((cost - cost.amin((-2, -1), keepdim=True)) / entropy).clamp_max(bound)
     rows = rows.to(cost.dtype).expand(cost.shape[:-1])
     columns = (columns if mass is None else mass * columns).to(cost.dtype)
-    stop = {"is_partial": mass is not None, "max_iterations": max_iterations, "tolerance": tolerance}
+    stop: dict[str, Any] = {"is_partial": mass is not None, "max_iterations": max_iterations, "tolerance": tolerance}
     if log_kernel.numel() and log_kernel.amin() > -PLAIN_RANGE:
         kernel = log_kernel.exp()
         left, right = _scalings(kernel, rows, columns, **stop)
