@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from fedmpt.federated.client import LocalTraining
 from fedmpt.runs.config import RunConfig, preset
 
 
@@ -16,7 +17,7 @@ def rows(data: str) -> dict[str, RunConfig]:
         "zero-shot, CSRA": replace(zero_shot, method=replace(zero_shot.method, head="csra")),
         "PromptFL, 16 random tokens": promptfl,
         "PromptFL, from 'a photo of a'": with_method(promptfl, num_context=4, context_init="a photo of a"),
-        "FedMPT, paper's values": replace(fedmpt, method=type(fedmpt.method).paper()),
+        "FedMPT, paper's values": replace(fedmpt, method=type(fedmpt.method).paper(), training=LocalTraining()),
         "FedMPT": fedmpt,
     }
 

@@ -8,6 +8,8 @@ untied controls of as many images, each of which gets half of the moved images b
 co-activation on the moved images after tied training, minus that after untied training; there each moved image is
 scored by the control that has not seen it. The excess of a pair is taken first, then the mean over pairs.
 
+Every trained run also predicts in other ways (`PREDICTIONS`: mixed with its start, soft ties), each a row of its own.
+
 Runs that are complete in --out are not repeated. With --validation nothing is scored on the data's own test images, so
 options can be chosen by it. Prints a Markdown table and writes it, with the values of every pair, to --out/table.json.
 """
@@ -27,15 +29,24 @@ from rich.console import Console
 from run import markdown, score_at, slug
 
 from fedmpt.cli.progress import TerminalWatcher
-from fedmpt.files import default_cache, write_json
+from fedmpt.conditions.labels.ties import Ties
+from fedmpt.data.pairs import measured_pairs
+from fedmpt.evaluation.final import FinalModel, Prediction
+from fedmpt.evaluation.scoring import score
+from fedmpt.federated.checkpoint import load_checkpoint
+from fedmpt.federated.client import LocalTraining
+from fedmpt.files import default_cache, read_json, write_json
 from fedmpt.methods import METHODS
 from fedmpt.runs.config import RunConfig, preset
+from fedmpt.runs.prepare import prepare
 from fedmpt.runs.run import train
+from fedmpt.state import get_state
 from fedmpt.types import InputError
 
 COLUMNS = {
     "mAP": ("test", "mAP"),
     "CF1": ("test", "CF1"),
+    "CF1 calibrated": ("test_calibrated", "CF1"),
     "exclusive AP": ("context_shift", "exclusive"),
     "co-occurring AP": ("context_shift", "cooccurring"),
     "false co-activation": ("context_shift", "false_coactivation"),
@@ -49,49 +60,127 @@ RUNS = {"tied": "", **{f"control{half}": f",ties_control={half}" for half in CON
 """The runs of a row and a seed, and what they add to the data's options."""
 
 
+PREDICTIONS = {
+    "": Prediction(),
+    "soft ties 0.5": Prediction(soft_ties=0.5),
+    "soft ties 1": Prediction(soft_ties=1.0),
+    "mix 0.7": Prediction(mix=0.7),
+    "mix 0.7, soft ties 1": Prediction(mix=0.7, soft_ties=1.0),
+}
+"""Ways to predict with what was trained, and what a row's name gets for each."""
+
+ENTROPIES = (0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
+
+
 def rows(data: str) -> dict[str, RunConfig]:
     """The rows that run unless --methods names others."""
     found = comparison.rows(data)
     del found["PromptFL, 16 random tokens"]  # Ruins small models; see benchmarks/comparison.py for it.
+    found |= {name: preset("default", name, data) for name in ("class-vectors", "linear-probe")}
     return found
 
 
+def more_rows(data: str) -> dict[str, RunConfig]:
+    """Other rows that --methods may name: what the default was before, its parts, and the curve over the entropy."""
+    fedmpt = preset("default", "fedmpt", data)
+    plain = replace(fedmpt, training=LocalTraining())
+    before = {"text": "prompts", "csra": False, "model_rates": False, "entropy": 1.0}
+    return {
+        "FedMPT, the default before": comparison.with_method(plain, **before),
+        "FedMPT, not balanced": plain,
+        "FedMPT, one reading": comparison.with_method(fedmpt, csra=False),
+        "FedMPT, prompts": comparison.with_method(fedmpt, text="prompts"),
+        "FedMPT, both": comparison.with_method(fedmpt, text="both"),
+        "class-vectors, balanced": _balanced("class-vectors", data),
+        "linear-probe, balanced": _balanced("linear-probe", data),
+        **{f"FedMPT, entropy {e:g}": comparison.with_method(fedmpt, entropy=e) for e in ENTROPIES},
+    }
+
+
+def _balanced(name: str, data: str) -> RunConfig:
+    return replace(preset("default", name, data), training=LocalTraining(balance=True))
+
+
 def all_rows(data: str) -> dict[str, RunConfig]:
-    """Those of `rows`, and every method by its name with the default preset."""
-    return rows(data) | {name: preset("default", name, data) for name in METHODS}
+    """Those of `rows` and `more_rows`, and every method by its name with the default preset."""
+    return rows(data) | more_rows(data) | {name: preset("default", name, data) for name in METHODS}
 
 
-def measure(name: str, config: RunConfig, options: argparse.Namespace) -> dict[str, Any]:
-    """Scores of all seeds, by column and, for the excess, by pair."""
-    outcomes = []
+def measure(name: str, config: RunConfig, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Rows of one config, one for each way to predict: scores of all seeds by column, and the excess by pair."""
+    kinds = RUNS if options.controls else {"tied": ""}
+    outcomes: list[dict[str, dict[str, Any]]] = []
     with TerminalWatcher(Console(stderr=True, quiet=True)) as watcher:
         for seed in options.seeds:
             outcomes.append({})
-            for kind, control in RUNS.items():
-                federation = replace(config.federation, rounds=options.rounds, eval_every=options.rounds)
-                run = replace(
-                    config,
-                    data=tied_data(options, seed=seed) + control,
-                    backbone=options.backbone,
-                    t=options.t,
-                    seed=seed,
-                    validation=options.validation,
-                    federation=federation,
-                )
+            for kind, control in kinds.items():
+                run = _run(config, tied_data(options, seed=seed) + control, options, seed=seed)
                 out = options.out / slug(name) / f"seed{seed}" / kind
-                outcomes[-1][kind] = train(run, out=out, resume=True, cache=options.cache, watcher=watcher)
-    pairs = [excess(outcome) for outcome in outcomes]
-    scores = {column: [score_at(outcome["tied"], path) for outcome in outcomes] for column, path in COLUMNS.items()}
-    scores["excess"] = [mean(pair["excess"] for pair in found.values()) for found in pairs]
-    line = "  ".join(f"{column} {statistics.mean(v):.1f}" for column, v in scores.items() if None not in v)
-    print(f"{name}: {line}", file=sys.stderr, flush=True)
+                outcomes[-1][kind] = predictions(
+                    run,
+                    train(run, out=out, resume=True, cache=options.cache, watcher=watcher),
+                    out=out,
+                    cache=options.cache,
+                )
+    found = {}
+    for way in outcomes[0]["tied"]:
+        row = ", ".join(filter(None, (name, way)))
+        found[row] = gathered([{kind: scores[way] for kind, scores in outcome.items()} for outcome in outcomes])
+        line = "  ".join(f"{c} {statistics.mean(v):.1f}" for c, v in found[row]["scores"].items() if None not in v)
+        print(f"{row}: {line}", file=sys.stderr, flush=True)
+    return found
+
+
+def _run(config: RunConfig, data: str, options: argparse.Namespace, *, seed: int) -> RunConfig:
+    return replace(
+        config,
+        data=data,
+        backbone=options.backbone,
+        t=options.t,
+        seed=seed,
+        validation=options.validation,
+        federation=replace(config.federation, rounds=options.rounds, eval_every=options.rounds),
+    )
+
+
+def predictions(run: RunConfig, results: dict[str, Any], *, out: Path, cache: Path) -> dict[str, dict[str, Any]]:
+    """Scores of a finished run by `PREDICTIONS`, kept in its folder; zero-shot, which has no start, by one of each."""
+    path = out / "predictions.json"
+    if path.is_file():
+        return dict(read_json(path))
+    prepared = prepare(run, cache=cache, show_progress=False)
+    method, names = prepared.method, prepared.data.class_names
+    start, progress = get_state(method), load_checkpoint(out / "checkpoint").progress
+    pairs, found = measured_pairs(prepared.data, prepared.test.labels), {}
+    for way, how in PREDICTIONS.items():
+        if how.mix != 1 and not method.is_trained:
+            continue
+        model = FinalModel.of(
+            method,
+            start,
+            progress.state,
+            progress.personal,
+            options=how,
+            ties=Ties.of(prepared.counts),
+            source=str(out),
+        )
+        calibration = model.calibration(prepared.train)
+        scores = score(model.probabilities(prepared.test), prepared.test, names, calibration=calibration, pairs=pairs)
+        found[way] = {**scores, "params": results["params"], "time": results["time"]}
+    write_json(path, found)
+    return found
+
+
+def gathered(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A row of the table from the results of its runs, one of each kind for every seed."""
     tied = [outcome["tied"] for outcome in outcomes]
-    return {
-        "scores": scores,
-        "pairs": {pair: [found[pair] for found in pairs] for pair in pairs[0]},
-        "params": tied[0]["params"],
-        "seconds": [results["time"]["rounds_s"] for results in tied],
-    }
+    scores = {column: [score_at(results, path) for results in tied] for column, path in COLUMNS.items()}
+    row = {"scores": scores, "params": tied[0]["params"], "seconds": [results["time"]["rounds_s"] for results in tied]}
+    if len(outcomes[0]) > 1:
+        pairs = [excess(outcome) for outcome in outcomes]
+        scores["excess"] = [mean(pair["excess"] for pair in found.values()) for found in pairs]
+        row["pairs"] = {pair: [found[pair] for found in pairs] for pair in pairs[0]}
+    return row
 
 
 def tied_data(options: argparse.Namespace, *, seed: int) -> str:
@@ -137,13 +226,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--t", type=float, default=0.5)
     parser.add_argument("--validation", type=float, default=0.0, help="share of training images to score on instead")
+    parser.add_argument("--no-controls", dest="controls", action="store_false", help="tied runs only, no excess")
     parser.add_argument("--cache", type=Path, default=default_cache())
     options = parser.parse_args()
     known = all_rows(options.data)
     if unknown := set(options.methods or ()) - known.keys():
         sys.exit(f"no row {sorted(unknown)[0]!r}; there are: {', '.join(known)}")
     try:
-        table = {name: measure(name, known[name], options) for name in options.methods or rows(options.data)}
+        table: dict[str, Any] = {}
+        for name in options.methods or rows(options.data):
+            table |= measure(name, known[name], options)
     except InputError as error:
         sys.exit(f"{parser.prog}: {error}")
     names = ("data", "backbone", "ties", "cut", "pairs", "seeds", "rounds", "t", "validation")

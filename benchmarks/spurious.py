@@ -21,7 +21,10 @@ from rich.console import Console
 from run import markdown, score_at, slug
 
 from fedmpt.cli.progress import TerminalWatcher
+from fedmpt.evaluation.final import Prediction
+from fedmpt.federated.client import LocalTraining
 from fedmpt.files import default_cache, write_json
+from fedmpt.methods.fedmpt import FedMPTConfig
 from fedmpt.report.demo.trials import Trial, run_trial
 from fedmpt.runs.config import RunConfig
 from fedmpt.types import InputError
@@ -39,25 +42,38 @@ COLUMNS = {
 def rows(trial: Trial) -> dict[str, dict[str, RunConfig]]:
     """Tables by name, each a config a row."""
     zero_shot, promptfl, fedmpt = (trial.config(name) for name in ("zero-shot", "promptfl", "fedmpt"))
-    pooled = with_method(zero_shot, head="pooled")
+    pooled, plain = with_method(zero_shot, head="pooled"), replace(fedmpt, training=LocalTraining())
+    # The parts that the paper has, each by itself: prompts, one reading, no balance.
+    paper_parts = with_method(plain, text="prompts", csra=False, model_rates=False, adapter_rate=10.0)
     methods = {
         "zero-shot, patches": zero_shot,
         "zero-shot, pooled": pooled,
         "zero-shot, CSRA": with_method(zero_shot, head="csra"),
         "PromptFL": promptfl,
+        "PromptFL, soft ties 0.5": replace(promptfl, prediction=Prediction(soft_ties=0.5)),
+        "class-vectors": trial.config("class-vectors"),
+        "linear-probe": trial.config("linear-probe"),
+        "FedMPT, paper's values": replace(plain, method=FedMPTConfig.paper()),
+        "FedMPT, the default before": paper_parts,
         "FedMPT": fedmpt,
+        "FedMPT, soft ties 0.5": replace(fedmpt, prediction=Prediction(soft_ties=0.5)),
+        "FedMPT, mix 0.7": replace(fedmpt, prediction=Prediction(mix=0.7)),
+        "FedMPT, not balanced": plain,
+        "FedMPT, one reading": with_method(fedmpt, csra=False),
+        "FedMPT, prompts": with_method(fedmpt, text="prompts"),
+        "FedMPT, options for photos": with_method(fedmpt, entropy=0.3, patch_temperature=4.0),
     }
     parts = {
-        "condition prompts": with_method(fedmpt, adapters=False, transport="mean", gate=False),
-        "adapters": with_method(fedmpt, condition_prompts=False, transport="mean", gate=False),
-        "both": with_method(fedmpt, transport="mean", gate=False),
-        "both + transport": with_method(fedmpt, gate=False),
-        "both + gate": with_method(fedmpt, transport="mean"),
-        "all, without adapters": with_method(fedmpt, adapters=False),
-        "all, without condition prompts": with_method(fedmpt, condition_prompts=False),
-        "all, rows only": with_method(fedmpt, transport="rows"),
-        "all, entropy 1": with_method(fedmpt, entropy=1.0),
-        "all, entropy 5": with_method(fedmpt, entropy=5.0),
+        "condition prompts": with_method(paper_parts, adapters=False, transport="mean", gate=False),
+        "adapters": with_method(paper_parts, condition_prompts=False, transport="mean", gate=False),
+        "both": with_method(paper_parts, transport="mean", gate=False),
+        "both + transport": with_method(paper_parts, gate=False),
+        "both + gate": with_method(paper_parts, transport="mean"),
+        "all, without adapters": with_method(paper_parts, adapters=False),
+        "all, without condition prompts": with_method(paper_parts, condition_prompts=False),
+        "all, rows only": with_method(paper_parts, transport="rows"),
+        "all, entropy 1": with_method(paper_parts, entropy=1.0),
+        "all, entropy 5": with_method(paper_parts, entropy=5.0),
     }
     return {"methods": methods, "parts": parts, "rates": _rates(promptfl, fedmpt)}
 
@@ -68,17 +84,18 @@ def _rates(promptfl: RunConfig, fedmpt: RunConfig) -> dict[str, RunConfig]:
     random_start = with_method(promptfl, num_context=16, context_init="")
     found |= {f"PromptFL, 16 random, rate {rate}": _at_rate(random_start, rate) for rate in (0.05, 0.3, 1.0, 3.0)}
     found["PromptFL, 4 random"] = with_method(promptfl, context_init="")
-    found |= {f"FedMPT, rate {rate}": _at_rate(fedmpt, rate) for rate in (0.02, 0.05, 0.1)}
-    found["FedMPT, random start"] = with_method(fedmpt, class_context_init="")
+    found |= {f"FedMPT, rate {rate}": _at_rate(fedmpt, rate) for rate in (0.02, 0.1)}
     for option, values in {
-        "adapter_rate": (1.0, 3.0, 10.0, 20.0, 50.0, 150.0),
-        "context_rate": (1.0, 6.0, 30.0),
-        "entropy": (0.1, 0.2, 0.5, 1.0),
-        "patch_temperature": (1.0, 2.0, 4.0),
-        "gate_rate": (30.0, 300.0),
-        "margin": (0.0, 0.05),
+        "text": ("prompts", "both"),
+        "csra": (False,),
+        "vector_rate": (3.0, 30.0),
+        "adapter_rate": (15.0, 150.0),
+        "entropy": (0.1, 0.3, 0.5, 1.0),
+        "patch_temperature": (1.0, 4.0),
+        "gate": (False,),
     }.items():
         found |= {f"FedMPT, {option} {value}": with_method(fedmpt, **{option: value}) for value in values}
+    found["FedMPT, not balanced"] = replace(fedmpt, training=LocalTraining())
     # What is chosen now stands in the table of methods.
     return {name: config for name, config in found.items() if config not in (promptfl, fedmpt)}
 

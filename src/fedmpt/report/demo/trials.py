@@ -38,7 +38,7 @@ BACKBONE = "scenes-clip"
 LEARNING_RATES: Mapping[str, float] = {"promptfl": 0.3}
 CHOSEN: Mapping[str, Mapping[str, Any]] = {
     "promptfl": {"num_context": 4, "context_init": "a photo of a"},
-    "fedmpt": {"entropy": 0.2, "patch_temperature": 2.0, "adapter_rate": 10.0},
+    "fedmpt": {"entropy": 0.2, "patch_temperature": 2.0},
 }
 # Ten clients.
 CLIENTS_PER_CLASS = 10 / len(CLASS_NAMES)
