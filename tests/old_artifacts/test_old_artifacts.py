@@ -154,8 +154,9 @@ def test_killed_runs_go_on(fedmpt: Fedmpt) -> None:
 def test_a_killed_demo_goes_on(fedmpt: Fedmpt) -> None:
     said = fedmpt("demo --rounds 2 --num-train 60 --num-test 150 --out unfinished_demo")
     assert "continuing after round 1" in said
-    for method, expected in read("expected/unfinished_demo.json").items():
-        assert_ended(Path("unfinished_demo", method), expected)
+    expected = read("expected/unfinished_demo.json")
+    for method in ("zero-shot", "promptfl"):  # FedMPT begins after them, with the options of today.
+        assert_ended(Path("unfinished_demo", method), expected[method])
 
 
 @pytest.mark.parametrize("name", ["clients", "dirichlet"])
