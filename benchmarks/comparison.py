@@ -17,6 +17,8 @@ def rows(data: str) -> dict[str, RunConfig]:
         "zero-shot, CSRA": replace(zero_shot, method=replace(zero_shot.method, head="csra")),
         "PromptFL, 16 random tokens": promptfl,
         "PromptFL, from 'a photo of a'": with_method(promptfl, num_context=4, context_init="a photo of a"),
+        "class-vectors": preset("default", "class-vectors", data),
+        "linear-probe": preset("default", "linear-probe", data),
         "FedMPT, paper's values": replace(fedmpt, method=type(fedmpt.method).paper(), training=LocalTraining()),
         "FedMPT": fedmpt,
     }

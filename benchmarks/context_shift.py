@@ -76,7 +76,6 @@ def rows(data: str) -> dict[str, RunConfig]:
     """The rows that run unless --methods names others."""
     found = comparison.rows(data)
     del found["PromptFL, 16 random tokens"]  # Ruins small models; see benchmarks/comparison.py for it.
-    found |= {name: preset("default", name, data) for name in ("class-vectors", "linear-probe")}
     return found
 
 

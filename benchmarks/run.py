@@ -46,12 +46,16 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--backbone", required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rows", nargs="+", help="only these; all unless given")
     parser.add_argument("--t", type=float, default=0.5)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--cache", type=Path, default=default_cache())
     options = parser.parse_args()
     rows = importlib.import_module(options.table).rows(options.data)
+    if unknown := set(options.rows or ()) - rows.keys():
+        sys.exit(f"no row {sorted(unknown)[0]!r}; there are: {', '.join(rows)}")
+    rows = {name: config for name, config in rows.items() if name in (options.rows or rows)}
     try:
         table = {name: measure(name, config, options) for name, config in rows.items()}
     except InputError as error:
