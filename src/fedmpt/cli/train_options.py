@@ -58,7 +58,7 @@ class TuneOptions(TrainOptions):
 
     out: Path = Path("runs/tune")
     """Folder for the runs and tune.json. The same command goes on with what was stopped."""
-    resume: tyro.conf.SuppressFixed[bool] = True
+    resume: tyro.conf.Suppress[tyro.conf.Fixed[bool]] = True
 
 
 def train_arguments(config: RunConfig) -> list[str]:

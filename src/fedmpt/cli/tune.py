@@ -84,15 +84,21 @@ def _record(options: TuneOptions, tuned: Tuned, command: str) -> dict[str, Any]:
 
 
 def _print_table(tuned: Tuned) -> None:
+    from fedmpt.runs.tune import tried_options
+
     table = Table(title="held-out training images, percent; the best in bold", title_justify="left")
-    for name in tuned.best.options:
+    for name in tried_options(tuned.best.config):
         table.add_column(name.replace("_", " "), justify="right")
     is_cut = tuned.best.false_coactivation is not None
     for column in ("mAP", "balanced mAP", "CF1", *(["b reported, only a there"] if is_cut else []), "seconds"):
         table.add_column(column, justify="right")
     for trial in tuned.trials:
         scores = [trial.mAP, trial.balanced_mAP, trial.CF1, *([trial.false_coactivation] if is_cut else [])]
-        cells = [*(f"{value:g}" for value in trial.options.values()), *map(_shown, scores), _shown(trial.seconds)]
+        cells = [
+            *(f"{value:g}" for value in tried_options(trial.config).values()),
+            *map(_shown, scores),
+            _shown(trial.seconds),
+        ]
         table.add_row(*cells, style="bold" if trial == tuned.best else None)
     Console().print(table)
 
@@ -108,8 +114,7 @@ def _print_command(command: str, tuned: Tuned) -> None:
         return
     change = f"mAP {_shown(best.mAP)} -> {_shown(soft.mAP)}"
     change += f", balanced mAP {_shown(best.balanced_mAP)} -> {_shown(soft.balanced_mAP)}"
-    strength = soft.options["soft_ties"]
+    option = f"--soft-ties {soft.config.prediction.soft_ties:g}"
     console.print(
-        f"with fewer reports of classes because of their usual company: add --soft-ties {strength:g} ({change})",
-        markup=False,
+        f"with fewer reports of classes because of their usual company: add {option} ({change})", markup=False
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,12 @@ from fedmpt.seeding import generator
 from fedmpt.state import get_state
 from fedmpt.types import DivergedError, InputError
 
-RATE_STEP = 3.0
+STEP = 3.0
 MIXES = (0.7, 0.5)
 SOFT_TIES = (0.25, 0.5, 1.0)
 SOFT_TIES_COST = 1.0
 """Points of balanced mAP that soft ties may cost where they are offered."""
+DIVERGED = float("-inf")
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,14 @@ class Trial:
     """Options that were tried, and what they scored on the held-out images.
 
     Attributes:
-        config: the run, with the options.
-        options: those that are tried, by name: ``{"learning_rate": 0.05, "mix": 1.0, "soft_ties": 0.0}``.
-        mAP, CF1: in percent, at threshold 0.5; None where training diverged.
+        config: the run, with the options; `tried_options` gives them.
+        mAP, CF1: in percent, CF1 at threshold 0.5; None where training diverged.
         balanced_mAP: mAP in percent where labels weigh as in the balanced loss, an estimate of mAP where ties are cut.
         false_coactivation: in percent, where the data have a cut tie, see `fedmpt.evaluation.context_shift`.
         seconds: of the rounds; None where nothing was trained for it.
     """
 
     config: RunConfig
-    options: Mapping[str, float]
     mAP: float | None = None
     balanced_mAP: float | None = None
     CF1: float | None = None
@@ -55,12 +54,11 @@ class Trial:
     def score(self) -> float:
         """Mean of the two mAP; below all others where training diverged."""
         if self.mAP is None or self.balanced_mAP is None:
-            return float("-inf")
+            return DIVERGED
         return (self.mAP + self.balanced_mAP) / 2
 
     def to_json(self) -> dict[str, Any]:
-        words = {key: value for key, value in asdict(self).items() if key not in ("config", "options")}
-        return {"options": dict(self.options), **words}
+        return {"options": tried_options(self.config), **{k: v for k, v in vars(self).items() if k != "config"}}
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def tune(
     """Try options around ``config``, one after the other, on the training images that its ``validation`` holds out.
 
     Each time the best so far is kept, and of equals the one of ``config``. First the learning rate times 1/3, 1 and 3,
-    and a further step if an end is best. Then the values of `MethodConfig.tunable`. Then ``mix``, on the best run. Last,
+    and a further step if an end is best. Then the values of `MethodConfig.tunable`. Then ``mix`` on the best run. Last,
     soft ties: the strongest that cost at most `SOFT_TIES_COST` points of balanced mAP. The test set is not read.
 
     Every run has a folder of its own in ``out``. A run that is there is taken as it is, one that was stopped goes on.
@@ -104,7 +102,9 @@ def tune(
     out, cache = Path(out), Path(cache or default_cache())
     _check(config, out)
     base = prepare(config, cache=cache, show_progress=show_progress, must_train=True)
-    return _Search(config, base, out, cache, watcher or TuneWatcher()).found()
+    most = 4 + sum(map(len, _other_values(config).values()))  # Three rates and perhaps a fourth, then all others.
+    runs = _Runs(base, out, cache, watcher or TuneWatcher(), most=most)
+    return search(config, runs.trained, runs.scored)
 
 
 def _check(config: RunConfig, out: Path) -> None:
@@ -116,60 +116,19 @@ def _check(config: RunConfig, out: Path) -> None:
             raise InputError(f"--{name.replace('_', '-')} is one of the options that are tried; leave it out")
 
 
-class _Search:
-    def __init__(self, config: RunConfig, base: Prepared, out: Path, cache: Path, watcher: TuneWatcher) -> None:
-        self._start, self._base, self._out, self._cache, self._watcher = config, base, out, cache, watcher
-        self._tunable = config.method.tunable()
+class _Runs:
+    """Trains with options and scores what was trained, on the images that ``base`` has in place of the test set."""
+
+    def __init__(self, base: Prepared, out: Path, cache: Path, watcher: TuneWatcher, *, most: int) -> None:
+        self._base, self._out, self._cache, self._watcher = base, out, cache, watcher
         self._ties = Ties.of(base.counts)
         self._weights = Balance.of(base.counts).weights(base.test.labels)
         self._pairs = measured_pairs(base.data, base.test.labels)
-        self._trials: list[Trial] = []
-        # The start, two more rates and a third, and the other values of each option.
-        self._most = 4 + sum(len(self._others(self._start, name)) for name in self._tunable)
+        self._number, self._most = 0, most
 
-    def found(self) -> Tuned:
-        best = self._trained(self._start)
-        rate = self._start.federation.learning_rate
-        best = self._best(best, "learning_rate", [_rounded(rate / RATE_STEP), _rounded(rate * RATE_STEP)])
-        if best.score == float("-inf"):
-            raise InputError(f"training diverged at all learning rates; give one far below --learning-rate {rate:g}")
-        chosen = best.config.federation.learning_rate
-        if chosen != rate:
-            best = self._best(best, "learning_rate", [_rounded(chosen * chosen / rate)])
-        for name in self._tunable:
-            best = self._best(best, name, self._others(best.config, name))
-        mixed = [self._scored(with_option(best.config, "mix", mix)) for mix in MIXES]
-        best = _first_best([best, *mixed])
-        soft = [self._scored(with_option(best.config, "soft_ties", strength)) for strength in SOFT_TIES]
-        self._trials += [*mixed, *soft]
-        return Tuned(tuple(self._trials), best, strongest(best, soft))
-
-    def _others(self, config: RunConfig, name: str) -> list[float]:
-        return [value for value in self._tunable[name] if value != getattr(config.method, name)]
-
-    def _best(self, best: Trial, name: str, values: Sequence[float]) -> Trial:
-        """The best of what was best so far and of other values of an option."""
-        return _first_best([best, *(self._trained(with_option(best.config, name, value)) for value in values)])
-
-    def _options(self, config: RunConfig) -> dict[str, float]:
-        return {
-            "learning_rate": config.federation.learning_rate,
-            **{name: getattr(config.method, name) for name in self._tunable},
-            **asdict(config.prediction),
-        }
-
-    def _label(self, config: RunConfig) -> str:
-        """The run in words: its options of training."""
-        trained = {name: value for name, value in self._options(config).items() if name not in asdict(Prediction())}
-        return ", ".join(f"{name.replace('_', '-')} {value:g}" for name, value in trained.items())
-
-    def _folder(self, config: RunConfig) -> Path:
-        """Of the run that was trained with the options of ``config``, whose predictions may be others."""
-        return self._out / self._label(config).replace(", ", "-").replace(" ", "-")
-
-    def _trained(self, config: RunConfig) -> Trial:
-        number = len(self._trials) + 1
-        self._watcher.trial_started(number, self._most, self._label(config))
+    def trained(self, config: RunConfig) -> Trial:
+        self._number += 1
+        self._watcher.trial_started(self._number, self._most, _label(config))
         try:
             results = train(
                 config,
@@ -179,15 +138,14 @@ class _Search:
                 watcher=self._watcher,
                 show_progress=False,
             )
-            trial = self._scored(config, seconds=results["time"]["rounds_s"])
+            trial = self.scored(config, seconds=results["time"]["rounds_s"])
         except DivergedError:
-            trial = Trial(config, self._options(config))
-        self._trials.append(trial)
+            trial = Trial(config)
         self._watcher.trial_done(trial)
         return trial
 
-    def _scored(self, config: RunConfig, *, seconds: float | None = None) -> Trial:
-        """The run of ``config`` on the held-out images, as its options predict."""
+    def scored(self, config: RunConfig, *, seconds: float | None = None) -> Trial:
+        """The run of ``config``, which is there, as its options predict."""
         base, folder = self._base, self._folder(config) / "checkpoint"
         method = config.method.build(base.backbone, base.data.class_names, generator=generator(config.seed, "init"))
         kept = load_checkpoint(folder).progress.kept(config.federation)
@@ -205,13 +163,61 @@ class _Search:
         moved = scores.get("context_shift", {}).get("moved", {})
         return Trial(
             config,
-            self._options(config),
             mAP=scores["test"]["mAP"],
             balanced_mAP=weighted_average_precision(found, base.test.labels, self._weights),
             CF1=scores["test"]["CF1"],
             false_coactivation=moved.get("false_coactivation"),
             seconds=seconds,
         )
+
+    def _folder(self, config: RunConfig) -> Path:
+        """Of the run with these options of training, whatever those of prediction are."""
+        return self._out / _label(config).replace(", ", "-").replace(" ", "-")
+
+
+def search(start: RunConfig, trained: Callable[[RunConfig], Trial], scored: Callable[[RunConfig], Trial]) -> Tuned:
+    """The order of trials that `tune` describes. ``trained`` trains and scores, ``scored`` scores what was trained.
+
+    Raises:
+        InputError: if training diverges at all learning rates.
+    """
+    trials: list[Trial] = []
+
+    def tried(best: Trial, name: str, values: Sequence[float], trial_of: Callable[[RunConfig], Trial]) -> list[Trial]:
+        found = [trial_of(with_option(best.config, name, value)) for value in values]
+        trials.extend(found)
+        return found
+
+    best, rate = trained(start), start.federation.learning_rate
+    trials.append(best)
+    best = _best([best, *tried(best, "learning_rate", [_rounded(rate / STEP), _rounded(rate * STEP)], trained)])
+    if best.score == DIVERGED:
+        raise InputError(f"training diverged at all learning rates; give one far below --learning-rate {rate:g}")
+    if (chosen := best.config.federation.learning_rate) != rate:
+        best = _best([best, *tried(best, "learning_rate", [_rounded(chosen * chosen / rate)], trained)])
+    for name, values in _other_values(start).items():
+        best = _best([best, *tried(best, name, values, trained)])
+    best = _best([best, *tried(best, "mix", MIXES, scored)])
+    soft = tried(best, "soft_ties", SOFT_TIES, scored)
+    return Tuned(tuple(trials), best, _strongest(best, soft))
+
+
+def _other_values(config: RunConfig) -> dict[str, list[float]]:
+    """Values to try of the method's own options, beside those that ``config`` has."""
+    method = config.method
+    return {name: [v for v in values if v != getattr(method, name)] for name, values in method.tunable().items()}
+
+
+def _label(config: RunConfig) -> str:
+    """Options of training in words, such as ``"learning-rate 0.05, entropy 0.3"``."""
+    trained = {name: value for name, value in tried_options(config).items() if name not in asdict(Prediction())}
+    return ", ".join(f"{name.replace('_', '-')} {value:g}" for name, value in trained.items())
+
+
+def tried_options(config: RunConfig) -> dict[str, float]:
+    """The options that are tried, by name: ``{"learning_rate": 0.05, "mix": 1.0, "soft_ties": 0.0}``."""
+    own = {name: getattr(config.method, name) for name in config.method.tunable()}
+    return {"learning_rate": config.federation.learning_rate, **own, **asdict(config.prediction)}
 
 
 def with_option(config: RunConfig, name: str, value: float) -> RunConfig:
@@ -220,14 +226,14 @@ def with_option(config: RunConfig, name: str, value: float) -> RunConfig:
     return replace(config, **{part: replace(getattr(config, part), **{name: value})})
 
 
-def strongest(plain: Trial, soft: Sequence[Trial]) -> Trial | None:
+def _strongest(plain: Trial, soft: Sequence[Trial]) -> Trial | None:
     """The last of ``soft``, which are in order of strength, that costs at most `SOFT_TIES_COST`; None without one."""
     assert plain.balanced_mAP is not None
     least = plain.balanced_mAP - SOFT_TIES_COST
     return next((trial for trial in reversed(soft) if (trial.balanced_mAP or 0.0) >= least), None)
 
 
-def _first_best(trials: Sequence[Trial]) -> Trial:
+def _best(trials: Sequence[Trial]) -> Trial:
     return max(trials, key=lambda trial: trial.score)
 
 
