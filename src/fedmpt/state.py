@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fedmpt.types import InputError, State
+from fedmpt.types import DivergedError, InputError, State
 
 Weighting = Literal["uniform", "data"]
 
@@ -40,7 +40,7 @@ def set_state(module: nn.Module, state: State, *, source: str = "state") -> None
 
 def check_state(state: State, *, like: State, source: str) -> None:
     """Names, shapes and finiteness of a state that came from elsewhere. Raises InputError naming ``source``, the tensor
-    and what is wrong with it."""
+    and what is wrong with it; DivergedError, which is one too, where values are not finite."""
     if missing := sorted(like.keys() - state.keys()):
         raise InputError(f"{source}: tensor {missing[0]!r} is missing ({len(missing)} in all); is it another method's?")
     if unknown := sorted(state.keys() - like.keys()):
@@ -54,7 +54,7 @@ def check_state(state: State, *, like: State, source: str) -> None:
         if tensor.dtype != like[name].dtype:
             raise InputError(f"{source}: tensor {name!r} is {tensor.dtype}, expected {like[name].dtype}; convert it")
         if not tensor.isfinite().all():
-            raise InputError(
+            raise DivergedError(
                 f"{source}: tensor {name!r} has {int((~tensor.isfinite()).sum())} values that are not finite; "
                 "a lower learning rate usually helps"
             )

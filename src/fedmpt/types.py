@@ -42,6 +42,10 @@ class InputError(ValueError):
     """Something the user gave is wrong; the message says what, where, and how to mend it."""
 
 
+class DivergedError(InputError):
+    """Training has led to numbers that are not finite, mostly by a learning rate that is too high."""
+
+
 def check_options(options: object, interval: str, *names: str) -> None:
     """Raises InputError, naming the flag, for an option outside ``interval``, such as ``"[0, 1)"``; None is none."""
     least, most = map(float, interval[1:-1].split(","))

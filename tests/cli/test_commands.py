@@ -84,7 +84,8 @@ def test_results_and_rounds(finished: Path) -> None:
     }
     assert [client["name"] for client in results["clients"]] == [f"client {number}" for number in range(4)]
     assert sum(client["images"] for client in results["clients"]) == 24
-    assert results["notes"] == []
+    (note,) = results["notes"]
+    assert "similarities of patches and classes spread by 0.48" in note, "the tiny model is unlike others"
     assert set(results["test"]) == {*SCORES, "per_class", "threshold", "classes_without_positives", "num_images"}
     per_class = results["test"]["per_class"]
     assert {name for name, score in per_class.items() if score is not None} == {"dog", "cat", "person", "tv monitor"}
@@ -104,6 +105,10 @@ def test_train_says_how_it_goes(place: Place, run: Command, tmp_path: Path) -> N
     results = read_results(tmp_path / "a")
     assert f"fedmpt: {results['params']['trainable']:,} trained parameters, 2 rounds" in outcome.err
     assert "4 clients, 24 training and 8 test images" in outcome.err
+    (note,) = results["notes"]
+    said = outcome.err.splitlines()
+    (first_round,) = [number for number, line in enumerate(said) if line.startswith("round   1/2")]
+    assert f"note: {note}" in said[:first_round]
     for line in read_rounds(tmp_path / "a"):
         (printed,) = [text for text in outcome.err.splitlines() if text.startswith(f"round   {line['round']}/2")]
         assert f"4 clients  loss {line['loss']:.4f}  mAP {line['mAP']:5.2f}" in printed
@@ -234,14 +239,14 @@ def test_skipped_images_are_listed(place: Place, run: Command, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["train"], ["evaluate"], ["calibrate"], ["predict"], ["train", "--method", "promptfl"]]
+    "words", [[], ["train"], ["tune"], ["evaluate"], ["calibrate"], ["predict"], ["train", "--method", "promptfl"]]
 )
 def test_help_has_options_and_examples(run: Command, words: list[str]) -> None:
     outcome = run(*words, "--help")
     assert outcome.code == 0
     assert "example" in outcome.out
     assert f"fedmpt {words[0] if words else 'train'} --" in outcome.out
-    assert ("--num-condition-context" in outcome.out) == (words == ["train"])
+    assert ("--num-condition-context" in outcome.out) == (words in (["train"], ["tune"]))
 
 
 def test_version(run: Command) -> None:

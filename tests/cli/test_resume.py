@@ -131,6 +131,7 @@ def test_the_command_that_an_interrupted_run_prints_continues_it(
     outcome = run(*shlex.split(printed)[1:])
     assert outcome.code == 0
     assert "continuing after round 1" in outcome.err
+    assert "note: " not in outcome.err
     assert_same_run(out, one_run)
 
 

@@ -11,7 +11,12 @@ from sklearn.metrics import average_precision_score, f1_score, precision_score, 
 from torch import Tensor
 from torchmetrics.functional.classification import multilabel_average_precision, multilabel_f1_score
 
-from fedmpt.evaluation.metrics import ORACLE_THRESHOLDS, multilabel_scores, oracle_scores
+from fedmpt.evaluation.metrics import (
+    ORACLE_THRESHOLDS,
+    multilabel_scores,
+    oracle_scores,
+    weighted_average_precision,
+)
 from fedmpt.types import InputError
 
 # Class 0 has AP 5/6 and F1 4/5; class 1, third image unknown, AP 7/12 and F1 1/2; class 2 no positive, one false alarm.
@@ -219,3 +224,25 @@ def test_wrong_thresholds_are_refused(threshold: float | list[float], message: s
 def test_the_oracle_refuses_wrong_thresholds() -> None:
     with pytest.raises(InputError, match=r"threshold 2\.0 is outside"):
         oracle_scores(HAND_PROBABILITIES, HAND_LABELS, thresholds=(0.5, 2.0))
+
+
+def test_weights_count_as_images_that_are_there_more_often() -> None:
+    generator = torch.Generator().manual_seed(0)
+    probabilities = (torch.rand(40, 3, generator=generator) * 8).round() / 8  # With ties.
+    labels = torch.randint(-1, 2, (40, 3), generator=generator)
+    weights = torch.randint(1, 5, (40, 3), generator=generator)
+    expected = []
+    for column in range(3):
+        rows = torch.arange(40).repeat_interleave(weights[:, column])
+        expected.append(multilabel_scores(probabilities[rows, column, None], labels[rows, column, None]).mAP)
+    found = weighted_average_precision(probabilities, labels, weights * torch.tensor([0.1, 1, 7]))
+    assert found == pytest.approx(sum(expected) / 3)
+    plain = multilabel_scores(probabilities, labels).mAP
+    assert weighted_average_precision(probabilities, labels, torch.ones(40, 3)) == pytest.approx(plain)
+    assert abs(found - plain) > 0.1
+
+
+def test_weights_of_unknown_labels_and_of_classes_without_positives_do_not_count() -> None:
+    probabilities, labels = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]]), torch.tensor([[0, 0], [1, 0], [-1, 0]])
+    weights = torch.tensor([[3.0, 1.0], [1.0, 1.0], [100.0, 1.0]])
+    assert weighted_average_precision(probabilities, labels, weights) == pytest.approx(100 / 4)

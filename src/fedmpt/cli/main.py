@@ -13,6 +13,7 @@ Federated multi-label recognition with a frozen vision-language model.
 
 commands:
   train      train a method across clients and score it
+  tune       find options of training for your own images, without the test set
   evaluate   score a checkpoint on a data set
   calibrate  fit the thresholds of a finished run anew, with other options of prediction
   predict    print labels of images
@@ -26,6 +27,7 @@ examples:
   fedmpt data check folder photos
   fedmpt train --data voc:VOCdevkit --setting heterogeneous --t 0.5 --out runs/a
   fedmpt train --data voc:VOCdevkit --method promptfl --seed 1 --out runs/b
+  fedmpt tune --data folder:photos --out runs/tune
   fedmpt evaluate --checkpoint runs/a/checkpoint --data voc:VOCdevkit
   fedmpt predict --checkpoint runs/a/checkpoint photo.jpg
   fedmpt demo --out runs/demo
@@ -35,7 +37,7 @@ examples:
 
 
 # Each has a module of its own, with a function of its name.
-COMMANDS = ("train", "evaluate", "calibrate", "predict", "methods", "conditions", "data", "features", "demo")
+COMMANDS = ("train", "tune", "evaluate", "calibrate", "predict", "methods", "conditions", "data", "features", "demo")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

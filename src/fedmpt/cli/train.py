@@ -52,19 +52,24 @@ def _train_options(arguments: list[str]) -> TrainOptions:
     from fedmpt.cli.train_options import TrainOptions
     from fedmpt.types import InputError
 
+    chosen, wants_help = first_look(arguments)
+    if not chosen.out and not wants_help:
+        raise InputError("give a folder for the run with --out, for example --out runs/a")
+    out = Path(chosen.out or ".")
+    start = from_preset(chosen, data=chosen.data or "") if wants_help else _starting_config(chosen, out)
+    default = TrainOptions(out=out, method=start.method.name, preset=chosen.preset or "default", run=start)
+    config = (tyro.conf.OmitArgPrefixes,)
+    return tyro.cli(TrainOptions, args=arguments, default=default, prog="fedmpt train", config=config)
+
+
+def first_look(arguments: list[str]) -> tuple[argparse.Namespace, bool]:
+    """The options that decide which others there are, and whether help is wanted."""
     chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for flag in ("--method", "--preset", "--out", "--data"):
         chooser.add_argument(flag, nargs="?")  # A value may be missing: the second parser has the message for that.
     chooser.add_argument("--resume", action="store_true")
     chosen, _ = chooser.parse_known_args(arguments)
-    wants_help = "-h" in arguments or "--help" in arguments
-    if not chosen.out and not wants_help:
-        raise InputError("give a folder for the run with --out, for example --out runs/a")
-    out = Path(chosen.out or ".")
-    start = _from_preset(chosen, data=chosen.data or "") if wants_help else _starting_config(chosen, out)
-    default = TrainOptions(out=out, method=start.method.name, preset=chosen.preset or "default", run=start)
-    config = (tyro.conf.OmitArgPrefixes,)
-    return tyro.cli(TrainOptions, args=arguments, default=default, prog="fedmpt train", config=config)
+    return chosen, "-h" in arguments or "--help" in arguments
 
 
 def _starting_config(chosen: argparse.Namespace, out: Path) -> RunConfig:
@@ -79,14 +84,15 @@ def _starting_config(chosen: argparse.Namespace, out: Path) -> RunConfig:
         if chosen.method not in (None, config.method.name):
             raise InputError(f"{out} holds a run of {config.method.name}, not {chosen.method}")
         # A preset that is named has to agree with the run, as all other flags have to.
-        return config if chosen.preset is None else _from_preset(chosen, data=config.data)
+        return config if chosen.preset is None else from_preset(chosen, data=config.data)
     if chosen.data is None:
         nothing = f"{out} holds no run to continue; check --out, or " if chosen.resume else ""
         raise InputError(f"{nothing}give a data set with --data, for example --data voc:VOCdevkit")
-    return _from_preset(chosen, data=chosen.data)
+    return from_preset(chosen, data=chosen.data)
 
 
-def _from_preset(chosen: argparse.Namespace, *, data: str) -> RunConfig:
+def from_preset(chosen: argparse.Namespace, *, data: str) -> RunConfig:
+    """The config that the chosen method and preset start from."""
     from fedmpt.runs.config import preset
 
     return preset(chosen.preset or "default", chosen.method or "fedmpt", data=data)

@@ -1,4 +1,4 @@
-"""Options of ``fedmpt train``: where the run goes, and the config of the run; and a config as such options."""
+"""Options of ``fedmpt train`` and ``fedmpt tune``: where runs go, and the config of a run; and a config as options."""
 
 from __future__ import annotations
 
@@ -39,6 +39,26 @@ class TrainOptions:
     quiet: bool = False
     """Print nothing but errors."""
     run: Annotated[RunConfig, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions(TrainOptions):
+    """Find options of training for your own images, and print the fedmpt train command with them.
+
+    Trains about seven times on a part of the training images, --validation, and scores the others; the test set is not
+    read. Tries --learning-rate and, of FedMPT, --entropy; then --mix and --soft-ties on what was trained. The other
+    options are those of fedmpt train.
+
+    For example:
+
+    fedmpt tune --data folder:photos --out runs/tune
+
+    fedmpt tune --data voc:VOCdevkit --method promptfl --learning-rate 0.3 --rounds 5 --validation 0.3
+    """
+
+    out: Path = Path("runs/tune")
+    """Folder for the runs and tune.json. The same command goes on with what was stopped."""
+    resume: tyro.conf.Suppress[tyro.conf.Fixed[bool]] = True
 
 
 def train_arguments(config: RunConfig) -> list[str]:

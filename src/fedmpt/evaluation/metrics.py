@@ -110,6 +110,23 @@ def oracle_scores(
     return {metric: {"score": score, "threshold": -lowest} for metric, (score, lowest) in best.items()}
 
 
+def weighted_average_precision(probabilities: Table, labels: Table, weights: Table) -> float:
+    """Mean average precision in percent, 0 to 100, where in each class an image weighs what ``weights`` [B, C] say.
+
+    For example, cars on a street weigh 0.5 / 0.9 and cars elsewhere 0.5 / 0.1: the score is then near that on images
+    in which cars and streets come independently. `fedmpt.federated.balance` makes such weights. Only the ratios within
+    a class count; weights of one give the mAP of `multilabel_scores`, whose inputs and errors these are too.
+
+    Args:
+        probabilities: in [0, 1].
+        labels: 1 present, 0 absent, -1 unknown (ignored, like its weight).
+        weights: in (0, inf).
+    """
+    answers = _checked_answers(probabilities, labels)
+    scored = [value for value in _average_precisions(answers, _as_floats(weights)) if value is not None]
+    return sum(scored) / len(scored)
+
+
 class _Answers(NamedTuple):
     probabilities: Float[np.ndarray, "B C"]
     present: Bool[np.ndarray, "B C"]
@@ -135,15 +152,18 @@ def _f1_scores(answers: _Answers, cutoff: Float[np.ndarray, "..."]) -> dict[str,
     }
 
 
-def _average_precisions(answers: _Answers) -> tuple[float | None, ...]:
+def _average_precisions(answers: _Answers, weights: Float[np.ndarray, "B C"] | None = None) -> tuple[float | None, ...]:
     # scikit-learn takes about a second to import, and most users of this module never score anything.
     from sklearn.metrics import average_precision_score
 
     # One class at a time is read below, so each should lie in one piece.
-    columns = (np.ascontiguousarray(table.T) for table in answers)
+    weights = np.ones(answers.known.shape) if weights is None else weights
+    columns = (np.ascontiguousarray(table.T) for table in (*answers, weights))
     return tuple(
-        100 * float(average_precision_score(present[known], probabilities[known])) if present.any() else None
-        for probabilities, present, known in zip(*columns, strict=True)
+        100 * float(average_precision_score(present[known], probabilities[known], sample_weight=weight[known]))
+        if present.any()
+        else None
+        for probabilities, present, known, weight in zip(*columns, strict=True)
     )
 
 

@@ -17,18 +17,25 @@ from fedmpt.evaluation.context_shift import context_shift
 from fedmpt.evaluation.metrics import multilabel_scores, oracle_scores
 from fedmpt.methods import Method
 from fedmpt.state import check_state, set_state
-from fedmpt.types import State
+from fedmpt.types import DivergedError, State
 
 
 @torch.no_grad()
 def probabilities(method: Method, features: FeatureSet, *, batch_size: int = 64) -> Float[Tensor, "images C"]:
-    """Class probabilities of every image as the method has them, on the CPU, in the features' order."""
+    """Class probabilities of every image as the method has them, on the CPU, in the features' order.
+
+    Raises:
+        DivergedError: if one is not a number.
+    """
     method.eval()
     text = method.encode_text()
     # What only training reads may be as large as the features themselves.
     features = features.with_views(method.views)
     rows = torch.arange(len(features)).split(batch_size)
-    return torch.cat([method(features.batch(some, device=method.device), text).cpu() for some in rows])
+    found = torch.cat([method(features.batch(some, device=method.device), text).cpu() for some in rows])
+    if found.isnan().any():
+        raise DivergedError("the model's probabilities are no longer numbers; try a lower learning rate")
+    return found
 
 
 def set_global(method: Method, shared: State, *, initial: State, source: str) -> None:

@@ -18,7 +18,7 @@ from fedmpt.federated.aggregation import Aggregation
 from fedmpt.federated.robust import RULES
 from fedmpt.methods import Method
 from fedmpt.state import Update, Weighting, check_state
-from fedmpt.types import InputError, State
+from fedmpt.types import DivergedError, InputError, State
 
 MEAN = Aggregation()
 METHOD, SERVER = "method/", "server/"
@@ -89,7 +89,7 @@ def _checked(updates: Iterable[Update], like: State) -> Iterator[Update]:
         if update.num_examples < 1:
             raise InputError(f"client {update.client} says it has {update.num_examples} images; leave it out")
         if not math.isfinite(update.loss):
-            raise InputError(f"client {update.client} reports a loss of {update.loss}; try a lower learning rate")
+            raise DivergedError(f"client {update.client} reports a loss of {update.loss}; try a lower learning rate")
         check_state(update.state, like=like, source=f"client {update.client}")
         yield update
 

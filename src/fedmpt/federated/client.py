@@ -14,7 +14,7 @@ from fedmpt.federated.balance import Balance
 from fedmpt.methods import Method
 from fedmpt.seeding import generator
 from fedmpt.state import Update, check_state, get_state, set_state
-from fedmpt.types import InputError, State
+from fedmpt.types import DivergedError, InputError, State
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ def local_update(
     optimiser is fresh in every round. The order of images depends on (seed, round, client) alone.
 
     Raises:
-        InputError: if the client has no images, or its loss or a personal tensor is no longer finite.
+        InputError: if the client has no images.
+        DivergedError: if its loss or a personal tensor is no longer finite.
     """
     if len(features) == 0:
         raise InputError(f"client {client} has no images; leave it out or give it some")
@@ -78,7 +79,7 @@ def local_update(
     try:
         loss = _train(method, features, optimizer, order, training, balance)
     except InputError as error:
-        raise InputError(f"client {client}, round {round_index}: {error}") from error
+        raise type(error)(f"client {client}, round {round_index}: {error}") from error
     shared, personal = method.split(get_state(method))
     # The server checks what is sent; nobody else would notice these.
     check_state(personal, like=personal, source=f"client {client}, round {round_index}, personal")
@@ -105,7 +106,7 @@ def _train(
             batch = features.batch(rows, device=method.device)
             loss = method.loss(replace(batch, weights=balance.weights(batch.labels)) if balance else batch)
             if not loss.isfinite():
-                raise InputError(f"the loss is {loss.item()}; try a lower learning rate")
+                raise DivergedError(f"the loss is {loss.item()}; try a lower learning rate")
             loss.backward()
             # FedProx's term (Li et al. 2020) by its gradient, mu (w - w_server): the loss that is reported stays that
             # of the images, and can be compared with runs of another mu.

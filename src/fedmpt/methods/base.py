@@ -37,11 +37,18 @@ class MethodConfig:
     """The same with ``--preset paper``: FedMPT's comparison has one rate for all; others only where it cannot do."""
     balanced: ClassVar[bool] = False
     """Where ``--balance`` starts from; off with ``--preset paper``."""
+    familiar_spread: ClassVar[float | None] = None
+    """How far similarities of patches and classes spread on the models that the defaults were tuned on, see
+    `fedmpt.runs.familiar`; None where the defaults suit any model, or no one looked."""
 
     @classmethod
     def paper(cls) -> MethodConfig:
         """The published values, where they differ from the defaults."""
         return cls()
+
+    def tunable(self) -> Mapping[str, tuple[float, ...]]:
+        """Values that ``fedmpt tune`` tries of the method's own options, by the option's name."""
+        return {}
 
     def resolved(self) -> MethodConfig:
         """The same config with what its options name in files read into it, so that what is stored needs no file.

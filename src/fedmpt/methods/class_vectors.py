@@ -44,6 +44,7 @@ class ClassVectorsConfig(MethodConfig):
     summary: ClassVar[str] = "a trained vector for each class, started at its text feature"
     source: ClassVar[str] = "after Yu et al. 2023 (TaskRes), CVPR"
     method: ClassVar = ClassVectors
+    familiar_spread: ClassVar[float | None] = 2.0
 
     vector_rate: float = 10.0
     """Factor on the learning rate for the vectors, in units of the model: its logit scale, and how far texts lie

@@ -185,6 +185,7 @@ class FedMPTConfig(MethodConfig):
     source: ClassVar[str] = "FedMPT, CVPR 2026, arXiv 2605.28347"
     method: ClassVar = FedMPT
     balanced: ClassVar[bool] = True
+    familiar_spread: ClassVar[float | None] = 2.0
 
     conditions: tuple[str, ...] = GENERIC_CONDITIONS
     """Names of the conditions, the same for all clients; or one word, a shipped set such as generic or a .json file."""
@@ -245,6 +246,9 @@ class FedMPTConfig(MethodConfig):
     """Focusing of the asymmetric loss on absent labels."""
     margin: float = 0.05
     """Probability below which absent labels cost nothing."""
+
+    def tunable(self) -> Mapping[str, tuple[float, ...]]:
+        return {"entropy": (0.2, 0.3, 0.5, 1.0)} if self.transport == "sinkhorn" else {}
 
     def resolved(self) -> FedMPTConfig:
         """The same with the names of the conditions in place of the set or file that has them. Raises InputError if

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,18 @@ FALL = 1.0
 
 
 def finish(
-    config: RunConfig, prepared: Prepared, progress: Progress, start: State, *, out: Path, log: RoundLog
+    config: RunConfig,
+    prepared: Prepared,
+    progress: Progress,
+    start: State,
+    *,
+    out: Path,
+    log: RoundLog,
+    notes: Sequence[str],
 ) -> tuple[dict[str, Any], list[str]]:
     """Calibrate, score on the test set, write the results. ``start`` is the method's state as it was built.
 
-    Returns the results, and notes on how it went, which the results have too.
+    Returns the results, and notes on how it went, which the results have too, behind the earlier ``notes``.
     """
     method, class_names, checkpoint = prepared.method, prepared.data.class_names, out / "checkpoint"
     kept, options = progress.kept(config.federation), config.prediction
@@ -41,7 +48,7 @@ def finish(
     scores = score(model.probabilities(prepared.test), prepared.test, class_names, calibration=calibration, pairs=pairs)
     if method.personal:
         scores["test_personal"] = model.personal_scores(prepared.partition.names, prepared.test)
-    notes = [] if prepared.held_out is not None else falls(log.mAP)
+    fallen = [] if prepared.held_out is not None else falls(log.mAP)
     results = {
         **scores,
         **_kept(prepared, kept),
@@ -56,12 +63,12 @@ def finish(
         ],
         "time": {"prepare_s": round(prepared.seconds, 3), "rounds_s": round(log.seconds, 3)},
         "sources": dict(method.sources),
-        "notes": [*prepared.data.notes, *notes],
+        "notes": [*prepared.data.notes, *notes, *fallen],
         "versions": versions(),
         "skipped_images": [str(path) for part in (prepared.train, prepared.test) for path in part.skipped],
     }
     write_json(out / "results.json", results)
-    return results, notes
+    return results, fallen
 
 
 def _kept(prepared: Prepared, kept: Progress | Best) -> dict[str, Any]:

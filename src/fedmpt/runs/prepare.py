@@ -44,9 +44,9 @@ class Prepared:
     seconds: float
 
 
-def prepare(config: RunConfig, *, cache: Path, show_progress: bool) -> Prepared:
+def prepare(config: RunConfig, *, cache: Path, show_progress: bool, must_train: bool = False) -> Prepared:
     """Load data and backbone, compute or open features, divide them among clients, build the method. Raises InputError
-    for anything wrong with what the user gave."""
+    for anything wrong with what the user gave, and with ``must_train`` for a method that has nothing to train."""
     began = time.perf_counter()
     config.check()
     data = hold_out(config, load_data(config.data, cache=cache, progress=show_progress))
@@ -56,6 +56,8 @@ def prepare(config: RunConfig, *, cache: Path, show_progress: bool) -> Prepared:
     # Built before the features: what is wrong with a method's options shows at once.
     method = config.method.build(backbone, data.class_names, generator=generator(config.seed, "init"))
     if not method.is_trained:
+        if must_train:
+            raise InputError(f"{config.method.name} trains nothing, so there is nothing to tune; take another --method")
         config.check_untrained()
     # Before the tower runs, since it catches a wrong --t.
     partition = partition_clients(config, data)

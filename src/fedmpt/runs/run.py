@@ -17,6 +17,7 @@ from fedmpt.federated.checkpoint import Checkpoint, load_checkpoint, save_checkp
 from fedmpt.federated.simulate import Progress, Round, Simulation
 from fedmpt.files import LOCK, default_cache, exclusive, read_json, write_json
 from fedmpt.runs.config import RunConfig, differences
+from fedmpt.runs.familiar import unfamiliar
 from fedmpt.runs.finish import finish
 from fedmpt.runs.prepare import Prepared, prepare
 from fedmpt.runs.records import (
@@ -41,7 +42,7 @@ class Watcher:
     def round_done(self, done: Round) -> None: ...
 
     def noted(self, note: str) -> None:
-        """At the end, what a user should hear about how it went."""
+        """What a user should hear: of the model before the first round, and at the end of how it went."""
 
 
 def train(
@@ -94,7 +95,10 @@ def _train(
     start = get_state(method)
     write_json(out / "config.json", config.to_json())
     log = RoundLog(out / "rounds.jsonl", keep=rounds_done)
+    notes = unfamiliar(config, prepared)
     watcher.started(config, prepared, rounds_done=rounds_done)
+    if not rounds_done:
+        _tell(watcher, notes)
     simulation = Simulation(
         method=method,
         clients=prepared.clients,
@@ -115,10 +119,14 @@ def _train(
     if progress is None:  # Nothing to train: the checkpoint still says which method, classes and backbone.
         progress = Progress(rounds_done=0, state={}, personal={})
         save_checkpoint(out / "checkpoint", progress, record)
-    results, notes = finish(config, prepared, progress, start, out=out, log=log)
+    results, fallen = finish(config, prepared, progress, start, out=out, log=log, notes=notes)
+    _tell(watcher, fallen)
+    return results
+
+
+def _tell(watcher: Watcher, notes: Sequence[str]) -> None:
     for note in notes:
         watcher.noted(note)
-    return results
 
 
 def _record(config: RunConfig, prepared: Prepared) -> dict[str, Any]:

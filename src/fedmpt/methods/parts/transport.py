@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedmpt.types import InputError
+from fedmpt.types import DivergedError
 
 MARGINAL_SUM_TOLERANCE = 1e-3
 PLAIN_RANGE = 30.0
@@ -138,9 +138,9 @@ def patch_marginals(similarity: Float[Tensor, "*batch M C"], *, temperature: flo
 
 
 def check_similarity(similarity: Tensor) -> None:
-    """Raises InputError if training has diverged: there is no plan for similarities that are not finite."""
+    """Raises DivergedError if training has diverged: there is no plan for similarities that are not finite."""
     if not similarity.isfinite().all():
-        raise InputError("the similarities are no longer finite; try a lower learning rate")
+        raise DivergedError("the similarities are no longer finite; try a lower learning rate")
 
 
 def _log(marginal: Tensor) -> Tensor:
