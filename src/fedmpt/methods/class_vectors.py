@@ -25,12 +25,12 @@ class ClassVectors(SinglePromptMethod):
     ) -> None:
         super().__init__(backbone, class_names)
         check_options(config, "[0, inf)", "vector_rate")
-        text = hand_written_features(self.tower, class_names)
-        self.vector_rate = config.vector_rate * rate_unit(text, self.logit_scale)
-        self.vectors = nn.Parameter(text)
+        self.vector_rate = config.vector_rate
+        self.hand_written = hand_written_features(self.tower, class_names)
+        self.vectors = nn.Parameter(self.hand_written.clone())
 
     def learning_rate_factors(self) -> dict[str, float]:
-        return {"vectors": self.vector_rate}
+        return {"vectors": self.vector_rate * rate_unit(self.hand_written, self.logit_scale)}
 
     def encode_text(self) -> Float[Tensor, "C D"]:
         return self.vectors

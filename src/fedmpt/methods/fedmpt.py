@@ -75,23 +75,23 @@ class FedMPT(ConditionText):
         if config.calibration:
             self.scale = nn.Parameter(torch.ones(self.num_classes))
             self.bias = nn.Parameter(torch.zeros(self.num_classes))
-        text = hand_written_features(self.tower, class_names)
-        self.rate_unit = rate_unit(text, self.logit_scale) if config.model_rates else 1.0
+        self.hand_written = hand_written_features(self.tower, class_names)
         if config.csra:
-            self.csra = CSRAReading(text)
+            self.csra = CSRAReading(self.hand_written)
 
     def learning_rate_factors(self) -> dict[str, float]:
         config = self.config
         # The paper has one rate for all. At that of five, a single condition unlearns what the frozen towers know.
         own = config.num_conditions / len(GENERIC_CONDITIONS) if config.scale_rates else 1.0
-        vectors = self.rate_unit * config.vector_rate
+        unit = rate_unit(self.hand_written, self.logit_scale) if config.model_rates else 1.0
+        vectors = unit * config.vector_rate
         return {
             "condition_context": own * config.context_rate,
             "class_context": config.context_rate,
             "vectors": (own if config.condition_prompts else 1.0) * vectors,
             "residual": (own if config.condition_prompts else 1.0) * vectors,
             "csra.vectors": vectors,
-            "adapter_": own * self.rate_unit * config.adapter_rate,
+            "adapter_": own * unit * config.adapter_rate,
             "gate_": config.gate_rate,
             "scale": config.calibration_rate,
             "bias": config.calibration_rate,
