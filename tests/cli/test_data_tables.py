@@ -166,7 +166,7 @@ def test_a_tied_run_scores_the_cut_pairs_and_evaluate_agrees(place: Place, run: 
     assert list(shift["per_pair"]) == list(shift["moved"]["per_pair"]) == ["cat -> dog", "person -> tv monitor"]
     assert results["test"]["num_images"] == 8 + 12
     assert sum(client["images"] for client in results["clients"]) == 24 - 12
-    assert results["notes"][-1].startswith("ties cut: 12 of 15 training images with cat without dog, person without tv")
+    assert results["notes"][0].startswith("ties cut: 12 of 15 training images with cat without dog, person without tv")
     counted = shift["per_pair"]["cat -> dog"]
     moved = shift["moved"]["per_pair"]["cat -> dog"]
     assert counted["num_context_only"] == moved["num_context_only"] + 2, "the test set has two cats without a dog"
