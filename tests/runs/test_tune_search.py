@@ -95,6 +95,7 @@ def test_the_score_is_the_mean_of_both() -> None:
         ({"g025": 70.0, "g05": 69.0, "g1": 68.9}, 0.5),
         ({"g025": 68.0, "g05": 68.0, "g1": 69.5}, 1.0),
         ({"g025": 68.9, "g05": 68.0, "g1": 60.0}, None),
+        ({}, None),  # Without ties they change nothing.
     ],
 )
 def test_the_strongest_soft_ties_that_cost_a_point_at_most(balanced: dict[str, float], expected: float | None) -> None:

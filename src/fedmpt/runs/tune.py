@@ -227,10 +227,12 @@ def with_option(config: RunConfig, name: str, value: float) -> RunConfig:
 
 
 def _strongest(plain: Trial, soft: Sequence[Trial]) -> Trial | None:
-    """The last of ``soft``, which are in order of strength, that costs at most `SOFT_TIES_COST`; None without one."""
+    """The last of ``soft``, which are in order of strength, that costs at most `SOFT_TIES_COST`; None without one, or
+    where it changes nothing since no classes are tied."""
     assert plain.balanced_mAP is not None
     least = plain.balanced_mAP - SOFT_TIES_COST
-    return next((trial for trial in reversed(soft) if (trial.balanced_mAP or 0.0) >= least), None)
+    found = next((trial for trial in reversed(soft) if (trial.balanced_mAP or 0.0) >= least), None)
+    return None if found is None or found.score == plain.score else found
 
 
 def _best(trials: Sequence[Trial]) -> Trial:
