@@ -185,6 +185,8 @@ def gathered(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def tied_data(options: argparse.Namespace, *, seed: int) -> str:
     """The data set with its tie; the seed of a run also says which images move."""
     words = [f"ties={options.ties}", f"ties_cut={options.cut}", f"ties_pairs={options.pairs}", f"ties_seed={seed}"]
+    if options.joint:
+        words.insert(2, f"ties_joint={options.joint}")
     return f"{options.data}{',' if ':' in options.data else ':'}{','.join(words)}"
 
 
@@ -219,6 +221,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--ties", type=float, default=0.95)
     parser.add_argument("--cut", choices=("context", "both"), default="context")
+    parser.add_argument("--joint", type=float, default=0.0, help="share of images with a whole pair that moves, too")
     parser.add_argument("--pairs", default="8", help="a number, or names: 'bus:person+dining table:chair'")
     parser.add_argument("--methods", nargs="+", help="rows to run, or methods with their default preset")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -237,7 +240,7 @@ def main() -> None:
             table |= measure(name, known[name], options)
     except InputError as error:
         sys.exit(f"{parser.prog}: {error}")
-    names = ("data", "backbone", "ties", "cut", "pairs", "seeds", "rounds", "t", "validation")
+    names = ("data", "backbone", "ties", "cut", "joint", "pairs", "seeds", "rounds", "t", "validation")
     write_json(options.out / "table.json", {**{name: getattr(options, name) for name in names}, "rows": table})
     print(markdown(table))
 

@@ -76,6 +76,28 @@ def test_the_share_moves_and_nothing_is_lost(data: ImageData, cut: Any, share: f
     assert f"ties cut: {len(moved)} of {len(telling)} training images with cat without chair" in found.notes[1]
 
 
+@pytest.mark.parametrize("control", [None, 1, 2])
+def test_images_with_a_whole_pair_move_too(data: ImageData, control: int | None) -> None:
+    options = TiesOptions(0.8, "both", NAMED, ties_control=control)
+    plain, found = cut_ties(data, options), cut_ties(data, replace(options, ties_joint=0.5))
+    rows = dict(zip(data.train.files, data.train.labels.tolist(), strict=True))
+    joint = {
+        file
+        for file, row in rows.items()
+        if any(row[a] == 1 and row[b] == 1 for a, b in PAIRS) and not tells(row, cut="both")
+    }
+    assert len(joint) > 5
+    moved = {file for file, is_one in zip(found.test.files, is_moved(found.test), strict=True) if is_one}
+    added = {*found.test.files} - {*data.test.files} - moved
+    assert added < joint
+    assert len(added) == round(0.5 * len(joint))
+    assert moved == {file for file, is_one in zip(plain.test.files, is_moved(plain.test), strict=True) if is_one}
+    assert not added & {*found.train.files}
+    tied = cut_ties(data, replace(options, ties_joint=0.5, ties_control=None))
+    assert len(found.train) == len(tied.train)
+    assert f"{len(added)} of {len(joint)} with a whole pair move, too" in found.notes[1]
+
+
 def test_images_keep_labels_columns_and_order(data: ImageData) -> None:
     found = cut_ties(data, TiesOptions(0.9, ties_pairs=NAMED))
     source = {file: (one, row) for one in (data.train, data.test) for row, file in enumerate(one.files)}
@@ -215,6 +237,7 @@ def test_what_cannot_be_is_answered(data: ImageData, options: dict[str, Any], me
         ("ties=most", "ties is 'most', expected a value of type float"),
         ("ties=0.9,ties_cut=target", "ties_cut is 'target'; it may be: context, both"),
         ("ties=0.9,ties_pairs=0", "ties_pairs is 0; give a number of pairs, at least 1"),
+        ("ties=0.9,ties_joint=1", "ties_joint is 1.0; it must be in [0, 1): the share of joint images moved"),
         ("ties=0.9,ties_control=3", "ties_control is 3; it may be 1 or 2"),
         ("ties=0.9,ties_sed=1", r"unknown option 'ties_sed'; did you mean 'ties_seed'\?; options are: difficult, ties"),
         ("ties_seed=1", "ties_seed needs ties, the share of images that is moved: ties=0.95"),

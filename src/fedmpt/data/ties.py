@@ -34,7 +34,9 @@ class TiesOptions:
     ``ties`` is the share of the telling training images that are moved to the test set, in (0, 1]. An image is telling
     if it shows the context of a pair without its target; with ``ties_cut="both"`` also if it shows a target without
     its context and no pair as a whole. ``ties_pairs`` is how many pairs are found, by `fedmpt.data.pairs.tied_pairs`
-    on all labels, or names them: ``"bus:person+dining table:chair"``. ``ties_seed`` draws the images that move.
+    on all labels, or names them: ``"bus:person+dining table:chair"``. ``ties_joint`` is the share, in [0, 1), of the
+    training images with a whole pair, and telling for none, that move too: in most tests they are few, and scores on
+    them coarse. ``ties_seed`` draws the images that move.
 
     With ``ties_control`` training is not tied, but has as many images as the tied run: half of the moved images (half
     1 or 2) stay in training, the others are in the test, and as many images that are not telling are left out.
@@ -45,6 +47,7 @@ class TiesOptions:
     ties: float
     ties_cut: Cut = "context"
     ties_pairs: str = "8"
+    ties_joint: float = 0.0
     ties_seed: int = 0
     ties_control: int | None = None
 
@@ -53,6 +56,8 @@ class TiesOptions:
             raise InputError(
                 f"ties is {self.ties}; it must be in (0, 1]: the share of the telling images that is moved"
             )
+        if not 0 <= self.ties_joint < 1:
+            raise InputError(f"ties_joint is {self.ties_joint}; it must be in [0, 1): the share of joint images moved")
         if self.ties_pairs.isdecimal() and int(self.ties_pairs) < 1:
             raise InputError(f"ties_pairs is {self.ties_pairs}; give a number of pairs, at least 1, or their names")
         if self.ties_control not in (None, 1, 2):
@@ -76,6 +81,9 @@ def cut_ties(
     pairs, pool = pairs or _pairs(data, options), pool or (data.train, data.test)
     telling = telling_images(data.train.labels, pairs, cut=options.ties_cut)
     moved = _drawn(data, options, telling, pairs)
+    joint = joint_images(data.train.labels, pairs) & ~telling
+    both = _shuffled(joint, options.ties_seed, "ties joint")[: round(options.ties_joint * int(joint.sum()))]
+    taken = telling.index_fill(0, both, True)
     described = f"training images with {_named(data, pairs)}"
     described += " or the other way round" if options.ties_cut == "both" else ""
     if options.ties_control is None:
@@ -85,16 +93,19 @@ def cut_ties(
         half = len(moved) // 2
         halves = moved[:half], moved[half:]
         back, moved = halves if options.ties_control == 1 else halves[::-1]
-        left_out = _left_out(data, options, telling, num=len(back))
+        left_out = _left_out(data, options, taken, num=len(back))
         note = (
             f"ties control {options.ties_control}: {len(moved)} {described} are moved from training to test, the other "
             f"half ({len(back)}) stay, and as many others are left out"
         )
     is_kept = torch.ones(len(data.train), dtype=torch.bool)
-    is_kept[torch.cat([moved, left_out])] = False
+    if len(both):
+        note += f"; {len(both)} of {int(joint.sum())} with a whole pair move, too"
+    is_kept[torch.cat([moved, both, left_out])] = False
     train = _marked(data.train.take(is_kept.nonzero().flatten().tolist()), "")
     added = _marked(data.train.take(moved.sort().values.tolist()), MOVED)
-    test = join(data.test.name, [_marked(data.test, ""), added])
+    also = _marked(data.train.take(both.sort().values.tolist()), "")
+    test = join(data.test.name, [_marked(data.test, ""), also, added])
     return replace(
         data,
         train=replace(train, pool=pool),
@@ -117,9 +128,14 @@ def telling_images(labels: Int8[Tensor, "images C"], pairs: Sequence[Pair], *, c
     contexts, targets = (labels[:, list(classes)] for classes in zip(*pairs, strict=True))
     telling = ((contexts == PRESENT) & (targets == ABSENT)).any(dim=1)
     if cut == "both":
-        is_joint = ((contexts == PRESENT) & (targets == PRESENT)).any(dim=1)
-        telling |= ((contexts == ABSENT) & (targets == PRESENT)).any(dim=1) & ~is_joint
+        telling |= ((contexts == ABSENT) & (targets == PRESENT)).any(dim=1) & ~joint_images(labels, pairs)
     return telling
+
+
+def joint_images(labels: Int8[Tensor, "images C"], pairs: Sequence[Pair]) -> Bool[Tensor, " images"]:
+    """Which images show some pair as a whole."""
+    contexts, targets = (labels[:, list(classes)] for classes in zip(*pairs, strict=True))
+    return ((contexts == PRESENT) & (targets == PRESENT)).any(dim=1)
 
 
 def _drawn(
