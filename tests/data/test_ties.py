@@ -237,7 +237,7 @@ def test_what_cannot_be_is_answered(data: ImageData, options: dict[str, Any], me
         ("ties=most", "ties is 'most', expected a value of type float"),
         ("ties=0.9,ties_cut=target", "ties_cut is 'target'; it may be: context, both"),
         ("ties=0.9,ties_pairs=0", "ties_pairs is 0; give a number of pairs, at least 1"),
-        ("ties=0.9,ties_joint=1", "ties_joint is 1.0; it must be in [0, 1): the share of joint images moved"),
+        ("ties=0.9,ties_joint=1", r"ties_joint is 1.0; it must be in \[0, 1\): the share of joint images moved"),
         ("ties=0.9,ties_control=3", "ties_control is 3; it may be 1 or 2"),
         ("ties=0.9,ties_sed=1", r"unknown option 'ties_sed'; did you mean 'ties_seed'\?; options are: difficult, ties"),
         ("ties_seed=1", "ties_seed needs ties, the share of images that is moved: ties=0.95"),
