@@ -52,6 +52,7 @@ def demo(arguments: list[str]) -> None:
     began = time.perf_counter()
     _check_extra()
     from fedmpt.cli.progress import TerminalWatcher
+    from fedmpt.report.demo.differences import compared, sentences
     from fedmpt.report.demo.page import write_page
     from fedmpt.report.demo.trials import TITLES, Trial, run_trial
     from fedmpt.runs.records import check_writable
@@ -67,10 +68,13 @@ def demo(arguments: list[str]) -> None:
             with TerminalWatcher(console) as watcher:
                 config = trial.config(name)
                 outcomes[name] = run_trial(trial, config, out=options.out / name, cache=cache, watcher=watcher)
-        write_page(page, trial, outcomes, cache=cache, began=began)
+        found = compared(outcomes)
+        write_page(page, trial, outcomes, found, cache=cache, began=began)
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt("; complete rounds are stored, the same command goes on") from stop
     _print_table(outcomes)
+    for sentence in sentences(found, outcomes):
+        print(sentence)
     console.print(f"written to {page}; open it in a browser", markup=False)
 
 

@@ -13,21 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Int64
 from PIL import Image
 from torch import Tensor
 
-from fedmpt.data import load_data
 from fedmpt.data.datasets.scenes import CLASS_NAMES, PARTNERS, Scene, read_scenes
 from fedmpt.data.datasets.scenes.scene import Partners
 from fedmpt.data.features.store import FeatureSet
 from fedmpt.files import write_atomically
 from fedmpt.inference.explain import explain
-from fedmpt.inference.tagger import Tagger
 from fedmpt.methods.fedmpt import FedMPT
+from fedmpt.report.demo.differences import Differences
 from fedmpt.report.demo.trials import TITLES, Outcome, Trial
 from fedmpt.report.plots import BLUE, GREY, ORANGE, rendered
 from fedmpt.runs.prepare import prepare
-from fedmpt.types import PRESENT, Batch, Split
+from fedmpt.types import PRESENT, Split
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,22 +36,24 @@ NUM_SAMPLES = 6
 COLOURS: Mapping[str, str] = {"zero-shot": GREY, "promptfl": ORANGE, "fedmpt": BLUE}
 
 
-def write_page(path: Path, trial: Trial, outcomes: Mapping[str, Outcome], *, cache: Path, began: float) -> None:
+def write_page(
+    path: Path, trial: Trial, outcomes: Mapping[str, Outcome], differences: Differences, *, cache: Path, began: float
+) -> None:
     """Write the page. ``began`` is when all of it did, by `time.perf_counter`."""
     from jinja2 import Environment, StrictUndefined  # The report extra; imported when a page is wanted.
 
     template = resources.files("fedmpt.report.demo").joinpath("page.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    trained, spec = outcomes["fedmpt"].trained, trial.data("reversed")
+    trained = outcomes["fedmpt"].trained
     method = trained.method
     assert isinstance(method, FedMPT)
     prepared = prepare(trained.config, cache=cache, show_progress=False)
-    unseen = trained.features(load_data(spec, cache=cache).test, data=spec, cache=cache)
+    images = explained_images(outcomes, differences)
     data = {
         "classes": CLASS_NAMES,
         "conditions": method.config.conditions,
         "methods": TITLES,
-        "images": explained_images(outcomes, unseen),
+        "images": images,
     }
     scores = {name: {"natural": one.natural, "reversed": one.reversed} for name, one in outcomes.items()}
     page = environment.from_string(template).render(
@@ -64,8 +66,12 @@ def write_page(path: Path, trial: Trial, outcomes: Mapping[str, Outcome], *, cac
         verdict=verdict(scores["fedmpt"], scores["promptfl"], before=outcomes["fedmpt"].rounds[0]),
         charts=_charts(outcomes),
         train_samples=_samples(prepared.data.train, partner=True),
-        test_samples=_samples(unseen.split, partner=False),
+        test_samples=_samples(outcomes["fedmpt"].unseen.split, partner=False),
         together=_together(prepared.data.train),
+        differences=differences,
+        # In which only the method of that name reports an absent partner; these images come first.
+        images=images,
+        first_alone={name: index for index, name in enumerate(n for n, one in differences.alone.items() if one.first)},
         clients=_client_rows(prepared.clients),
         seconds=time.perf_counter() - began,
         # "</" would end the script in which the data stand.
@@ -89,8 +95,8 @@ def verdict(ours: Mapping[str, Any], other: Mapping[str, Any], *, before: Mappin
     )
     start, end = before["reversed"]["mAP"], ours["reversed"]["mAP"]
     sentences.append(
-        f"Before the first round FedMPT had {start:.1f} mAP on the reversed test, from transport alone; the rounds "
-        f"changed it by {end - start:+.1f}."
+        f"Before the first round FedMPT had {start:.1f} mAP on the reversed test, from its two readings with nothing "
+        f"trained; the rounds changed it by {end - start:+.1f}."
     )
     return sentences
 
@@ -181,12 +187,14 @@ def scenes_with(scenes: Sequence[Scene], pair: Partners, *, partner: bool) -> It
             yield index
 
 
-def one_for_each_pair(scenes: Sequence[Scene], *, partner: bool) -> dict[int, Partners]:
-    """Images with their pairs: of each pair that has one, the first that no pair before it took.
+def one_for_each_pair(
+    scenes: Sequence[Scene], *, partner: bool, taken: Mapping[int, Partners] | None = None
+) -> dict[int, Partners]:
+    """Images with their pairs: those ``taken``, then of each pair that has one the first that is not there yet.
 
     The first, whichever it is: nobody has chosen those that look good.
     """
-    chosen: dict[int, Partners] = {}
+    chosen = dict(taken or {})
     for pair in PARTNERS:
         row = next((row for row in scenes_with(scenes, pair, partner=partner) if row not in chosen), None)
         if row is not None:
@@ -194,25 +202,29 @@ def one_for_each_pair(scenes: Sequence[Scene], *, partner: bool) -> dict[int, Pa
     return chosen
 
 
-def explained_images(outcomes: Mapping[str, Outcome], test: FeatureSet) -> list[dict[str, Any]]:
-    """For each pair, the first test image with the anchor and without the partner, as the page's script reads it.
+def explained_images(outcomes: Mapping[str, Outcome], differences: Differences) -> list[dict[str, Any]]:
+    """As the page's script reads them: the first images of the reversed test in which the methods differ, then for each
+    pair the first other with the anchor and without the partner.
 
     Numbers are rounded to what can be seen.
     """
+    test = outcomes["fedmpt"].unseen
     scenes = read_scenes(test.split)
-    chosen = one_for_each_pair(scenes, partner=False)
-    batch = test.batch(torch.tensor(list(chosen), dtype=torch.int64))
+    differing = dict(one.first for one in differences.alone.values() if one.first)
+    chosen = one_for_each_pair(scenes, partner=False, taken=differing)
+    rows = torch.tensor(list(chosen), dtype=torch.int64)
     method = outcomes["fedmpt"].trained.method
     assert isinstance(method, FedMPT)
     method.eval()
-    explanation = explain(method, batch)
-    predictions = {name: _predictions(outcome.trained, batch) for name, outcome in outcomes.items()}
+    explanation = explain(method, test.batch(rows))
+    predictions = {name: _predictions(outcome, rows) for name, outcome in outcomes.items()}
     images = []
     for index, (row, pair) in enumerate(chosen.items()):
         scene = scenes[row]
         factors = ("layout", "pose", "background", "light", "weather", "scale")
         values = (scene.layout, scene.pose, scene.background, scene.lighting, scene.weather, scene.scale)
         image = {
+            "file": test.files[row].name,
             "image": png_uri(test.files[row]),
             "present": [name for name, value in zip(CLASS_NAMES, scene.labels, strict=True) if value == PRESENT],
             "anchor": pair.anchor,
@@ -229,13 +241,14 @@ def explained_images(outcomes: Mapping[str, Outcome], test: FeatureSet) -> list[
     return images
 
 
-def _predictions(trained: Tagger, batch: Batch) -> list[dict[str, Any]]:
-    """Of each image the calibrated probabilities, and the classes over their threshold; neither saw a test label."""
-    assert trained.calibration is not None, "a finished run has one"
-    found = trained.model(batch)
-    said = [[CLASS_NAMES[c] for c in row.nonzero()[:, 0].tolist()] for row in found > trained.calibration.thresholds]
-    shown = map(_rounded, trained.calibration.calibrated(found))
-    return [{"probability": row, "said": names} for row, names in zip(shown, said, strict=True)]
+def _predictions(outcome: Outcome, rows: Int64[Tensor, "B"]) -> list[dict[str, Any]]:
+    """Of each image the calibrated probabilities, and the classes over their thresholds; these are also given."""
+    thresholds = _rounded(outcome.thresholds)
+    said = [[CLASS_NAMES[c] for c in row.nonzero()[:, 0].tolist()] for row in outcome.reported[rows]]
+    shown = map(_rounded, outcome.calibrated[rows])
+    return [
+        {"probability": row, "thresholds": thresholds, "said": names} for row, names in zip(shown, said, strict=True)
+    ]
 
 
 def _rounded(values: Tensor, digits: int = 3) -> list[Any]:

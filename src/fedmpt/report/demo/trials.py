@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fedmpt.data import load_data
 from fedmpt.data.datasets.scenes import CLASS_NAMES, PARTNERS
 from fedmpt.data.features.store import FeatureSet, open_features
+from fedmpt.evaluation.calibration import Calibration
 from fedmpt.evaluation.context_shift import context_shift
 from fedmpt.evaluation.metrics import multilabel_scores
 from fedmpt.evaluation.scoring import probabilities
@@ -73,13 +74,38 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained method with its scores on both tests and, for trained methods, after every round."""
+    """A trained method with its scores on both tests and, for trained methods, after every round.
+
+    ``unseen`` are the pictures of the reversed test, and ``found`` the final probabilities for them, not calibrated.
+    """
 
     trained: Tagger
     results: Mapping[str, Any]
     natural: Mapping[str, Any]
     reversed: Mapping[str, Any]
     rounds: list[dict[str, Any]]
+    unseen: FeatureSet
+    found: Float[Tensor, "images C"]
+
+    @property
+    def calibrated(self) -> Float[Tensor, "images C"]:
+        """Calibrated probabilities on the reversed test. The calibration is of the sites' own training pictures."""
+        return self._calibration.calibrated(self.found)
+
+    @property
+    def thresholds(self) -> Float[Tensor, " C"]:
+        """The calibrated probability over which a class is reported."""
+        return self._calibration.calibrated(self._calibration.thresholds[None])[0]
+
+    @property
+    def reported(self) -> Bool[Tensor, "images C"]:
+        """Which classes are over their thresholds there; these too are of the training pictures."""
+        return self.found > self._calibration.thresholds
+
+    @property
+    def _calibration(self) -> Calibration:
+        assert self.trained.calibration is not None, "a finished run has one"
+        return self.trained.calibration
 
 
 def run_trial(
@@ -98,9 +124,10 @@ def run_trial(
     trained = load_trained(out / "checkpoint")
     specs = [trial.data(world) for world in ("natural", "reversed")]
     tests = [trained.features(load_data(spec, cache=cache).test, data=spec, cache=cache) for spec in specs]
-    natural, reversed_ = (world_scores(trained.model.probabilities(test), test) for test in tests)
+    found = [trained.model.probabilities(test) for test in tests]
+    natural, reversed_ = (world_scores(*one) for one in zip(found, tests, strict=True))
     rounds = read_json(out / ROUNDS_FILE) if every_round and trained.method.is_trained else []
-    return Outcome(trained, results, natural, reversed_, rounds)
+    return Outcome(trained, results, natural, reversed_, rounds, tests[1], found[1])
 
 
 def world_scores(found: Float[Tensor, "images C"], test: FeatureSet) -> dict[str, Any]:
