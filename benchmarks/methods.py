@@ -32,6 +32,7 @@ from fedmpt.backbone.image_tower import shapes_of
 from fedmpt.backbone.views import TowerTokens
 from fedmpt.cli.progress import TerminalWatcher
 from fedmpt.data.datasets.voc import CLASS_NAMES
+from fedmpt.federated.client import LocalTraining
 from fedmpt.files import default_cache, read_json, write_json
 from fedmpt.methods import METHODS
 from fedmpt.report.demo.trials import CHOSEN, Trial, run_trial
@@ -90,7 +91,7 @@ def rows(bed: Bed) -> dict[str, RunConfig]:
     zero_shot, fedmpt = found.pop("zero-shot"), found["fedmpt"]
     heads = {f"zero-shot, {head}": with_method(zero_shot, head=head) for head in ("patches", "pooled", "csra")}
     found["fedmvp, reduced"] = with_method(found["fedmvp"], form="reduced")
-    found["fedmpt, paper's values"] = replace(fedmpt, method=type(fedmpt.method).paper())
+    found["fedmpt, paper's values"] = replace(fedmpt, method=type(fedmpt.method).paper(), training=LocalTraining())
     if bed.trial:
         found["fedmpt, settings of the demo"] = with_method(fedmpt, **CHOSEN["fedmpt"])
     return {name: bed.start(config) for name, config in (heads | found).items()}
