@@ -2,7 +2,8 @@
 
     python benchmarks/tradeoff.py runs/tied/table.json runs/tied-curve/table.json --out docs/tradeoff.svg
 
-Rows ``FedMPT, entropy E`` are joined to a curve, and so are a row and the same with soft ties; all others are points.
+Points are the rows of the first table, each joined with the same with soft ties. Rows ``FedMPT, entropy E`` of all
+tables are joined to a curve.
 """
 
 from __future__ import annotations
@@ -29,15 +30,18 @@ def main() -> None:
     parser.add_argument("--least", type=float, default=75.0, help="rows below this mAP are left out")
     options = parser.parse_args()
     try:
-        rows = {name: row for table in options.tables for name, row in read_json(table)["rows"].items()}
-        points = {name: point for name, row in rows.items() if (point := _point(row))[1] >= options.least}
+        tables = [read_json(table)["rows"] for table in options.tables]
+        rows = {name: row for table in tables for name, row in table.items() if table is tables[0] or _is_curve(name)}
+        points = {name: point for name, row in rows.items() if (point := _point(row)) and point[1] >= options.least}
         write_plot(options.out, lambda figure: draw(figure, points))
     except InputError as error:
         sys.exit(f"{parser.prog}: {error}")
 
 
-def _point(row: dict[str, Any]) -> tuple[float, float]:
-    return statistics.mean(row["scores"][X]), statistics.mean(row["scores"][Y])
+def _point(row: dict[str, Any]) -> tuple[float, float] | None:
+    """Means over the seeds that have a score; None where none has."""
+    x, y = ([value for value in row["scores"][column] if value is not None] for column in (X, Y))
+    return (statistics.mean(x), statistics.mean(y)) if x and y else None
 
 
 def draw(figure: Any, points: dict[str, tuple[float, float]]) -> None:
@@ -61,6 +65,7 @@ def draw(figure: Any, points: dict[str, tuple[float, float]]) -> None:
     axes.set_ylabel("mAP, % (higher is better)")
     axes.grid(alpha=0.3)
     axes.margins(0.12)
+    axes.set_xlim(right=axes.get_xlim()[1] + 5)  # Room for the names.
     axes.set_title("blue line: FedMPT over the entropy; dashed: soft ties 0.5 and 1", loc="left", fontsize=7)
 
 
