@@ -40,10 +40,12 @@ def test_rates_reach_the_tensors_they_are_named_after(backbone: Backbone) -> Non
 
 def test_rates_of_vectors(backbone: Backbone) -> None:
     for condition_prompts, own in ((True, 2 / 5), (False, 1.0)):
-        config = replace(PLAIN, text="vectors", csra=True, vector_rate=7.0, condition_prompts=condition_prompts)
+        config = replace(
+            PLAIN, text="vectors", csra=True, vector_rate=7.0, csra_rate=2.0, condition_prompts=condition_prompts
+        )
         factors = build(config, backbone).learning_rate_factors()
         assert factors["vectors"] == pytest.approx(7 * own)
-        assert factors["csra.vectors"] == 7
+        assert factors["csra.vectors"] == 14
 
 
 def test_rates_in_units_of_the_model(backbone: Backbone) -> None:

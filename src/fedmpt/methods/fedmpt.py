@@ -90,7 +90,7 @@ class FedMPT(ConditionText):
             "class_context": config.context_rate,
             "vectors": (own if config.condition_prompts else 1.0) * vectors,
             "residual": (own if config.condition_prompts else 1.0) * vectors,
-            "csra.vectors": vectors,
+            "csra.vectors": config.csra_rate * vectors,
             "adapter_": own * unit * config.adapter_rate,
             "gate_": config.gate_rate,
             "scale": config.calibration_rate,
@@ -153,11 +153,10 @@ class FedMPT(ConditionText):
         """(3) Transport plans between patches and classes; columns sum to 1 / C. No gradient, as in PLOT and RAM."""
         check_similarity(similarity)
         similarity = similarity.detach()
-        columns = torch.full((self.num_classes,), 1 / self.num_classes, device=similarity.device)
         return sinkhorn(
             1 - similarity.softmax(-1),
             patch_marginals(similarity, temperature=self.config.patch_temperature),
-            columns,
+            torch.full((self.num_classes,), 1 / self.num_classes, device=similarity.device),
             entropy=self.config.entropy,
             max_iterations=self.config.sinkhorn_iterations,
             tolerance=self.config.sinkhorn_tolerance,
@@ -231,8 +230,10 @@ class FedMPTConfig(MethodConfig):
     """Rates of vectors and adapters are in units of the model: its logit scale, and how far texts lie apart."""
     context_rate: float = 1.0
     """Factor on the learning rate for the prompts' tokens."""
-    vector_rate: float = 10.0
+    vector_rate: float = 5.0
     """Factor on the learning rate for the vectors."""
+    csra_rate: float = 3.0
+    """Factor on the vectors' rate for those of the second reading."""
     adapter_rate: float = 50.0
     """Factor on the learning rate for the adapters."""
     gate_rate: float = 30.0
