@@ -143,22 +143,24 @@ def _run(config: RunConfig, data: str, options: argparse.Namespace, *, seed: int
 
 
 def predictions(run: RunConfig, results: dict[str, Any], *, out: Path, cache: Path) -> dict[str, dict[str, Any]]:
-    """Scores of a finished run by `PREDICTIONS`, kept in its folder; zero-shot, which has no start, by one of each."""
-    path = out / "predictions.json"
-    if path.is_file():
-        return dict(read_json(path))
+    """Scores of a finished run by `PREDICTIONS`, kept in its folder; zero-shot, which has no start, by one of each.
+
+    What is kept there of other ways to predict, by an earlier version of this script, is replaced.
+    """
+    path, is_trained = out / "predictions.json", results["params"]["trainable"] > 0
+    ways = {way: how for way, how in PREDICTIONS.items() if is_trained or how.mix == 1}
+    if path.is_file() and (stored := read_json(path)).keys() == ways.keys():
+        return dict(stored)
     prepared = prepare(run, cache=cache, show_progress=False)
     method, names = prepared.method, prepared.data.class_names
-    start, progress = get_state(method), load_checkpoint(out / "checkpoint").progress
+    start, kept = get_state(method), load_checkpoint(out / "checkpoint").progress.kept(run.federation)
     pairs, found = measured_pairs(prepared.data, prepared.test.labels), {}
-    for way, how in PREDICTIONS.items():
-        if how.mix != 1 and not method.is_trained:
-            continue
+    for way, how in ways.items():
         model = FinalModel.of(
             method,
             start,
-            progress.state,
-            progress.personal,
+            kept.state,
+            kept.personal,
             options=how,
             ties=Ties.of(prepared.counts),
             source=str(out),

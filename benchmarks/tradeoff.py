@@ -30,14 +30,16 @@ def main() -> None:
     options = parser.parse_args()
     try:
         rows = {name: row for table in options.tables for name, row in read_json(table)["rows"].items()}
-        points = {name: point for name, row in rows.items() if (point := _point(row))[1] >= options.least}
+        points = {name: point for name, row in rows.items() if (point := _point(row)) and point[1] >= options.least}
         write_plot(options.out, lambda figure: draw(figure, points))
     except InputError as error:
         sys.exit(f"{parser.prog}: {error}")
 
 
-def _point(row: dict[str, Any]) -> tuple[float, float]:
-    return statistics.mean(row["scores"][X]), statistics.mean(row["scores"][Y])
+def _point(row: dict[str, Any]) -> tuple[float, float] | None:
+    """Means over seeds; None for a row without a value, as where no test image shows a class of a pair alone."""
+    x, y = ([value for value in row["scores"][column] if value is not None] for column in (X, Y))
+    return (statistics.mean(x), statistics.mean(y)) if x and y else None
 
 
 def draw(figure: Any, points: dict[str, tuple[float, float]]) -> None:
