@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import comparison
+from methods import from_words
 from rich.console import Console
 from run import markdown, score_at, slug
 
@@ -100,9 +101,17 @@ def _balanced(name: str, data: str) -> RunConfig:
     return replace(preset("default", name, data), training=LocalTraining(balance=True))
 
 
-def all_rows(data: str) -> dict[str, RunConfig]:
-    """Those of `rows` and `more_rows`, and every method by its name with the default preset."""
-    return rows(data) | more_rows(data) | {name: preset("default", name, data) for name in METHODS}
+def all_rows(data: str, rates: Path | None) -> dict[str, RunConfig]:
+    """Those of `rows` and `more_rows`, and every method by its name: with the default preset, contexts from words, and
+    the learning rate that ``rates`` names, a table of benchmarks/methods.py."""
+    chosen = read_json(rates)["rows"] if rates else {}
+    found = rows(data) | more_rows(data)
+    for name in METHODS:
+        config = from_words(preset("default", name, data))
+        if swept := chosen.get(name, {}).get("rates"):
+            config = replace(config, federation=replace(config.federation, learning_rate=float(next(iter(swept)))))
+        found[name] = config
+    return found
 
 
 def measure(name: str, config: RunConfig, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -143,22 +152,24 @@ def _run(config: RunConfig, data: str, options: argparse.Namespace, *, seed: int
 
 
 def predictions(run: RunConfig, results: dict[str, Any], *, out: Path, cache: Path) -> dict[str, dict[str, Any]]:
-    """Scores of a finished run by `PREDICTIONS`, kept in its folder; zero-shot, which has no start, by one of each."""
-    path = out / "predictions.json"
-    if path.is_file():
-        return dict(read_json(path))
+    """Scores of a finished run by `PREDICTIONS`, kept in its folder; zero-shot, which has no start, by one of each.
+
+    What is kept there of other ways to predict, by an earlier version of this script, is replaced.
+    """
+    path, is_trained = out / "predictions.json", results["params"]["trainable"] > 0
+    ways = {way: how for way, how in PREDICTIONS.items() if is_trained or how.mix == 1}
+    if path.is_file() and (stored := read_json(path)).keys() == ways.keys():
+        return dict(stored)
     prepared = prepare(run, cache=cache, show_progress=False)
     method, names = prepared.method, prepared.data.class_names
-    start, progress = get_state(method), load_checkpoint(out / "checkpoint").progress
+    start, kept = get_state(method), load_checkpoint(out / "checkpoint").progress.kept(run.federation)
     pairs, found = measured_pairs(prepared.data, prepared.test.labels), {}
-    for way, how in PREDICTIONS.items():
-        if how.mix != 1 and not method.is_trained:
-            continue
+    for way, how in ways.items():
         model = FinalModel.of(
             method,
             start,
-            progress.state,
-            progress.personal,
+            kept.state,
+            kept.personal,
             options=how,
             ties=Ties.of(prepared.counts),
             source=str(out),
@@ -224,6 +235,7 @@ def main() -> None:
     parser.add_argument("--joint", type=float, default=0.0, help="share of images with a whole pair that moves, too")
     parser.add_argument("--pairs", default="8", help="a number, or names: 'bus:person+dining table:chair'")
     parser.add_argument("--methods", nargs="+", help="rows to run, or methods with their default preset")
+    parser.add_argument("--rates", type=Path, help="table of benchmarks/methods.py, for rates of methods by their name")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--t", type=float, default=0.5)
@@ -231,7 +243,7 @@ def main() -> None:
     parser.add_argument("--no-controls", dest="controls", action="store_false", help="tied runs only, no excess")
     parser.add_argument("--cache", type=Path, default=default_cache())
     options = parser.parse_args()
-    known = all_rows(options.data)
+    known = all_rows(options.data, options.rates)
     if unknown := set(options.methods or ()) - known.keys():
         sys.exit(f"no row {sorted(unknown)[0]!r}; there are: {', '.join(known)}")
     try:

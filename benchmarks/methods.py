@@ -77,12 +77,17 @@ class Bed:
 
     def start(self, config: RunConfig) -> RunConfig:
         """A method's config on this bed, at its own learning rate."""
-        options = self.options
-        names = {field.name for field in fields(config.method)}
-        if "context_init" in names and getattr(config.method, "form", None) != "original":
-            config = with_method(config, context_init=WORDS, num_context=min(NUM_CONTEXT, config.method.num_context))
+        options, config = self.options, from_words(config)
         federation = replace(config.federation, rounds=options.rounds, eval_every=options.rounds)
         return replace(config, federation=federation, backbone=options.backbone, data=options.data, t=options.t)
+
+
+def from_words(config: RunConfig) -> RunConfig:
+    """The same with a context that starts from words, where the method has an option for it."""
+    names = {field.name for field in fields(config.method)}
+    if "context_init" not in names or getattr(config.method, "form", None) == "original":
+        return config
+    return with_method(config, context_init=WORDS, num_context=min(NUM_CONTEXT, config.method.num_context))
 
 
 def rows(bed: Bed) -> dict[str, RunConfig]:

@@ -8,13 +8,18 @@ import re
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_voc import write_tiny_voc
 
+from fedmpt.federated.checkpoint import load_checkpoint, save_checkpoint
+from fedmpt.federated.simulate import Federation
 from fedmpt.report.demo.trials import Trial
+from fedmpt.runs.config import preset
+from fedmpt.runs.run import train
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -89,10 +94,44 @@ def test_benchmark_puts_ties_behind_any_data_set(monkeypatch: pytest.MonkeyPatch
     monkeypatch.syspath_prepend(str(PROJECT / "benchmarks"))
     import context_shift
 
-    options = argparse.Namespace(ties=0.9, cut="both", pairs="cat:chair")
+    options = argparse.Namespace(ties=0.9, cut="both", pairs="cat:chair", joint=0.0)
     for data, expected in (
         ("scenes", "scenes:ties=0.9,ties_cut=both,ties_pairs=cat:chair,ties_seed=2"),
         ("voc:x,difficult=absent", "voc:x,difficult=absent,ties=0.9,ties_cut=both,ties_pairs=cat:chair,ties_seed=2"),
     ):
         options.data = data
         assert context_shift.tied_data(options, seed=2) == expected
+
+
+def test_benchmark_predicts_with_the_round_that_is_kept_and_in_all_ways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the ways that are stored are of an earlier version, and the best round is not the last."""
+    monkeypatch.syspath_prepend(str(PROJECT / "benchmarks"))
+    import context_shift
+
+    federation = Federation(rounds=2, learning_rate=0.5, keep="best")
+    run = replace(preset("default", "class-vectors", "scenes:num_train=24,num_test=24"), federation=federation)
+    run = replace(run, backbone="scenes-clip", setting="iid", clients=2)
+    out, cache = tmp_path / "a", tmp_path / "cache"
+    results = train(run, out=out, cache=cache, show_progress=False)
+    stored = load_checkpoint(out / "checkpoint")
+    assert stored.progress.best is not None
+    damaged = {name: tensor + 1 for name, tensor in stored.progress.state.items()}
+    save_checkpoint(out / "checkpoint", replace(stored.progress, state=damaged), stored.record)
+    (out / "predictions.json").write_text('{"": {}}')
+    found = context_shift.predictions(run, results, out=out, cache=cache)
+    assert list(found) == list(context_shift.PREDICTIONS)
+    assert found[""]["test"] == results["test"]
+    (out / "checkpoint" / "checkpoint.json").unlink()
+    assert context_shift.predictions(run, results, out=out, cache=cache) == found, "nothing is computed again"
+
+
+def test_plot_leaves_out_what_has_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PROJECT / "benchmarks"))
+    import tradeoff
+
+    row = {"scores": {"mAP": [80.0, 90.0], "false co-activation": [None, 30.0]}}
+    assert tradeoff._point(row) == (30.0, 85.0)
+    row["scores"]["false co-activation"] = [None, None]
+    assert tradeoff._point(row) is None

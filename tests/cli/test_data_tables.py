@@ -112,6 +112,15 @@ def test_pairs_of_a_cut_tie_are_listed(place: Place, run: Command) -> None:
     assert "note: ties cut: 15 of 15 training images with cat without dog, person without tv monitor" in run(*words).out
 
 
+@pytest.mark.parametrize("flag", ["--num-pairs", "--min-joint", "--min-test"])
+def test_limits_have_no_effect_on_the_pairs_of_a_cut_tie(place: Place, run: Command, flag: str) -> None:
+    outcome = run("data", "pairs", "--data", f"voc:{place.voc},ties=1,ties_pairs=cat:dog", flag, 3)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == (
+        f"fedmpt data: {flag} has no effect: of a cut tie all pairs are listed that were cut; leave it out\n"
+    )
+
+
 def test_names_are_shown_as_they_are_written(run: Command, tmp_path: Path) -> None:
     photos = own_photos(tmp_path / "photos")
     table = (photos / "labels.csv").read_text().replace("cat", "[/cat]").replace("dog", "[bold]dog :smile:")

@@ -193,6 +193,10 @@ def test_quiet(words: Words, run: Command, tmp_path: Path) -> None:
     ("extra", "message"),
     [
         (["--validation", 0], "--validation must be above 0"),
+        (
+            ["--partition", "p.json"],
+            "--partition divides all training images, and fedmpt tune holds some out; give a set",
+        ),
         (["--mix", 0.5], "--mix is one of the options that are tried; leave it out"),
         (["--soft-ties", 1], "--soft-ties is one of the options that are tried; leave it out"),
         (["--method", "zero-shot"], "zero-shot trains nothing, so there is nothing to tune; take another --method"),

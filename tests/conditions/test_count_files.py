@@ -63,6 +63,26 @@ def test_counts_with_noise_come_back_as_they_were_negative_ones_too(tmp_path: Pa
     assert read.noise == Noise(0.1, 3)
 
 
+def test_pairs_are_those_of_a_loop_in_its_order_and_no_number_is_read_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of 1,500 classes writes a million pairs."""
+    above = torch.randint(-2, 3, (9, 9), generator=torch.Generator().manual_seed(0)).triu(1)
+    pairs = above + above.T
+    counts = LabelCounts(50, torch.arange(9), pairs, torch.full((9,), 50))
+    expected = [[a, b, pairs[a, b].item()] for a in range(9) for b in range(a + 1, 9) if pairs[a, b] != 0]
+    monkeypatch.setattr(torch.Tensor, "__int__", None, raising=False)
+    write_counts(tmp_path / "site.json", site(class_names=tuple("abcdefghi"), counts=counts))
+    assert json.loads((tmp_path / "site.json").read_text())["label-counts"]["pairs"] == expected
+
+
+@pytest.mark.parametrize("name", ["auf\u200cfallen", "a very long name " * 15, "two\nlines"])
+def test_classes_may_have_any_names(tmp_path: Path, name: str) -> None:
+    """The zero-width non-joiner is part of German and Persian typesetting; prompts are no business of counts."""
+    write_counts(tmp_path / "site.json", site(class_names=("cat", "dog", name)))
+    assert read_counts(tmp_path / "site.json").class_names == ("cat", "dog", name)
+
+
 def test_files_without_unknown_labels_say_nothing_of_them_and_are_read_so(tmp_path: Path) -> None:
     write_counts(tmp_path / "site.json", site(counts=count_labels(LABELS.abs())))
     assert "known" not in json.loads((tmp_path / "site.json").read_text())["label-counts"]
@@ -79,7 +99,8 @@ def test_the_example_in_messages_can_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"classes": 3}, "label counts cannot be used"),
+        ({"classes": 3}, "label counts cannot be used .classes: 3 is no list of names"),
+        ({"classes": ["cat", "dog", 3]}, "is no list of names"),
         ({"classes": ["cat", "dog", "cat"]}, r"\(classes, number 3: 'cat' is given twice; keep one\)"),
         ({"classes": ["cat", "dog"]}, "label counts cannot be used"),
         ({"singles": [3, 3, "1"]}, "label counts cannot be used"),

@@ -107,7 +107,7 @@ def test_images_keep_labels_columns_and_order(data: ImageData) -> None:
         assert part.columns["site"] == tuple(one.columns["site"][row] for one, row in rows)
     places = [source[file][1] for file in found.train.files]
     assert places == sorted(places)
-    assert set(found.train.columns["ties"]) == {""}
+    assert set(found.train.columns) == {"site"}, "no column that --by could name"
     assert set(found.test.columns["ties"]) == {"", MOVED}
     assert found.client_column == "site"
 
@@ -227,6 +227,14 @@ def test_validation_keeps_the_pairs_of_the_whole_data(data: ImageData) -> None:
 def test_what_cannot_be_is_answered(data: ImageData, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         cut_ties(data, TiesOptions(**{"ties": 0.9, **options}))
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_column_of_that_name_is_not_overwritten(data: ImageData, part: str) -> None:
+    one = getattr(data, part)
+    own = replace(data, **{part: replace(one, columns={"ties": one.columns["site"]})})
+    with pytest.raises(InputError, match=r"^own has a column 'ties' of its own, .* rename the column"):
+        cut_ties(own, TiesOptions(0.9, ties_pairs=NAMED))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -246,3 +247,15 @@ def test_weights_of_unknown_labels_and_of_classes_without_positives_do_not_count
     probabilities, labels = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]]), torch.tensor([[0, 0], [1, 0], [-1, 0]])
     weights = torch.tensor([[3.0, 1.0], [1.0, 1.0], [100.0, 1.0]])
     assert weighted_average_precision(probabilities, labels, weights) == pytest.approx(100 / 4)
+
+
+def test_scores_without_weights_make_no_table_of_weights() -> None:
+    """A table of float64 ones and its transposed copy would be 16 bytes for each label."""
+    probabilities = np.random.default_rng(0).random((2000, 400), dtype=np.float32)
+    labels = (probabilities > 0.7).astype(np.int8)
+    multilabel_scores(probabilities[:50], labels[:50])  # So that imports do not count.
+    tracemalloc.start()
+    multilabel_scores(probabilities, labels)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 16 * labels.size

@@ -53,3 +53,11 @@ def test_classes_that_avoid_each_other_or_are_not_tied_change_nothing() -> None:
     ties = Ties.of(LabelCounts(100, torch.tensor([50, 50, 0]), pairs, torch.full((3,), 100)))
     found = torch.tensor([[0.9, 0.4, 0.5]])
     torch.testing.assert_close(soft_ties(found, ties, 3.0), found)
+
+
+def test_ties_are_turned_into_log_odds_once() -> None:
+    """Each batch of images is moved by the same table of classes by classes."""
+    ties, found = some_ties(), some_probabilities()
+    first = soft_ties(found, ties, 1.0)
+    ties.conditional.fill_(0.5)
+    assert torch.equal(soft_ties(found, ties, 1.0), first)

@@ -260,6 +260,18 @@ def test_pseudo_labels_come_after_the_first_rounds(backbone: Backbone, after: in
         assert method.loss(batch).item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_pseudo_label_does_not_have_the_weight_of_the_absent_label_that_it_was(backbone: Backbone) -> None:
+    method = build(replace(CONFIG, pseudo_label_after=0, consistency_weight=0.0), backbone)
+    batch, _ = views(method, backbone)
+    weights = 0.5 + 3 * torch.rand(batch.labels.shape, generator=torch.Generator().manual_seed(0))
+    found = method(batch).detach()
+    flipped = corrected_labels(found, batch.labels)
+    is_flipped = flipped != batch.labels
+    assert is_flipped.any()
+    expected = focal_margin_loss(found, flipped, torch.where(is_flipped, 1.0, weights))
+    torch.testing.assert_close(method.loss(replace(batch, weights=weights)).detach(), expected)
+
+
 @pytest.mark.parametrize("learning_rate", [0.01, 0.05])
 def test_pseudo_labels_do_not_make_everything_present(backbone: Backbone, learning_rate: float) -> None:
     method = build(SCPNetConfig(), backbone)

@@ -24,7 +24,7 @@ from fedmpt.types import ABSENT, PRESENT, ImageData, InputError, Pair, Split
 Cut = Literal["context", "both"]
 
 COLUMN, MOVED = "ties", "moved"
-"""The column of a split that marks moved images, and its word for them; other images have an empty one."""
+"""The column of a test split that marks moved images, and its word for them; other images have an empty one."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,14 @@ def cut_ties(
 
     ``pairs`` and the ``pool`` of features are the data's own unless given.
 
-    Raises InputError if a pair's class does not exist, no pair is found, nothing would be moved, or a control has not
-    images enough.
+    Raises InputError if a pair's class does not exist, no pair is found, nothing would be moved, a control has not
+    images enough, or the data have a column ``"ties"`` already.
     """
+    if COLUMN in data.train.columns or COLUMN in data.test.columns:
+        raise InputError(
+            f"{data.name} has a column {COLUMN!r} of its own, and the option ties marks moved images in one of that "
+            "name; rename the column"
+        )
     pairs, pool = pairs or _pairs(data, options), pool or (data.train, data.test)
     telling = telling_images(data.train.labels, pairs, cut=options.ties_cut)
     moved = _drawn(data, options, telling, pairs)
@@ -102,7 +107,7 @@ def cut_ties(
     if len(both):
         note += f"; {len(both)} of {int(joint.sum())} with a whole pair move, too"
     is_kept[torch.cat([moved, both, left_out])] = False
-    train = _marked(data.train.take(is_kept.nonzero().flatten().tolist()), "")
+    train = data.train.take(is_kept.nonzero().flatten().tolist())
     added = _marked(data.train.take(moved.sort().values.tolist()), MOVED)
     also = _marked(data.train.take(both.sort().values.tolist()), "")
     test = join(data.test.name, [_marked(data.test, ""), also, added])

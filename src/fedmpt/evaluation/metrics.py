@@ -157,14 +157,18 @@ def _average_precisions(answers: _Answers, weights: Float[np.ndarray, "B C"] | N
     from sklearn.metrics import average_precision_score
 
     # One class at a time is read below, so each should lie in one piece.
-    weights = np.ones(answers.known.shape) if weights is None else weights
-    columns = (np.ascontiguousarray(table.T) for table in (*answers, weights))
+    columns = [np.ascontiguousarray(table.T) for table in answers]
+    by_class = [None] * len(columns[0]) if weights is None else np.ascontiguousarray(weights.T)
     return tuple(
-        100 * float(average_precision_score(present[known], probabilities[known], sample_weight=weight[known]))
+        100 * float(average_precision_score(present[known], probabilities[known], sample_weight=_of(weight, known)))
         if present.any()
         else None
-        for probabilities, present, known, weight in zip(*columns, strict=True)
+        for probabilities, present, known, weight in zip(*columns, by_class, strict=True)
     )
+
+
+def _of(weight: Float[np.ndarray, " B"] | None, known: Bool[np.ndarray, " B"]) -> Float[np.ndarray, " known"] | None:
+    return None if weight is None else weight[known]
 
 
 def _checked_answers(probabilities: Table, labels: Table) -> _Answers:

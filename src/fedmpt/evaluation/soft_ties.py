@@ -5,10 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from fedmpt.conditions.labels.ties import Ties
-
-EPSILON = 1e-6
-"""Probabilities are kept so far from 0 and 1 before log-odds are taken of them."""
+from fedmpt.conditions.labels.ties import EPSILON, Ties
 
 
 def soft_ties(probabilities: Float[Tensor, "B C"], ties: Ties, strength: float) -> Float[Tensor, "B C"]:
@@ -23,7 +20,6 @@ def soft_ties(probabilities: Float[Tensor, "B C"], ties: Ties, strength: float) 
     if strength == 0:
         return probabilities
     # In double precision, since log-odds of probabilities near 1 lose most of their digits.
-    sure, prior = probabilities.double(), ties.prior.double().logit(EPSILON)
-    excess = (ties.conditional.double().logit_(EPSILON) - prior).clamp_(min=0).fill_diagonal_(0)
-    moved = sure.logit(EPSILON) - strength * (1 - sure) * (sure @ excess)
+    sure = probabilities.double()
+    moved = sure.logit(EPSILON) - strength * (1 - sure) * (sure @ ties.excess)
     return moved.sigmoid().to(probabilities.dtype)

@@ -59,15 +59,17 @@ class SCPNet(PromptFL):
     def loss(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, ""]:
         text = self.encode_text() if text is None else text
         found = self(batch, text)
-        labels = batch.labels
+        labels, weights = batch.labels, batch.weights
         if self.has_pseudo_labels:
             labels = corrected_labels(found.detach(), labels, threshold=self.config.pseudo_label_threshold)
+            # The weight is for the label that was given, that of an absent class.
+            weights = None if weights is None else weights.masked_fill(labels != batch.labels, 1)
         # Paper makes confident labels of the weak view's probabilities; taken as they are, they need no threshold.
         # Classes of unknown label take part: no label is read.
         tokens = batch.views["strong"][:, 0]
         strong = self(replace(batch, pooled=tokens[:, 0], patches=tokens[:, 1:]), text)
         consistency = consistency_loss(strong, found.detach())
-        return focal_margin_loss(found, labels, batch.weights) + self.config.consistency_weight * consistency
+        return focal_margin_loss(found, labels, weights) + self.config.consistency_weight * consistency
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,11 @@ def tune(
 
 def _check(config: RunConfig, out: Path) -> None:
     check_writable(out, kind="folder")
+    if config.partition is not None:
+        raise InputError(
+            "--partition divides all training images, and fedmpt tune holds some out; give a setting in its place, "
+            "such as --setting dirichlet --clients 4"
+        )
     if not config.validation:
         raise InputError("--validation must be above 0: options are compared on held-out training images")
     for name, value in asdict(Prediction()).items():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from fedmpt.conditions.document import read_class_list
+from fedmpt.conditions.document import listed_texts, read_class_list
 from fedmpt.conditions.labels.combinations import (
     Combination,
     combinations_from_classes,
@@ -97,7 +97,8 @@ def find_source(options: SourceOptions, budget: int, *, seed: int, cache: Path) 
     else:
         sites = [read_counts(path) for path in options.counts]
         check_alike(sites, options.counts)
-        class_names, noises = sites[0].class_names, [site.noise for site in sites if site.noise is not None]
+        class_names = listed_texts(f"{options.counts[0]}: classes", list(sites[0].class_names))
+        noises = [site.noise for site in sites if site.noise is not None]
         counts = [site.counts for site in sites]
         found = combinations_from_counts(counts, budget=budget, min_images=min_images, noises=noises)
         whose = "one site" if len(sites) == 1 else f"{len(sites)} sites"

@@ -46,10 +46,16 @@ def pairs(arguments: list[str]) -> None:
     options = tyro.cli(PairsOptions, args=arguments, prog="fedmpt data pairs")
     from fedmpt.data import load_data
     from fedmpt.data.pairs import biased_pairs, measured_pairs
+    from fedmpt.types import InputError
 
     data = load_data(options.data, cache=cache_folder(options.cache), progress=True)
     limits = {name: getattr(options, name) for name in ("num_pairs", "min_joint", "min_test")}
     if data.pairs:
+        if idle := [name for name, value in limits.items() if value != getattr(PairsOptions, name)]:
+            raise InputError(
+                f"--{idle[0].replace('_', '-')} has no effect: of a cut tie all pairs are listed that were cut; "
+                "leave it out"
+            )
         found = measured_pairs(data, data.test.labels)
     else:
         found = biased_pairs(data.train.labels, data.test.labels, **limits)

@@ -21,13 +21,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int8, Int64
 from torch import Tensor
 
-from fedmpt.conditions.document import listed_texts, read_document, write_document
+from fedmpt.conditions.document import read_document, shortened, write_document
 from fedmpt.types import PRESENT, UNKNOWN, InputError
 
 MIN_EPSILON = 1e-6
@@ -179,11 +180,13 @@ def association(
 def write_counts(path: Path, site: SiteCounts) -> None:
     """Write a file like `EXAMPLE`; raises InputError if it cannot be written."""
     counts, noise = site.counts, site.noise
+    above = counts.pairs.triu(1)
+    places = above.nonzero()
     content = {
         "classes": list(site.class_names),
         "num_images": counts.num_images,
         "singles": counts.singles.tolist(),
-        "pairs": [[a, b, int(counts.pairs[a, b])] for a, b in counts.pairs.triu(1).nonzero().tolist()],
+        "pairs": torch.cat([places, above[places.unbind(1)][:, None]], dim=1).tolist(),
         "epsilon": None if noise is None else noise.epsilon,
         "max_labels": None if noise is None else noise.max_labels,
     }
@@ -197,7 +200,7 @@ def read_counts(path: Path) -> SiteCounts:
     document = read_document(path, kind="label-counts", holds=dict, example=EXAMPLE)
     content = document["label-counts"]
     try:
-        names = listed_texts("classes", content["classes"])
+        names = _class_names(content["classes"])
         singles = torch.tensor(content["singles"], dtype=torch.int64).reshape(len(names))
         low, high, images = torch.tensor(content["pairs"], dtype=torch.int64).reshape(-1, 3).unbind(1)
         pairs = torch.zeros(len(names), len(names), dtype=torch.int64)
@@ -209,6 +212,15 @@ def read_counts(path: Path) -> SiteCounts:
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:  # An InputError is a ValueError.
         raise InputError(f"{path}: label counts cannot be used ({error}); expected a file like {EXAMPLE}") from error
     return SiteCounts(document["name"], names, counts, noise)
+
+
+def _class_names(values: Any) -> tuple[str, ...]:
+    """Any different texts: labels are named as one likes. Whoever puts names into a prompt checks them there."""
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise InputError(f'classes: {shortened(values)} is no list of names; write ["...", "..."]')
+    if twice := next((number for number, value in enumerate(values) if value in values[:number]), None):
+        raise InputError(f"classes, number {twice + 1}: {values[twice]!r} is given twice; keep one")
+    return tuple(values)
 
 
 def check_alike(sites: Sequence[SiteCounts], paths: Sequence[Path]) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from fedmpt.conditions.labels.counts import LabelCounts
 
 MIN_JOINT = 5
 """Images in which two classes must have been seen together to be tied: smaller counts are mostly chance."""
+EPSILON = 1e-6
+"""Probabilities are kept so far from 0 and 1 before log-odds are taken of them."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,15 @@ class Ties:
     prior: Float[Tensor, "C"]
     conditional: Float[Tensor, "C C"]
     lift: Float[Tensor, "C C"]
+
+    @cached_property
+    def excess(self) -> Float64[Tensor, "C C"]:
+        """How much more likely a makes b, in log-odds: max(0, logit P(b | a) - logit P(b)) in row a and column b.
+
+        Zeros on the diagonal. Computed once, since every batch needs it.
+        """
+        prior = self.prior.double().logit(EPSILON)
+        return (self.conditional.double().logit(EPSILON) - prior).clamp_(min=0).fill_diagonal_(0)
 
     @classmethod
     def of(cls, counts: LabelCounts) -> Ties:
