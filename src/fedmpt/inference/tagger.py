@@ -219,7 +219,7 @@ def load_trained(
     check_record(record, frozen, class_names, source=str(checkpoint))
     method = config.method.build(frozen, names, generator=generator(config.seed, "init"))
     check_sources(record, method.sources, source=str(checkpoint))
-    stored = load_prediction(checkpoint, names)
+    stored = load_prediction(checkpoint, names, otherwise=config.prediction)
     given = {name: value for name, value in (("mix", mix), ("soft_ties", soft_ties)) if value is not None}
     options = replace(stored.options, **given)
     options.check()
