@@ -203,6 +203,33 @@ def test_what_calibrate_refuses(
     assert_refused(on("calibrate", out, "--mix", 0.5), "is of a run that has not ended; finish it first")
 
 
+def test_calibrate_takes_the_data_of_the_run_only(train: Train, on: Callable[..., Outcome]) -> None:
+    """Without the option ties the moved images, on which the run was scored, would be training images."""
+    tied = f"{SCENES},ties=0.5,ties_pairs={':'.join(load_data(SCENES).class_names[:2])}"
+    out = train("a", "--data", tied, "--held-out", 0.2)
+    before = snapshot(out)
+    message = f"checkpoint was trained on other images, labels or clients than --data {SCENES} gives; .* --data {tied}$"
+    assert_refused(on("calibrate", out, "--soft-ties", 1), message)
+    assert snapshot(out) == before
+    assert on("calibrate", out, "--data", tied, "--soft-ties", 1).code == 0
+
+
+def test_a_run_that_has_not_ended_predicts_as_it_will(
+    train: Train, on: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--soft-ties", 3, "--mix", 0.5)
+    expected = read_results(train("whole", *options))
+    monkeypatch.setattr("fedmpt.runs.run.finish", lambda *_, **__: ({}, []))
+    monkeypatch.setattr("fedmpt.cli.train.print_scores", lambda _: None)
+    out = train("part", *options)
+    assert not (out / "results.json").exists()
+    found = evaluated(on, out)
+    assert found["test"] == expected["test"]
+    assert found["test"] != evaluated(on, out, "--soft-ties", 0)["test"]
+    (out / "checkpoint" / "counts.json").unlink()
+    assert_refused(on("evaluate", out), r"counts\.json is missing, .* or go without: --soft-ties 0")
+
+
 def test_masked_labels_and_validation_are_those_of_the_run(train: Train, on: Callable[..., Outcome]) -> None:
     words = ("--partial-labels", "masked-unknown", "--partial-fraction", 0.3, "--validation", 0.2)
     out = train("a", *words, "--soft-ties", 2)
@@ -319,3 +346,6 @@ def test_zero_shot_predicts_with_soft_ties_too(
     results = read_results(tmp_path / "soft")
     assert results["test"] != read_results(tmp_path / "plain")["test"]
     assert shown(evaluated(on, tmp_path / "soft")) == shown(results)
+    message = "--mix has no effect: zero-shot trains nothing; leave it out"
+    assert_refused(on("calibrate", tmp_path / "soft", "--mix", 0.5), message)
+    assert on("calibrate", tmp_path / "soft", "--mix", 1).code == 0

@@ -76,8 +76,9 @@ def test_a_run_killed_at_any_step_continues_to_the_same_numbers(
     )
     assert done.returncode == 0, done.stderr
     num_tries = int(done.stdout)
-    # Six and two batches of features, hashes of both sets of images; config, empty log, counts, calibration, results
-    # and, around the calibration, how the checkpoint predicts; tensors and index of each round.
+    # Six and two batches of features, hashes of both sets of images; config, empty log, calibration, results
+    # and, around the calibration, how the checkpoint predicts; tensors and index of each round, and after the first the
+    # counts.
     assert num_tries == 6 + 2 + 2 + 7 + 2 * NUM_ROUNDS + 1
     assert_same_run(tmp_path / "0", one_run)
     # Of the features' steps every third: what they leave behind has tests of its own.

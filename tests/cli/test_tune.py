@@ -225,6 +225,19 @@ def test_a_folder_with_runs_of_other_options(words: Words, run: Command, tmp_pat
     assert "was started with other options (seed was 0, now 1)" in outcome.err
 
 
+def test_finished_runs_of_other_labels_are_not_taken(place: Place, words: Words, run: Command, tmp_path: Path) -> None:
+    voc, out = tmp_path / "voc", tmp_path / "tune"
+    shutil.copytree(place.voc, voc)
+    given = words(out, *PROMPTFL, data=f"voc:{voc}")
+    assert run(*given).code == 0
+    for path in (voc / "VOC2007" / "Annotations").glob("*.xml"):
+        path.write_text(path.read_text().replace("<name>cat</name>", "<name>cow</name>"))
+    outcome = run(*given)
+    assert outcome.code == 2
+    assert f"--out {out} has trials of something else, give another --out; " in outcome.err
+    assert "images, labels or clients (train, test) have changed since the run started" in outcome.err
+
+
 def test_help(run: Command) -> None:
     outcome = run("tune", "--help")
     assert outcome.code == 0

@@ -27,6 +27,8 @@ from fedmpt.methods import METHODS, MethodConfig
 from fedmpt.methods.fedmpt import FedMPTConfig
 from fedmpt.methods.fedmvp import FedMVPConfig
 from fedmpt.methods.linear_probe import LinearProbeConfig
+from fedmpt.methods.parts.prompts import hand_written_features
+from fedmpt.methods.poscoop import PosCoOpConfig
 from fedmpt.methods.promptfl import PromptFLConfig
 from fedmpt.runs.config import RunConfig
 from fedmpt.seeding import generator
@@ -70,16 +72,16 @@ def trained(config: MethodConfig, backbone: Backbone, **options: Any) -> Tagger:
     return Tagger(run, backbone, KNOWN, Prediction(), model, options.pop("calibration", None), ("north", "south"))
 
 
-def fresh(config: MethodConfig, backbone: Backbone) -> State:
-    return get_state(config.build(backbone, ALL, generator=generator(7, "init")))
+def fresh(config: MethodConfig, backbone: Backbone, names: Sequence[str] = ALL) -> State:
+    return get_state(config.build(backbone, names, generator=generator(7, "init")))
 
 
-def row_by_row(before: Tensor, start: Tensor, axis: int) -> np.ndarray:
+def row_by_row(trained: Tensor, before: Tensor, start: Tensor, axis: int) -> np.ndarray:
     """What a tensor becomes, one class at a time; the axis of the classes comes first."""
-    old, new = (np.moveaxis(tensor.double().numpy(), axis, 0) for tensor in (before, start))
+    old, first, new = (np.moveaxis(tensor.double().numpy(), axis, 0) for tensor in (trained, before, start))
     rows = list(old)
     for index in range(len(old), len(new)):
-        rows.append(new[index] + sum(old[known] - new[known] for known in range(len(old))) / len(old))
+        rows.append(new[index] + sum(old[known] - first[known] for known in range(len(old))) / len(old))
     return np.stack(rows)
 
 
@@ -87,7 +89,11 @@ def row_by_row(before: Tensor, start: Tensor, axis: int) -> np.ndarray:
 def test_tensors_of_every_method(name: str, backbone: Backbone) -> None:
     config = METHODS[name]()
     tagger = trained(config, backbone)
-    before, start = get_state(tagger.method), fresh(config, backbone)
+    before, start, first = get_state(tagger.method), fresh(config, backbone), fresh(config, backbone, KNOWN)
+    if (
+        name == "linear-probe"
+    ):  # Its rows are relative to the mean over classes, and stay relative to that of the known.
+        start["weight"] -= (start["weight"][: len(KNOWN)] - first["weight"]).mean(0)
     grown = tagger.with_classes(NEW)
     after = get_state(grown.method)
     assert after.keys() == before.keys()
@@ -97,11 +103,34 @@ def test_tensors_of_every_method(name: str, backbone: Backbone) -> None:
             continue
         (axis,) = (axis for axis, size in enumerate(tensor.shape) if size != before[key].shape[axis])
         found = np.moveaxis(tensor.numpy(), axis, 0)
-        np.testing.assert_allclose(found, row_by_row(before[key], start[key], axis), atol=1e-5, rtol=1e-5)
+        np.testing.assert_allclose(found, row_by_row(before[key], first[key], start[key], axis), atol=1e-5, rtol=1e-5)
         assert (found[: len(KNOWN)] == np.moveaxis(before[key].numpy(), axis, 0)).all(), key
     assert grown.class_names == ALL
     assert get_state(tagger.method).keys() == before.keys()
     assert all(torch.equal(tensor, before[key]) for key, tensor in get_state(tagger.method).items()), "left as it was"
+
+
+def untrained(config: MethodConfig, backbone: Backbone) -> Tagger:
+    tagger = trained(config, backbone)
+    set_state(tagger.method, fresh(config, backbone, KNOWN))
+    return tagger
+
+
+def test_without_training_a_drawn_row_is_as_it_was_drawn(backbone: Backbone) -> None:
+    """With more classes, other numbers are drawn for the known ones, too."""
+    config = PosCoOpConfig()
+    start, first = fresh(config, backbone), fresh(config, backbone, KNOWN)
+    assert (start["nu"][: len(KNOWN)] - first["nu"]).abs().max() > 1, "or this shows nothing"
+    grown = get_state(untrained(config, backbone).with_classes(NEW).method)
+    for name in ("delta", "nu"):
+        torch.testing.assert_close(grown[name], torch.cat([first[name], start[name][len(KNOWN) :]]))
+
+
+def test_without_training_a_probe_ranks_all_classes_as_zero_shot_clip(backbone: Backbone) -> None:
+    method = untrained(LinearProbeConfig(), backbone).with_classes(NEW).method
+    text = hand_written_features(method.tower, ALL)
+    expected = backbone.logit_scale * (text - text[: len(KNOWN)].mean(0))
+    torch.testing.assert_close(get_state(method)["weight"], expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("text", ["vectors", "prompts", "both"])
@@ -109,11 +138,11 @@ def test_fedmpt_with_new_classes_is_fedmpt_of_all_of_them(text: Any, backbone: B
     """Built here from scratch; a softmax over more classes gives the trained ones other probabilities."""
     config = FedMPTConfig(text=text, conditions=("background", "pose"), rank=4)
     tagger = trained(config, backbone)
-    before, start = get_state(tagger.method), fresh(config, backbone)
+    before, start, first = get_state(tagger.method), fresh(config, backbone), fresh(config, backbone, KNOWN)
     axes = {"vectors": 1, "residual": 1, "csra.vectors": 0, "scale": 0, "bias": 0}
     plain = config.build(backbone, ALL, generator=generator(7, "init"))
     state = {
-        key: torch.from_numpy(np.moveaxis(row_by_row(tensor, start[key], axes[key]), 0, axes[key])).float()
+        key: torch.from_numpy(np.moveaxis(row_by_row(tensor, first[key], start[key], axes[key]), 0, axes[key])).float()
         if key in axes
         else tensor
         for key, tensor in before.items()

@@ -26,7 +26,8 @@ class CalibrateOptions:
     checkpoint: Path
     """Checkpoint folder of a finished run."""
     data: str
-    """Data set, NAME:PATH, as in fedmpt train: its training images are scored, with labels hidden as in the run."""
+    """Data set of the run, NAME:PATH with the same options: its training images are scored, with labels hidden as in
+    the run."""
     soft_ties: float | None = None
     """g, 0 or more: how strongly a class in doubt is held back where classes that come with it are likely; as stored
     unless given."""
@@ -50,9 +51,12 @@ def calibrate(arguments: list[str]) -> None:
     # Imported late: help and mistyped options must not wait for torch.
     from fedmpt.conditions.labels.ties import Ties
     from fedmpt.data import load_data
+    from fedmpt.federated.checkpoint import load_checkpoint
     from fedmpt.inference.tagger import load_trained
-    from fedmpt.runs.partition import hide_labels, hold_out
+    from fedmpt.runs.partition import hide_labels, hold_out, partition_clients
     from fedmpt.runs.prediction import load_prediction, save_prediction, summed_counts
+    from fedmpt.runs.prepare import shared_out
+    from fedmpt.runs.records import check_trained_on
     from fedmpt.types import InputError
 
     cache = cache_folder(options.cache)
@@ -72,8 +76,14 @@ def calibrate(arguments: list[str]) -> None:
         raise InputError(f"{options.checkpoint} is of a run that has not ended; finish it first: fedmpt train --resume")
     if counts is not None and not trained.options.soft_ties:
         raise InputError("--counts is for soft ties, which are 0 in this checkpoint; give --soft-ties too, such as 1")
-    split = hide_labels(trained.config, hold_out(trained.config, data).train)
+    if options.mix not in (None, 1) and not trained.method.is_trained:
+        raise InputError(f"--mix has no effect: {trained.config.method.name} trains nothing; leave it out")
+    data = hold_out(trained.config, data)
+    split = hide_labels(trained.config, data.train)
     features = trained.features(split, data=options.data, cache=cache, skip_corrupt=options.skip_corrupt)
+    _, clients, held_out = shared_out(trained.config, partition_clients(trained.config, data), features)
+    record = load_checkpoint(options.checkpoint).record
+    check_trained_on(record, clients, held_out, data=options.data, source=str(options.checkpoint))
     save_prediction(
         options.checkpoint,
         trained.options,

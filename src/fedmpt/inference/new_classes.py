@@ -13,6 +13,9 @@ from fedmpt.data.own.vocabulary import clean_name
 from fedmpt.evaluation.calibration import Calibration
 from fedmpt.types import InputError, State
 
+ROUNDING = 1e-3
+"""Relative difference of two computations of the same tensor that is put down to rounding."""
+
 
 def new_names(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     """``names`` with single spaces, none around. Raises InputError if one is among the ``known``, or there twice; case
@@ -28,20 +31,25 @@ def new_names(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     return cleaned
 
 
-def grown_state(trained: State, start: State) -> dict[str, Tensor]:
-    """The ``trained`` tensors for more classes; ``start`` are those of a fresh method that has the new classes last.
+def grown_state(trained: State, before: State, start: State) -> dict[str, Tensor]:
+    """The ``trained`` tensors for more classes. ``before`` are those of a fresh method of the known classes, where
+    training began; ``start`` are those of one that has the new classes, too, as the last.
 
-    For example, a vector of each class is ``trained`` [2, D] and ``start`` [3, D]. The first two rows stay as trained.
-    The third is its start plus how far the first two moved on average: ``start[2] + mean(trained - start[:2])``. A
-    tensor whose shape does not depend on the classes stays as trained.
+    For example, a vector of each class is ``trained`` [2, D], ``before`` [2, D] and ``start`` [3, D]. The first two
+    rows stay as trained. The third is its start plus how far the first two moved on average: ``start[2] + mean(trained
+    - before)``. A tensor whose shape does not depend on the classes stays as trained.
+
+    ``start[:2]`` may differ from ``before``. Rows that are drawn (PosCoOp) are then other draws, which say nothing. A
+    linear probe's rows all differ by the same vector, since they are relative to the mean over classes. The trained
+    rows are relative to the old mean, and so is the new one: it is ``start[2] - (start[:2] - before)`` before it moves.
 
     Raises:
         InputError: for a tensor that depends on the classes by more than one axis, naming it.
     """
-    return {name: _grown(name, tensor, start[name]) for name, tensor in trained.items()}
+    return {name: _grown(name, tensor, before[name], start[name]) for name, tensor in trained.items()}
 
 
-def _grown(name: str, trained: Tensor, start: Tensor) -> Tensor:
+def _grown(name: str, trained: Tensor, before: Tensor, start: Tensor) -> Tensor:
     axes = [axis for axis, sizes in enumerate(zip(trained.shape, start.shape, strict=True)) if sizes[0] != sizes[1]]
     if not axes:
         return trained
@@ -51,8 +59,12 @@ def _grown(name: str, trained: Tensor, start: Tensor) -> Tensor:
             "new classes where a tensor relates classes to each other; train with the new classes"
         )
     axis, num_known = axes[0], trained.shape[axes[0]]
-    before, new = start.tensor_split([num_known], dim=axis)
+    known, new = start.tensor_split([num_known], dim=axis)
     moved = (trained.double() - before.double()).mean(axis, keepdim=True)
+    differs = known.double() - before.double()
+    alike = differs.mean(axis, keepdim=True)
+    if (differs - alike).abs().max() <= ROUNDING * before.abs().max():
+        moved -= alike
     return torch.cat([trained, (new.double() + moved).to(trained.dtype)], dim=axis)
 
 

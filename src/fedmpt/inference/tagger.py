@@ -147,19 +147,22 @@ class Tagger:
         """
         names = new_names(names, self.class_names)
         class_names, old = (*self.class_names, *names), self.model
-        method = self.config.method.build(self.backbone, class_names, generator=generator(self.config.seed, "init"))
+        method, first = (
+            self.config.method.build(self.backbone, some, generator=generator(self.config.seed, "init"))
+            for some in (class_names, self.class_names)
+        )
         if method.sources != self.method.sources:
             raise InputError(
                 f"with {', '.join(names)}, {self.config.method.name} reads its texts from "
                 f"{', '.join(method.sources)}, in training it was {', '.join(self.method.sources)}; train with one "
                 "list of all classes, --attributes"
             )
-        start = get_state(method)
-        set_state(method, grown_state(get_state(self.method), start))
+        before, start = get_state(first), get_state(method)
+        set_state(method, grown_state(get_state(self.method), before, start))
         model = FinalModel(
             method,
             method.split(get_state(method))[0],
-            {client: grown_state(own, start) for client, own in old.personal.items()},
+            {client: grown_state(own, before, start) for client, own in old.personal.items()},
             method.split(start)[1],
             old.ties and grown_ties(old.ties, len(names)),
             old.strength,
@@ -216,7 +219,7 @@ def load_trained(
     check_record(record, frozen, class_names, source=str(checkpoint))
     method = config.method.build(frozen, names, generator=generator(config.seed, "init"))
     check_sources(record, method.sources, source=str(checkpoint))
-    stored = load_prediction(checkpoint, names)
+    stored = load_prediction(checkpoint, names, otherwise=config.prediction)
     given = {name: value for name, value in (("mix", mix), ("soft_ties", soft_ties)) if value is not None}
     options = replace(stored.options, **given)
     options.check()

@@ -13,7 +13,7 @@ from fedmpt.evaluation.scoring import score
 from fedmpt.federated.simulate import Best, Progress
 from fedmpt.files import write_json
 from fedmpt.runs.config import RunConfig
-from fedmpt.runs.prediction import COUNTS, save_counts, save_prediction
+from fedmpt.runs.prediction import keep_counts, save_prediction
 from fedmpt.runs.prepare import Prepared
 from fedmpt.runs.records import RoundLog, versions
 from fedmpt.state import num_bytes, num_parameters
@@ -42,7 +42,7 @@ def finish(
     ties = Ties.of(prepared.counts) if options.soft_ties else None
     model = FinalModel.of(method, start, kept.state, kept.personal, options=options, ties=ties, source=str(checkpoint))
     calibration = model.calibration(prepared.train)
-    save_counts(checkpoint / COUNTS, prepared.counts, class_names)
+    keep_counts(checkpoint, prepared.counts, class_names)
     save_prediction(checkpoint, options, calibration, class_names)
     pairs = measured_pairs(prepared.data, prepared.test.labels)
     scores = score(model.probabilities(prepared.test), prepared.test, class_names, calibration=calibration, pairs=pairs)

@@ -70,12 +70,12 @@ def save_given_counts(folder: Path, counts: LabelCounts, class_names: Sequence[s
     return name
 
 
-def load_prediction(folder: Path, class_names: Sequence[str]) -> Stored:
-    """How a checkpoint predicts; one without prediction.json, which is older, as it was trained. Raises InputError if a
-    file is damaged or of other classes."""
+def load_prediction(folder: Path, class_names: Sequence[str], *, otherwise: Prediction | None = None) -> Stored:
+    """How a checkpoint predicts. One without prediction.json, whose run has not ended or is older, predicts as the run
+    will: ``otherwise``, or as it was trained. Raises InputError if a file is damaged or of other classes."""
     path, calibration = folder / PREDICTION, folder / CALIBRATION
     if not path.exists():
-        return Stored(Prediction(), _calibration(calibration, None, class_names), COUNTS)
+        return Stored(otherwise or Prediction(), _calibration(calibration, None, class_names), COUNTS)
     words = read_json(path)
     try:
         options = Prediction(mix=float(words["mix"]), soft_ties=float(words["soft_ties"]))
@@ -108,6 +108,13 @@ def save_counts(path: Path, counts: LabelCounts, class_names: Sequence[str]) -> 
     write_counts(path, SiteCounts("all clients", tuple(class_names), counts, noise=None))
 
 
+def keep_counts(folder: Path, counts: LabelCounts, class_names: Sequence[str]) -> None:
+    """Write a run's counts into its checkpoint where they are not there yet: a run that has not ended may have soft
+    ties, too."""
+    if not (folder / COUNTS).exists():
+        save_counts(folder / COUNTS, counts, class_names)
+
+
 def summed_counts(paths: Sequence[Path], class_names: Sequence[str]) -> LabelCounts:
     """The sum of files of counts. Raises InputError if one is missing, damaged, given twice or of other classes."""
     sites = [read_counts(path) for path in paths]
@@ -125,6 +132,6 @@ def load_ties(path: Path, class_names: Sequence[str]) -> Ties:
     if not path.exists():
         raise InputError(
             f"{path} is missing, and soft ties are made of it; count labels at each site with fedmpt conditions count "
-            "and give the files to fedmpt calibrate --counts"
+            "and give the files to fedmpt calibrate --counts, or go without: --soft-ties 0"
         )
     return Ties.of(summed_counts([path], class_names))

@@ -78,18 +78,26 @@ def prepare(config: RunConfig, *, cache: Path, show_progress: bool, must_train: 
     test = opened(data.test, views=method.views)
     if test.skipped:  # Asked again here: scores come after the training.
         _check_labels(data.name, f"{data.test.name} (as far as it can be read)", test.labels)
+    partition, clients, held_out = shared_out(config, partition, train)
+    if held_out is not None:
+        _check_held_out(config.federation.held_out_share, held_out.labels)
+    # What the clients would count of their labels adds up to the count of all.
+    counts = count_labels(torch.cat([client.labels for client in clients]))
+    seconds = time.perf_counter() - began
+    return Prepared(backbone, data, train, test, partition, clients, held_out, counts, method, seconds)
+
+
+def shared_out(
+    config: RunConfig, partition: Partition, train: FeatureSet
+) -> tuple[Partition, list[FeatureSet], FeatureSet | None]:
+    """The partition of the images that can be read, those that each client trains on, and those that all hold out."""
     if train.skipped:
         partition = partition.keep(train.rows)
     rows, held_out = list(partition.rows), None
     if share := config.federation.held_out_share:
         rows, held = held_out_rows(rows, share)
         held_out = train.subset(held)
-        _check_held_out(share, held_out.labels)
-    clients = [train.subset(own) for own in rows]
-    # What the clients would count of their labels adds up to the count of all.
-    counts = count_labels(torch.cat([client.labels for client in clients]))
-    seconds = time.perf_counter() - began
-    return Prepared(backbone, data, train, test, partition, clients, held_out, counts, method, seconds)
+    return partition, [train.subset(own) for own in rows], held_out
 
 
 def _check_held_out(share: float, labels: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -12,7 +13,7 @@ from typing import Any, Literal
 
 import fedmpt
 from fedmpt.data.features.fingerprint import text_fingerprint
-from fedmpt.data.features.store import fingerprint
+from fedmpt.data.features.store import FeatureSet, fingerprint
 from fedmpt.evaluation.metrics import METRICS
 from fedmpt.federated.simulate import Round
 from fedmpt.files import write_atomically
@@ -88,6 +89,26 @@ def check_unchanged(record: Mapping[str, Any], now: Mapping[str, Any], *, source
             f"{source}: images, labels or clients ({', '.join(changed)}) have changed since the run started; "
             "restore them, or start a new run in another --out"
         )
+
+
+def check_trained_on(
+    record: Mapping[str, Any], clients: Sequence[FeatureSet], held_out: FeatureSet | None, *, data: str, source: str
+) -> None:
+    """Raises InputError if a run was trained on other images, labels or clients than those that ``data`` gives."""
+    if record["data"]["train"] != digest_of(clients, held_out):
+        raise InputError(
+            f"{source} was trained on other images, labels or clients than --data {data} gives; give those of the run, "
+            f"as they were: --data {record['config']['data']}"
+        )
+
+
+def digest_of(parts: Sequence[FeatureSet], held_out: FeatureSet | None = None) -> str:
+    """Of images, model, labels and who has which: the store's key stands for the first two."""
+    digest = hashlib.sha256()
+    for part in [*parts, *([] if held_out is None else [held_out])]:
+        digest.update(part.store.facts.key.encode() + len(part).to_bytes(8, "little"))
+        digest.update(part.rows.contiguous().numpy().tobytes() + part.labels.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def check_sources(record: Mapping[str, Any], sources: Mapping[str, str], *, source: str) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import fedmpt
-from fedmpt.data.features.store import FeatureSet
 from fedmpt.federated.balance import Balance
 from fedmpt.federated.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fedmpt.federated.simulate import Progress, Round, Simulation
@@ -19,6 +17,7 @@ from fedmpt.files import LOCK, default_cache, exclusive, read_json, write_json
 from fedmpt.runs.config import RunConfig, differences
 from fedmpt.runs.familiar import unfamiliar
 from fedmpt.runs.finish import finish
+from fedmpt.runs.prediction import keep_counts
 from fedmpt.runs.prepare import Prepared, prepare
 from fedmpt.runs.records import (
     RoundLog,
@@ -26,6 +25,7 @@ from fedmpt.runs.records import (
     check_sources,
     check_unchanged,
     check_writable,
+    digest_of,
     fingerprints,
 )
 from fedmpt.state import Update, get_state
@@ -84,12 +84,9 @@ def train(
 def _train(
     config: RunConfig, prepared: Prepared, checkpoint: Checkpoint | None, *, out: Path, watcher: Watcher
 ) -> dict[str, Any]:
-    method, record = prepared.method, _record(config, prepared)
+    method, record = prepared.method, record_of(config, prepared)
     if checkpoint is not None:
-        source = str(out / "checkpoint")
-        check_record(checkpoint.record, prepared.backbone, prepared.data.class_names, source=source)
-        check_sources(checkpoint.record, method.sources, source=source)
-        check_unchanged(checkpoint.record, record, source=source)
+        check_goes_on(checkpoint.record, record, prepared, source=str(out / "checkpoint"))
     progress = checkpoint.progress if checkpoint else None
     rounds_done = progress.rounds_done if progress else 0
     start = get_state(method)
@@ -114,6 +111,7 @@ def _train(
     for done in simulation.rounds(progress) if method.is_trained else ():
         log.append(done)
         save_checkpoint(out / "checkpoint", done.progress, record)
+        keep_counts(out / "checkpoint", prepared.counts, prepared.data.class_names)
         watcher.round_done(done)
         progress = done.progress
     if progress is None:  # Nothing to train: the checkpoint still says which method, classes and backbone.
@@ -129,10 +127,17 @@ def _tell(watcher: Watcher, notes: Sequence[str]) -> None:
         watcher.noted(note)
 
 
-def _record(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
+def check_goes_on(stored: Mapping[str, Any], now: Mapping[str, Any], prepared: Prepared, *, source: str) -> None:
+    """Raises InputError if the ``stored`` record of a run, ``source``, is of another backbone, other classes, texts or
+    data than the one that the same options have ``now``."""
+    check_record(stored, prepared.backbone, prepared.data.class_names, source=source)
+    check_sources(stored, prepared.method.sources, source=source)
+    check_unchanged(stored, now, source=source)
+
+
+def record_of(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
     """What a checkpoint's tensors belong to: enough to build it again, and to notice another backbone or other data."""
     names, backbone = prepared.data.class_names, prepared.backbone
-    trained_on = [*prepared.clients, *([] if prepared.held_out is None else [prepared.held_out])]
     return {
         "fedmpt": fedmpt.__version__,
         "config": config.to_json(),
@@ -140,17 +145,11 @@ def _record(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
         "sources": dict(prepared.method.sources),
         "clients": list(prepared.partition.names),
         "backbone": {"name": backbone.name, **fingerprints(backbone, names)},
-        "data": {"train": _digest(trained_on), "test": _digest([prepared.test])},
+        "data": {
+            "train": digest_of(prepared.clients, prepared.held_out),
+            "test": digest_of([prepared.test]),
+        },
     }
-
-
-def _digest(parts: Sequence[FeatureSet]) -> str:
-    """Of images, model, labels and who has which: the store's key stands for the first two."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.store.facts.key.encode() + len(part).to_bytes(8, "little"))
-        digest.update(part.rows.contiguous().numpy().tobytes() + part.labels.contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def is_finished(out: Path) -> bool:

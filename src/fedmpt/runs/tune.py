@@ -18,7 +18,7 @@ from fedmpt.files import default_cache
 from fedmpt.runs.config import RunConfig
 from fedmpt.runs.prepare import Prepared, prepare
 from fedmpt.runs.records import check_writable
-from fedmpt.runs.run import Watcher, train
+from fedmpt.runs.run import Watcher, check_goes_on, is_finished, record_of, train
 from fedmpt.seeding import generator
 from fedmpt.state import get_state
 from fedmpt.types import DivergedError, InputError
@@ -96,8 +96,9 @@ def tune(
     Every run has a folder of its own in ``out``. A run that is there is taken as it is, one that was stopped goes on.
 
     Raises:
-        InputError: as `train`; for a config without validation or with options that are tried last; for a method that
-            trains nothing; or if no learning rate leads to a result.
+        InputError: as `train`; if a run in ``out`` is of other data or another backbone; for a config without
+            validation or with options that are tried last; for a method that trains nothing; or if no learning rate
+            leads to a result.
     """
     out, cache = Path(out), Path(cache or default_cache())
     _check(config, out)
@@ -134,6 +135,7 @@ class _Runs:
     def trained(self, config: RunConfig) -> Trial:
         self._number += 1
         self._watcher.trial_started(self._number, self._most, _label(config))
+        was_finished = is_finished(self._folder(config))
         try:
             results = train(
                 config,
@@ -143,6 +145,8 @@ class _Runs:
                 watcher=self._watcher,
                 show_progress=False,
             )
+            if was_finished:
+                self._check(config)
             trial = self.scored(config, seconds=results["time"]["rounds_s"])
         except DivergedError:
             trial = Trial(config)
@@ -174,6 +178,14 @@ class _Runs:
             false_coactivation=moved.get("false_coactivation"),
             seconds=seconds,
         )
+
+    def _check(self, config: RunConfig) -> None:
+        """Whether a finished run, which `train` leaves as it is, was trained on what is there now."""
+        folder, now = self._folder(config) / "checkpoint", record_of(config, self._base)
+        try:
+            check_goes_on(load_checkpoint(folder).record, now, self._base, source=str(folder))
+        except InputError as error:
+            raise InputError(f"--out {self._out} has trials of something else, give another --out; {error}") from error
 
     def _folder(self, config: RunConfig) -> Path:
         """Of the run with these options of training, whatever those of prediction are."""
