@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from comparison import with_method
 
+from fedmpt.evaluation.final import Prediction
 from fedmpt.federated.client import LocalTraining
 from fedmpt.runs.config import RunConfig, preset
 
@@ -16,7 +17,7 @@ def rows(data: str) -> dict[str, RunConfig]:
 
 def paper_parts(data: str) -> dict[str, RunConfig]:
     """With prompts, one reading and unbalanced labels."""
-    plain = replace(preset("default", "fedmpt", data), training=LocalTraining())
+    plain = replace(preset("default", "fedmpt", data), training=LocalTraining(), prediction=Prediction())
     full = with_method(plain, text="prompts", csra=False, model_rates=False, entropy=1.0)
     prompts_only = with_method(full, adapters=False, transport="mean", gate=False)
     adapters_only = with_method(full, condition_prompts=False, transport="mean", gate=False)
@@ -46,6 +47,7 @@ def default_parts(data: str) -> dict[str, RunConfig]:
         "default, not balanced": replace(full, training=LocalTraining()),
         "default, no adapters": with_method(full, adapters=False),
         "default, no transport": with_method(full, transport="mean"),
+        "default, mix 1": replace(full, prediction=Prediction()),
         "default, no gate": with_method(full, gate=False),
         "default, one condition": with_method(full, conditions=("object",)),
     }

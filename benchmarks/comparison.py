@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from fedmpt.evaluation.final import Prediction
 from fedmpt.federated.client import LocalTraining
 from fedmpt.runs.config import RunConfig, preset
 
@@ -19,9 +20,14 @@ def rows(data: str) -> dict[str, RunConfig]:
         "PromptFL, from 'a photo of a'": with_method(promptfl, num_context=4, context_init="a photo of a"),
         "class-vectors": preset("default", "class-vectors", data),
         "linear-probe": preset("default", "linear-probe", data),
-        "FedMPT, paper's values": replace(fedmpt, method=type(fedmpt.method).paper(), training=LocalTraining()),
+        "FedMPT, paper's values": paper_values(fedmpt),
         "FedMPT": fedmpt,
     }
+
+
+def paper_values(fedmpt: RunConfig) -> RunConfig:
+    """The paper's options, trained at the rate and for the rounds of ``fedmpt``."""
+    return replace(fedmpt, method=type(fedmpt.method).paper(), training=LocalTraining(), prediction=Prediction())
 
 
 def with_method(config: RunConfig, **options: object) -> RunConfig:

@@ -8,7 +8,7 @@ untied controls of as many images, each of which gets half of the moved images b
 co-activation on the moved images after tied training, minus that after untied training; there each moved image is
 scored by the control that has not seen it. The excess of a pair is taken first, then the mean over pairs.
 
-Every trained run also predicts in other ways (`PREDICTIONS`: mixed with its start, soft ties), each a row of its own.
+Every trained run also predicts in other ways (`ways_of`: mixed with its start, soft ties), each a row of its own.
 
 Runs that are complete in --out are not repeated. With --validation nothing is scored on the data's own test images, so
 options can be chosen by it. Prints a Markdown table and writes it, with the values of every pair, to --out/table.json.
@@ -61,14 +61,17 @@ RUNS = {"tied": "", **{f"control{half}": f",ties_control={half}" for half in CON
 """The runs of a row and a seed, and what they add to the data's options."""
 
 
-PREDICTIONS = {
-    "": Prediction(),
-    "soft ties 0.5": Prediction(soft_ties=0.5),
-    "soft ties 1": Prediction(soft_ties=1.0),
-    "mix 0.7": Prediction(mix=0.7),
-    "mix 0.7, soft ties 1": Prediction(mix=0.7, soft_ties=1.0),
-}
-"""Ways to predict with what was trained, and what a row's name gets for each."""
+def ways_of(own: Prediction) -> dict[str, Prediction]:
+    """Ways to predict with what was trained, and what a row's name gets for each; first the run's own."""
+    found = {
+        "": own,
+        "soft ties 0.5": replace(own, soft_ties=0.5),
+        "soft ties 1": replace(own, soft_ties=1.0),
+        "mix 0.7": Prediction(mix=0.7),
+        "mix 0.7, soft ties 1": Prediction(mix=0.7, soft_ties=1.0),
+    }
+    return found if own.mix == 1 else found | {"mix 1": Prediction()}
+
 
 ENTROPIES = (0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
 
@@ -86,7 +89,7 @@ def more_rows(data: str) -> dict[str, RunConfig]:
     plain = replace(fedmpt, training=LocalTraining())
     before = {"text": "prompts", "csra": False, "model_rates": False, "entropy": 1.0}
     return {
-        "FedMPT, the default before": comparison.with_method(plain, **before),
+        "FedMPT, the default before": comparison.with_method(replace(plain, prediction=Prediction()), **before),
         "FedMPT, not balanced": plain,
         "FedMPT, one reading": comparison.with_method(fedmpt, csra=False),
         "FedMPT, prompts": comparison.with_method(fedmpt, text="prompts"),
@@ -152,12 +155,12 @@ def _run(config: RunConfig, data: str, options: argparse.Namespace, *, seed: int
 
 
 def predictions(run: RunConfig, results: dict[str, Any], *, out: Path, cache: Path) -> dict[str, dict[str, Any]]:
-    """Scores of a finished run by `PREDICTIONS`, kept in its folder; zero-shot, which has no start, by one of each.
+    """Scores of a finished run by `ways_of`, kept in its folder; zero-shot, which has no start, by one of each.
 
     What is kept there of other ways to predict, by an earlier version of this script, is replaced.
     """
     path, is_trained = out / "predictions.json", results["params"]["trainable"] > 0
-    ways = {way: how for way, how in PREDICTIONS.items() if is_trained or how.mix == 1}
+    ways = {way: how for way, how in ways_of(run.prediction).items() if is_trained or how.mix == 1}
     if path.is_file() and (stored := read_json(path)).keys() == ways.keys():
         return dict(stored)
     prepared = prepare(run, cache=cache, show_progress=False)

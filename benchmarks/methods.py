@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from comparison import with_method
+from comparison import paper_values, with_method
 from rich.console import Console
 from run import cell, score_at, slug
 
@@ -32,7 +32,6 @@ from fedmpt.backbone.image_tower import shapes_of
 from fedmpt.backbone.views import TowerTokens
 from fedmpt.cli.progress import TerminalWatcher
 from fedmpt.data.datasets.voc import CLASS_NAMES
-from fedmpt.federated.client import LocalTraining
 from fedmpt.files import default_cache, read_json, write_json
 from fedmpt.methods import METHODS
 from fedmpt.report.demo.trials import CHOSEN, Trial, run_trial
@@ -96,7 +95,7 @@ def rows(bed: Bed) -> dict[str, RunConfig]:
     zero_shot, fedmpt = found.pop("zero-shot"), found["fedmpt"]
     heads = {f"zero-shot, {head}": with_method(zero_shot, head=head) for head in ("patches", "pooled", "csra")}
     found["fedmvp, reduced"] = with_method(found["fedmvp"], form="reduced")
-    found["fedmpt, paper's values"] = replace(fedmpt, method=type(fedmpt.method).paper(), training=LocalTraining())
+    found["fedmpt, paper's values"] = paper_values(fedmpt)
     if bed.trial:
         found["fedmpt, settings of the demo"] = with_method(fedmpt, **CHOSEN["fedmpt"])
     return {name: bed.start(config) for name, config in (heads | found).items()}

@@ -44,7 +44,8 @@ def rows(trial: Trial) -> dict[str, dict[str, RunConfig]]:
     zero_shot, promptfl, fedmpt = (trial.config(name) for name in ("zero-shot", "promptfl", "fedmpt"))
     pooled, plain = with_method(zero_shot, head="pooled"), replace(fedmpt, training=LocalTraining())
     # The parts that the paper has, each by itself: prompts, one reading, no balance.
-    paper_parts = with_method(plain, text="prompts", csra=False, model_rates=False, adapter_rate=10.0)
+    unmixed = replace(plain, prediction=Prediction())
+    paper_parts = with_method(unmixed, text="prompts", csra=False, model_rates=False, adapter_rate=10.0)
     methods = {
         "zero-shot, patches": zero_shot,
         "zero-shot, pooled": pooled,
@@ -53,11 +54,11 @@ def rows(trial: Trial) -> dict[str, dict[str, RunConfig]]:
         "PromptFL, soft ties 0.5": replace(promptfl, prediction=Prediction(soft_ties=0.5)),
         "class-vectors": trial.config("class-vectors"),
         "linear-probe": trial.config("linear-probe"),
-        "FedMPT, paper's values": replace(plain, method=FedMPTConfig.paper()),
+        "FedMPT, paper's values": replace(unmixed, method=FedMPTConfig.paper()),
         "FedMPT, the default before": paper_parts,
         "FedMPT": fedmpt,
-        "FedMPT, soft ties 0.5": replace(fedmpt, prediction=Prediction(soft_ties=0.5)),
-        "FedMPT, mix 0.7": replace(fedmpt, prediction=Prediction(mix=0.7)),
+        "FedMPT, soft ties 0.5": replace(fedmpt, prediction=replace(fedmpt.prediction, soft_ties=0.5)),
+        "FedMPT, mix 1": replace(fedmpt, prediction=Prediction()),
         "FedMPT, not balanced": plain,
         "FedMPT, one reading": with_method(fedmpt, csra=False),
         "FedMPT, prompts": with_method(fedmpt, text="prompts"),

@@ -125,6 +125,7 @@ def test_a_finished_run_is_used(fedmpt: Fedmpt) -> None:
     # The command that trains anew also names options whose defaults are others now.
     before, now = (scores["suggestion"].pop("train") for scores in (expected, found))
     others = ["--no-balance", "--text", "prompts", "--no-csra", "--entropy", "1.0", "--no-model-rates"]
+    others += ["--mix"]
     assert [word for word in now.split() if word not in others] == before.split()
     assert all(word in now.split() for word in others)
     assert_close(found, expected)
@@ -137,7 +138,7 @@ def test_its_options_give_its_numbers_again(fedmpt: Fedmpt) -> None:
         f"train --method fedmpt --data {SCENES} --backbone scenes-clip --setting iid --clients 3 --rounds 2 "
         "--eval-every 1 --local-epochs 2 --batch-size 8 --validation 0.2 --seed 3 "
         "--conditions conditions/conditions.json --rank 2 --num-condition-context 2 --quiet --out again "
-        "--text prompts --no-csra --entropy 1 --no-model-rates --no-balance"  # As all was then.
+        "--text prompts --no-csra --entropy 1 --no-model-rates --no-balance --mix 1"  # As all was then.
     )
     assert_ended("again", read("expected/finished.json"))
 

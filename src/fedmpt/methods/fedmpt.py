@@ -151,8 +151,7 @@ class FedMPT(ConditionText):
 
     def plan(self, similarity: Float[Tensor, "B N M C"]) -> Float[Tensor, "B N M C"]:
         """(3) Transport plans between patches and classes; columns sum to 1 / C. No gradient, as in PLOT and RAM."""
-        check_similarity(similarity)
-        similarity = similarity.detach()
+        check_similarity(similarity := similarity.detach())
         return sinkhorn(
             1 - similarity.softmax(-1),
             patch_marginals(similarity, temperature=self.config.patch_temperature),
@@ -184,6 +183,7 @@ class FedMPTConfig(MethodConfig):
     source: ClassVar[str] = "FedMPT, CVPR 2026, arXiv 2605.28347"
     method: ClassVar = FedMPT
     balanced: ClassVar[bool] = True
+    mix: ClassVar[float] = 0.8
     familiar_spread: ClassVar[float | None] = 2.0
 
     conditions: tuple[str, ...] = GENERIC_CONDITIONS
@@ -295,6 +295,6 @@ def _check(config: FedMPTConfig) -> None:
         config, "(0, inf)", "entropy", "patch_temperature", "rank", "num_class_context", "sinkhorn_iterations"
     )
     rates = [field.name for field in fields(config) if field.name.endswith("_rate")]
-    others = ("num_condition_context", "sinkhorn_tolerance", "gamma_positive", "gamma_negative")
-    check_options(config, "[0, inf)", *others, *rates)
+    shape = ("num_condition_context", "sinkhorn_tolerance", "gamma_positive", "gamma_negative")
+    check_options(config, "[0, inf)", *shape, *rates)
     check_options(config, "[0, 1)", "margin")

@@ -204,7 +204,8 @@ def preset(name: str, method: str, data: str) -> RunConfig:
         federation = replace(PAPER_FEDERATION, learning_rate=config.paper_learning_rate)
         return RunConfig(data=data, method=config.paper(), federation=federation)
     federation, training = Federation(learning_rate=config.learning_rate), LocalTraining(balance=config.balanced)
-    return RunConfig(data=data, method=config(), federation=federation, training=training)
+    prediction = Prediction(mix=config.mix)
+    return RunConfig(data=data, method=config(), federation=federation, training=training, prediction=prediction)
 
 
 def _check_option_names(method: type[MethodConfig]) -> None:

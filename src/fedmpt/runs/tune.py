@@ -24,7 +24,7 @@ from fedmpt.state import get_state
 from fedmpt.types import DivergedError, InputError
 
 STEP = 3.0
-MIXES = (0.7, 0.5)
+MIXES = (1.0, 0.8, 0.6)
 SOFT_TIES = (0.25, 0.5, 1.0)
 SOFT_TIES_COST = 1.0
 """Points of balanced mAP that soft ties may cost where they are offered."""
@@ -117,8 +117,8 @@ def _check(config: RunConfig, out: Path) -> None:
         )
     if not config.validation:
         raise InputError("--validation must be above 0: options are compared on held-out training images")
-    for name, value in asdict(Prediction()).items():
-        if getattr(config.prediction, name) != value:
+    for name, values in {"mix": (1.0, config.method.mix), "soft_ties": (0.0,)}.items():
+        if getattr(config.prediction, name) not in values:
             raise InputError(f"--{name.replace('_', '-')} is one of the options that are tried; leave it out")
 
 
@@ -214,7 +214,8 @@ def search(start: RunConfig, trained: Callable[[RunConfig], Trial], scored: Call
         best = _best([best, *tried(best, "learning_rate", [_rounded(chosen * chosen / rate)], trained)])
     for name, values in _other_values(start).items():
         best = _best([best, *tried(best, name, values, trained)])
-    best = _best([best, *tried(best, "mix", MIXES, scored)])
+    mixes = [mix for mix in MIXES if mix != start.prediction.mix]
+    best = _best([best, *tried(best, "mix", mixes, scored)])
     soft = tried(best, "soft_ties", SOFT_TIES, scored)
     return Tuned(tuple(trials), best, _strongest(best, soft))
 
