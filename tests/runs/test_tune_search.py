@@ -24,7 +24,7 @@ def searched(config: RunConfig, mAP: Callable[[Options], float | None], **balanc
         return Trial(config, mAP=found, balanced_mAP=balanced.get(f"g{soft:g}".replace(".", ""), found))
 
     def trained(config: RunConfig) -> Trial:
-        assert (config.prediction.mix, config.prediction.soft_ties) == (1, 0)
+        assert (config.prediction.mix, config.prediction.soft_ties) == (config.method.mix, 0)
         return replace(scored(config), seconds=1.0)
 
     return search(config, trained, scored)
@@ -50,19 +50,19 @@ def test_rates_go_one_step_further_where_an_end_is_best(best_rate: float, expect
     tuned = searched(preset("default", "promptfl", "x"), lambda options: 90 - abs(options["learning_rate"] - best_rate))
     assert tried(tuned, "learning_rate") == expected
     assert tried_options(tuned.best.config) == {"learning_rate": expected[-1], "mix": 1.0, "soft_ties": 0.0}
-    assert tried(tuned, "mix") == [1.0, 0.7, 0.5, 1.0]
+    assert tried(tuned, "mix") == [1.0, 0.8, 0.6, 1.0]
     assert tried(tuned, "soft_ties") == [0.0, 0.25, 0.5, 1.0]
 
 
 def test_each_option_is_tried_on_the_best_so_far() -> None:
     def mAP(options: Options) -> float:
-        return 80 + 1 * (options["learning_rate"] == 0.15) + 2 * (options["entropy"] == 0.5) + (options["mix"] == 0.7)
+        return 80 + 1 * (options["learning_rate"] == 0.15) + 2 * (options["entropy"] == 0.5) + (options["mix"] == 0.6)
 
     tuned = searched(preset("default", "fedmpt", "x"), mAP)
-    assert tried_options(tuned.best.config) == {"learning_rate": 0.15, "entropy": 0.5, "mix": 0.7, "soft_ties": 0.0}
+    assert tried_options(tuned.best.config) == {"learning_rate": 0.15, "entropy": 0.5, "mix": 0.6, "soft_ties": 0.0}
     by_entropy = [trial for trial in tuned.trials if tried_options(trial.config)["entropy"] in (0.2, 1.0)]
     assert [tried_options(trial.config)["learning_rate"] for trial in by_entropy] == [0.15, 0.15]
-    assert all(tried_options(trial.config)["mix"] == 0.7 for trial in tuned.trials[-3:])
+    assert all(tried_options(trial.config)["mix"] == 0.6 for trial in tuned.trials[-3:])
     trained = [tried_options(trial.config) for trial in tuned.trials if trial.seconds is not None]
     assert len(trained) == 7
     assert len({tuple(options.values()) for options in trained}) == 7, "nothing is trained twice"
