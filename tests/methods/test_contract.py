@@ -34,7 +34,12 @@ ZERO_SHOT_HEADS = {
 
 
 def fedmpt_part(**parts: Any) -> FedMPTConfig:
-    small: dict[str, Any] = {"conditions": ("dog", "the pose"), "rank": 4, "class_context_init": ""}
+    small: dict[str, Any] = {
+        "conditions": ("dog", "the pose"),
+        "rank": 4,
+        "class_context_init": "",
+        "model_rates": False,
+    }
     rates = dict.fromkeys(("adapter_rate", "gate_rate", "calibration_rate"), 5.0)
     return FedMPTConfig(**small | rates | parts)
 
