@@ -40,7 +40,8 @@ def fedmpt_part(**parts: Any) -> FedMPTConfig:
         "class_context_init": "",
         "model_rates": False,
     }
-    rates = dict.fromkeys(("adapter_rate", "gate_rate", "calibration_rate"), 5.0)
+    # The gate hardly opens where conditions differ by their adapters alone.
+    rates = {"model_rates": False, "adapter_rate": 5.0, "gate_rate": 100.0, "calibration_rate": 5.0}
     return FedMPTConfig(**small | rates | parts)
 
 
