@@ -22,7 +22,7 @@ from fedmpt.federated.balance import Balance
 from fedmpt.federated.client import LocalTraining, local_update
 from fedmpt.methods import Method
 from fedmpt.seeding import generator
-from fedmpt.state import Update, Weighting, get_state
+from fedmpt.state import Update, Weighting, get_state, mix_states
 from fedmpt.types import State
 
 DEFAULT_HELD_OUT = 0.1
@@ -114,7 +114,8 @@ class Simulation:
     One module serves all clients in turn and updates are averaged as they come, so memory does not grow with their
     number (but for their personal tensors, and for robust aggregation). ``balance`` weighs labels, see
     `local_update`. ``held_out`` are images of all clients that ``clients`` leave out. Of their scores only the
-    histograms are used, which are the sums of the clients' own. ``on_update`` is told of every update.
+    histograms are used, which are the sums of the clients' own. Rounds are scored as the final model predicts: with
+    ``mix`` of the trained state and the rest of its start, see `mix_states`. ``on_update`` is told of every update.
     """
 
     method: Method
@@ -126,6 +127,7 @@ class Simulation:
     aggregation: Aggregation = MEAN
     balance: Balance | None = None
     held_out: FeatureSet | None = None
+    mix: float = 1.0
     on_update: Callable[[Update], None] = lambda update: None
 
     def rounds(self, start: Progress | None = None) -> Iterator[Round]:
@@ -142,12 +144,12 @@ class Simulation:
         shared, initial = self.method.split(get_state(self.method))
         progress = start or Progress(rounds_done=0, state=shared, personal={})
         for index in range(progress.rounds_done + 1, self.federation.rounds + 1):
-            done = self._round(index, progress, initial)
+            done = self._round(index, progress, initial, shared)
             progress = done.progress
             yield done
 
-    def _round(self, index: int, before: Progress, initial: State) -> Round:
-        """``initial`` are the personal tensors that a client starts with."""
+    def _round(self, index: int, before: Progress, initial: State, start: State) -> Round:
+        """``initial`` are the personal tensors that a client starts with, ``start`` the shared ones as built."""
         began, federation = time.perf_counter(), self.federation
         cohort = draw_cohort(len(self.clients), federation.participation, seed=self.seed, round_index=index)
         rate = learning_rate_of(index, federation)
@@ -182,7 +184,7 @@ class Simulation:
             aggregation=self.aggregation,
             memory=before.memory,
         )
-        set_global(self.method, state, initial=initial, source="server")
+        set_global(self.method, mix_states(state, start, self.mix), initial=initial, source="server")
         scores, held_out_mAP, best = None, None, before.best
         if index % federation.eval_every == 0 or index == federation.rounds:
             scores = multilabel_scores(probabilities(self.method, self.test), self.test.labels)

@@ -106,6 +106,7 @@ def _train(
         aggregation=config.aggregation,
         balance=Balance.of(prepared.counts) if config.training.balance else None,
         seed=config.seed,
+        mix=config.prediction.mix,
         on_update=watcher.client_done,
     )
     for done in simulation.rounds(progress) if method.is_trained else ():
