@@ -91,7 +91,7 @@ def calibrate(arguments: list[str]) -> None:
         data.class_names,
         counts=counts or stored.counts,
     )
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
     for path in features.skipped:
         console.print(f"left out, cannot be read: {path}", markup=False)
     chosen = trained.options

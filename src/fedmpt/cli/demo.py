@@ -48,7 +48,7 @@ class DemoOptions:
 
 def demo(arguments: list[str]) -> None:
     options = tyro.cli(DemoOptions, args=arguments, prog="fedmpt demo")
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
     began = time.perf_counter()
     _check_extra()
     from fedmpt.cli.progress import TerminalWatcher

@@ -81,7 +81,7 @@ def evaluate(arguments: list[str]) -> None:
     scores["skipped_images"] = [str(path) for path in features.skipped]
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, scores)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
     for note in scores["notes"]:
         console.print(f"note: {note}", markup=False)
     for path in scores["skipped_images"]:

@@ -67,7 +67,7 @@ def predict(arguments: list[str]) -> None:
         labels = [{"image": str(path), "labels": list(map(dataclasses.asdict, row))} for path, row in found]
         print(json.dumps(labels, indent=2))
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, emoji=False)
     for path, row in found:
         console.print(str(path), style="bold", markup=False)
         for label in (label for rank, label in enumerate(row) if label.present or rank < options.top):

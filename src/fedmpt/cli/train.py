@@ -27,7 +27,7 @@ def train(arguments: list[str]) -> None:
     from fedmpt.runs.run import train as train_run
 
     options = _train_options(arguments)
-    console = Console(stderr=True, quiet=options.quiet, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, quiet=options.quiet, highlight=False, soft_wrap=True, emoji=False)
     was_finished = is_finished(options.out)
     try:
         with TerminalWatcher(console) as watcher:

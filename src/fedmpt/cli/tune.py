@@ -29,7 +29,7 @@ def tune(arguments: list[str]) -> None:
     from fedmpt.runs.tune import tune as find
 
     options = _options(arguments)
-    console = Console(stderr=True, quiet=options.quiet, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, quiet=options.quiet, highlight=False, soft_wrap=True, emoji=False)
     try:
         with TuneProgress(console) as watcher:
             tuned = find(
@@ -108,7 +108,7 @@ def _shown(value: float | None) -> str:
 
 
 def _print_command(command: str, tuned: Tuned) -> None:
-    console, best, soft = Console(highlight=False, soft_wrap=True), tuned.best, tuned.soft
+    console, best, soft = Console(highlight=False, soft_wrap=True, emoji=False), tuned.best, tuned.soft
     console.print(f"train on all training images with:\n{command}", markup=False)
     if soft is None:
         return

@@ -116,7 +116,7 @@ def _train_again(options: ScoreOptions, run: RunConfig, method: FedMPTConfig, ke
 
 def print_scores(report: Mapping[str, Any]) -> None:
     """What a reader needs of the command's JSON: use and worth of each condition, mAP with fewer, what is suggested."""
-    console, chosen = Console(highlight=False, soft_wrap=True), report["suggestion"]
+    console, chosen = Console(highlight=False, soft_wrap=True, emoji=False), report["suggestion"]
     table = Table("condition", "weight", "differs", "alone", "without", "loss", "95% of losses")
     for name, use in report["use"]["per_condition"].items():
         without, (low, high) = report["dropped"][name], report["dropped"][name]["interval"]

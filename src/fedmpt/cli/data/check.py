@@ -67,7 +67,7 @@ def _print_check(found: Mapping[str, Any], *, were_opened: bool) -> None:
         example = f", for example {part['paths'][0]}/{part['example']}" if part["example"] and not part["found"] else ""
         print(f"{state} {place}{files}: {part['what']}{example}")
     if found["splits"]:
-        Console(highlight=False, soft_wrap=True).print(_class_table(found["classes"], found["splits"]))
+        Console(highlight=False, soft_wrap=True, emoji=False).print(_class_table(found["classes"], found["splits"]))
     for note in found["notes"]:
         print(f"note: {note}")
     for error in found["unreadable"]:
