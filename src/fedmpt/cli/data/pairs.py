@@ -74,4 +74,5 @@ def pairs(arguments: list[str]) -> None:
     Console(soft_wrap=True).print(table)
     for note in data.notes:
         print(f"note: {note}")
-    print(f"{found.num_biased} pairs are biased, {found.num_measurable} of them have test images enough")
+    if not data.pairs:  # Those of a cut tie are given; none was looked for.
+        print(f"{found.num_biased} pairs are biased, {found.num_measurable} of them have test images enough")

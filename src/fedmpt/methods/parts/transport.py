@@ -5,7 +5,9 @@ FedMPT's plans (equation 3 of docs/method.md) are `sinkhorn` with rows of `patch
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -62,71 +64,60 @@ def sinkhorn(
     log_kernel = -((cost - cost.amin((-2, -1), keepdim=True)) / entropy).clamp_max(bound)
     rows = rows.to(cost.dtype).expand(cost.shape[:-1])
     columns = (columns if mass is None else mass * columns).to(cost.dtype)
-    stop: dict[str, Any] = {"is_partial": mass is not None, "max_iterations": max_iterations, "tolerance": tolerance}
-    if log_kernel.numel() and log_kernel.amin() > -PLAIN_RANGE:
-        kernel = log_kernel.exp()
-        left, right = _scalings(kernel, rows, columns, **stop)
+    # Projected on "at most", a row is only ever scaled down.
+    most = torch.inf if mass is None else 1.0
+    is_plain = bool(log_kernel.numel() and log_kernel.amin() > -PLAIN_RANGE)
+    if is_plain:
+        kernel, start = log_kernel.exp(), torch.ones_like(cost[..., 0, :])
+        step = partial(_plain_step, kernel, rows, columns, most=most)
+    else:
+        start = torch.zeros_like(cost[..., 0, :])
+        step = partial(_log_step, log_kernel, _log(rows), _log(columns), most=math.log(most))
+    left, right = _scalings(step, start, is_relative=is_plain, max_iterations=max_iterations, tolerance=tolerance)
+    if is_plain:
         return left[..., :, None] * kernel * right[..., None, :]
-    left, right = _log_scalings(log_kernel, _log(rows), _log(columns), **stop)
     return (log_kernel + left[..., :, None] + right[..., None, :]).exp()
 
 
 def _scalings(
-    kernel: Float[Tensor, "*batch M C"],
-    rows: Float[Tensor, "*batch M"],
-    columns: Float[Tensor, "*#batch C"],
+    step: Callable[[Tensor], tuple[Tensor, Tensor]],
+    start: Float[Tensor, "*batch C"],
     *,
-    is_partial: bool,
+    is_relative: bool,
     max_iterations: int,
     tolerance: float,
 ) -> tuple[Float[Tensor, "*batch M"], Float[Tensor, "*batch C"]]:
-    """What the kernel's rows and columns are multiplied by: `_log_scalings` where no number can leave fp32's range."""
-    # Projected on "at most", a row is only ever scaled down.
-    most = 1.0 if is_partial else torch.inf
-
-    def step(right: Tensor) -> tuple[Tensor, Tensor]:
-        left = (rows / (kernel * right[..., None, :]).sum(-1)).clamp_max(most)
-        # A product with one row is fast, one with a column is not.
-        return left, columns / (left[..., None, :] @ kernel)[..., 0, :]
-
-    left, right = step(torch.ones_like(kernel[..., 0, :]))
-    converged = torch.zeros(kernel.shape[:-2], dtype=torch.bool, device=kernel.device)
+    """What the kernel's rows and columns are multiplied by, or their logs, after steps from the columns' ``start``."""
+    left, right = step(start)
+    converged = torch.zeros(left.shape[:-1], dtype=torch.bool, device=left.device)
     for _ in range(max_iterations - 1):
         new_left, new_right = step(right)
-        violated = ((new_left - left).abs() > tolerance * left).any(-1)
+        # A scaling changes by (marginal / row sum), so its relative change, or its log's, is the old plan's violation.
+        violation = (new_left - left).abs()
+        is_off = (violation > (tolerance * left if is_relative else tolerance)).any(-1)
         left = torch.where(converged[..., None], left, new_left)
         right = torch.where(converged[..., None], right, new_right)
-        converged = converged | ~violated
+        converged = converged | ~is_off
         if converged.all():
             break
     return left, right
 
 
-def _log_scalings(
-    kernel: Float[Tensor, "*batch M C"],
-    log_rows: Float[Tensor, "*batch M"],
-    log_columns: Float[Tensor, "*#batch C"],
-    *,
-    is_partial: bool,
-    max_iterations: int,
-    tolerance: float,
+def _plain_step(
+    kernel: Float[Tensor, "*batch M C"], rows: Tensor, columns: Tensor, right: Tensor, *, most: float
 ) -> tuple[Float[Tensor, "*batch M"], Float[Tensor, "*batch C"]]:
-    """Logs of what the kernel's rows and columns are multiplied by."""
-    most = 0.0 if is_partial else torch.inf
-    left = (log_rows - kernel.logsumexp(-1)).clamp_max(most)
-    right = log_columns - (kernel + left[..., :, None]).logsumexp(-2)
-    converged = torch.zeros(kernel.shape[:-2], dtype=torch.bool, device=kernel.device)
-    for _ in range(max_iterations - 1):
-        new_left = (log_rows - (kernel + right[..., None, :]).logsumexp(-1)).clamp_max(most)
-        new_right = log_columns - (kernel + new_left[..., :, None]).logsumexp(-2)
-        # The step of a log scaling is the log of (marginal / row sum): the relative violation of the old plan.
-        violation = (new_left - left).abs().amax(-1)
-        left = torch.where(converged[..., None], left, new_left)
-        right = torch.where(converged[..., None], right, new_right)
-        converged = converged | (violation <= tolerance)
-        if converged.all():
-            break
-    return left, right
+    """Scalings of rows, never more than ``most``, and then of columns."""
+    left = (rows / (kernel * right[..., None, :]).sum(-1)).clamp_max(most)
+    # A product with one row is fast, one with a column is not.
+    return left, columns / (left[..., None, :] @ kernel)[..., 0, :]
+
+
+def _log_step(
+    kernel: Float[Tensor, "*batch M C"], rows: Tensor, columns: Tensor, right: Tensor, *, most: float
+) -> tuple[Float[Tensor, "*batch M"], Float[Tensor, "*batch C"]]:
+    """The same with logs of all, where numbers could leave float32's range."""
+    left = (rows - (kernel + right[..., None, :]).logsumexp(-1)).clamp_max(most)
+    return left, columns - (kernel + left[..., :, None]).logsumexp(-2)
 
 
 def patch_marginals(similarity: Float[Tensor, "*batch M C"], *, temperature: float) -> Float[Tensor, "*batch M"]:
