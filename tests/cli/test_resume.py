@@ -18,7 +18,7 @@ from command_line import Command, Place, assert_refused, read_results, read_roun
 from tiny_voc import picture
 
 from fedmpt.cli import main as cli
-from fedmpt.federated.simulate import Round
+from fedmpt.federated.rounds import Round
 from fedmpt.files import exclusive
 from fedmpt.runs.records import RoundLog
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from fedmpt.federated.simulate import Round, cohort_size
+from fedmpt.federated.rounds import Round, cohort_size
 from fedmpt.runs.config import RunConfig
 from fedmpt.runs.prepare import Prepared
 from fedmpt.runs.run import Watcher

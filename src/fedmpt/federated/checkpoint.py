@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fedmpt.federated.simulate import Best, Progress
+from fedmpt.federated.rounds import Best, Progress
 from fedmpt.files import read_json, write_atomically, write_json
 from fedmpt.types import InputError, State
 

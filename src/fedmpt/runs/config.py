@@ -16,7 +16,7 @@ from fedmpt.data.partition import Setting
 from fedmpt.evaluation.final import Prediction
 from fedmpt.federated.aggregation import Aggregation
 from fedmpt.federated.client import LocalTraining
-from fedmpt.federated.simulate import Federation
+from fedmpt.federated.rounds import Federation
 from fedmpt.methods import METHODS, MethodConfig
 from fedmpt.methods.fedmpt import FedMPTConfig
 from fedmpt.types import InputError, check_options

@@ -10,7 +10,7 @@ from fedmpt.conditions.labels.ties import Ties
 from fedmpt.data.pairs import measured_pairs
 from fedmpt.evaluation.final import FinalModel
 from fedmpt.evaluation.scoring import score
-from fedmpt.federated.simulate import Best, Progress
+from fedmpt.federated.rounds import Best, Progress
 from fedmpt.files import write_json
 from fedmpt.runs.config import RunConfig
 from fedmpt.runs.prediction import keep_counts, save_prediction

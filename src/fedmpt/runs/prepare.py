@@ -16,7 +16,7 @@ from fedmpt.data import load_data
 from fedmpt.data.features.store import FeatureSet, open_features
 from fedmpt.data.partition import Partition
 from fedmpt.federated.aggregate import check_fits
-from fedmpt.federated.simulate import cohort_size
+from fedmpt.federated.rounds import cohort_size
 from fedmpt.methods import Method
 from fedmpt.runs.config import DTYPES, RunConfig
 from fedmpt.runs.partition import held_out_rows, hide_labels, hold_out, partition_clients

@@ -15,7 +15,7 @@ import fedmpt
 from fedmpt.data.features.fingerprint import text_fingerprint
 from fedmpt.data.features.store import FeatureSet, fingerprint
 from fedmpt.evaluation.metrics import METRICS
-from fedmpt.federated.simulate import Round
+from fedmpt.federated.rounds import Round
 from fedmpt.files import write_atomically
 from fedmpt.types import Backbone, InputError
 

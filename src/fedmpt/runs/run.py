@@ -12,7 +12,8 @@ from typing import Any
 import fedmpt
 from fedmpt.federated.balance import Balance
 from fedmpt.federated.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from fedmpt.federated.simulate import Progress, Round, Simulation
+from fedmpt.federated.rounds import Progress, Round
+from fedmpt.federated.simulate import Simulation
 from fedmpt.files import LOCK, default_cache, exclusive, read_json, write_json
 from fedmpt.runs.config import RunConfig, differences
 from fedmpt.runs.familiar import unfamiliar

@@ -88,7 +88,7 @@ class Plan:
 
     @classmethod
     def from_json(cls, words: Mapping[str, Any], *, source: str) -> Plan:
-        """The inverse of `to_json`. Raises InputError naming ``source`` if that is no plan, or one of a newer format."""
+        """The inverse of `to_json`. Raises InputError naming ``source`` if that is no plan, or of a newer format."""
         try:
             if words["format"] != FORMAT:
                 raise InputError(f"{source}: format {words['format']}, this version reads {FORMAT}; update fedmpt")
