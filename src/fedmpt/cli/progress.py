@@ -7,7 +7,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from fedmpt.federated.rounds import Round, cohort_size
 from fedmpt.runs.config import RunConfig
-from fedmpt.runs.prepare import Prepared
+from fedmpt.runs.prepare import Prepared, Ready
 from fedmpt.runs.run import Watcher
 from fedmpt.state import Update, get_state, num_parameters
 
@@ -37,15 +37,20 @@ class TerminalWatcher(Watcher):
         self._bar.stop()
 
     def started(self, config: RunConfig, prepared: Prepared, *, rounds_done: int) -> None:
-        trainable, num_rounds = num_parameters(get_state(prepared.method)), config.federation.rounds
+        self.begin(config, prepared.ready, rounds_done=rounds_done)
+
+    def begin(self, config: RunConfig, ready: Ready, *, rounds_done: int) -> None:
+        """The same for a run whose clients are anywhere."""
+        trainable, num_rounds = num_parameters(get_state(ready.method)), config.federation.rounds
         rounds = f"{num_rounds} round{'' if num_rounds == 1 else 's'}" if trainable else "nothing to train"
         self._print(f"{config.method.name}: {trainable:,} trained parameters, {rounds}")
-        num_clients, train, test = len(prepared.clients), prepared.train, prepared.test
-        held_out = f", {len(prepared.held_out)} of the training images held out" if prepared.held_out else ""
-        self._print(f"{num_clients} clients, {len(train)} training and {len(test)} test images{held_out}")
-        for note in prepared.data.notes:
+        num_clients, held_out = len(ready.client_names), ready.num_held_out
+        train = sum(ready.client_images) + held_out
+        aside = f", {held_out} of the training images held out" if held_out else ""
+        self._print(f"{num_clients} clients, {train} training and {ready.num_test} test images{aside}")
+        for note in ready.notes:
             self._print(f"note: {note}")
-        for path in (*train.skipped, *test.skipped):
+        for path in ready.skipped:
             self._print(f"left out, cannot be read: {path}")
         if rounds_done:
             self._print(f"continuing after round {rounds_done}")

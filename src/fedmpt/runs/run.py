@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,16 +17,15 @@ from fedmpt.federated.simulate import Simulation
 from fedmpt.files import LOCK, default_cache, exclusive, read_json, write_json
 from fedmpt.runs.config import RunConfig, differences
 from fedmpt.runs.familiar import unfamiliar
-from fedmpt.runs.finish import finish
+from fedmpt.runs.finish import Pooled, Scorer, finish
 from fedmpt.runs.prediction import keep_counts
-from fedmpt.runs.prepare import Prepared, prepare
+from fedmpt.runs.prepare import Prepared, Ready, prepare
 from fedmpt.runs.records import (
     RoundLog,
     check_record,
     check_sources,
     check_unchanged,
     check_writable,
-    digest_of,
     fingerprints,
 )
 from fedmpt.state import Update, get_state
@@ -67,12 +66,12 @@ def train(
     """
     out, watcher = Path(out), watcher or Watcher()
     config = replace(config, method=config.method.resolved())
-    _earlier(config, out, resume=resume)  # Asked before the long work, and again when the folder is ours.
+    earlier(config, out, resume=resume)  # Asked before the long work, and again when the folder is ours.
     if resume and is_finished(out):
         return read_json(out / "results.json")
     prepared = prepare(config, cache=Path(cache or default_cache()), show_progress=show_progress)
-    with _held(out):
-        checkpoint = _earlier(config, out, resume=resume)
+    with held(out):
+        checkpoint = earlier(config, out, resume=resume)
         try:
             return _train(config, prepared, checkpoint, out=out, watcher=watcher)
         except BaseException:
@@ -85,20 +84,8 @@ def train(
 def _train(
     config: RunConfig, prepared: Prepared, checkpoint: Checkpoint | None, *, out: Path, watcher: Watcher
 ) -> dict[str, Any]:
-    method, record = prepared.method, record_of(config, prepared)
-    if checkpoint is not None:
-        check_goes_on(checkpoint.record, record, prepared, source=str(out / "checkpoint"))
-    progress = checkpoint.progress if checkpoint else None
-    rounds_done = progress.rounds_done if progress else 0
-    start = get_state(method)
-    write_json(out / "config.json", config.to_json())
-    log = RoundLog(out / "rounds.jsonl", keep=rounds_done)
-    notes = unfamiliar(config, prepared)
-    watcher.started(config, prepared, rounds_done=rounds_done)
-    if not rounds_done:
-        _tell(watcher, notes)
     simulation = Simulation(
-        method=method,
+        method=prepared.method,
         clients=prepared.clients,
         test=prepared.test,
         held_out=prepared.held_out,
@@ -110,16 +97,63 @@ def _train(
         mix=config.prediction.mix,
         on_update=watcher.client_done,
     )
-    for done in simulation.rounds(progress) if method.is_trained else ():
+
+    def begin(rounds_done: int) -> list[str]:
+        notes = unfamiliar(config, prepared)
+        watcher.started(config, prepared, rounds_done=rounds_done)
+        return notes
+
+    return conduct(
+        config,
+        prepared.ready,
+        checkpoint,
+        rounds=simulation.rounds,
+        scorer=Pooled(prepared),
+        out=out,
+        watcher=watcher,
+        begin=begin,
+    )
+
+
+def conduct(
+    config: RunConfig,
+    ready: Ready,
+    checkpoint: Checkpoint | None,
+    *,
+    rounds: Callable[[Progress | None], Iterator[Round]],
+    scorer: Scorer,
+    out: Path,
+    watcher: Watcher,
+    begin: Callable[[int], list[str]],
+) -> dict[str, Any]:
+    """A run in the folder ``out``, wherever its clients are: log and store its ``rounds``, then score what they led to.
+
+    ``begin`` is told how many rounds are done before, once it is certain that the run can go on, and returns notes.
+
+    Raises:
+        InputError: if ``checkpoint`` is of other data, classes, texts or another backbone; from ``rounds``.
+    """
+    method, record = ready.method, record_of(config, ready)
+    if checkpoint is not None:
+        check_goes_on(checkpoint.record, record, ready, source=str(out / "checkpoint"))
+    progress = checkpoint.progress if checkpoint else None
+    rounds_done = progress.rounds_done if progress else 0
+    start = get_state(method)
+    write_json(out / "config.json", config.to_json())
+    log = RoundLog(out / "rounds.jsonl", keep=rounds_done)
+    notes = begin(rounds_done)
+    if not rounds_done:
+        _tell(watcher, notes)
+    for done in rounds(progress) if method.is_trained else ():
         log.append(done)
         save_checkpoint(out / "checkpoint", done.progress, record)
-        keep_counts(out / "checkpoint", prepared.counts, prepared.data.class_names)
+        keep_counts(out / "checkpoint", ready.counts, ready.class_names)
         watcher.round_done(done)
         progress = done.progress
     if progress is None:  # Nothing to train: the checkpoint still says which method, classes and backbone.
         progress = Progress(rounds_done=0, state={}, personal={})
         save_checkpoint(out / "checkpoint", progress, record)
-    results, fallen = finish(config, prepared, progress, start, out=out, log=log, notes=notes)
+    results, fallen = finish(config, ready, progress, start, scorer=scorer, out=out, log=log, notes=notes)
     _tell(watcher, fallen)
     return results
 
@@ -129,28 +163,25 @@ def _tell(watcher: Watcher, notes: Sequence[str]) -> None:
         watcher.noted(note)
 
 
-def check_goes_on(stored: Mapping[str, Any], now: Mapping[str, Any], prepared: Prepared, *, source: str) -> None:
+def check_goes_on(stored: Mapping[str, Any], now: Mapping[str, Any], ready: Ready, *, source: str) -> None:
     """Raises InputError if the ``stored`` record of a run, ``source``, is of another backbone, other classes, texts or
     data than the one that the same options have ``now``."""
-    check_record(stored, prepared.backbone, prepared.data.class_names, source=source)
-    check_sources(stored, prepared.method.sources, source=source)
+    check_record(stored, ready.backbone, ready.class_names, source=source)
+    check_sources(stored, ready.method.sources, source=source)
     check_unchanged(stored, now, source=source)
 
 
-def record_of(config: RunConfig, prepared: Prepared) -> dict[str, Any]:
+def record_of(config: RunConfig, ready: Ready) -> dict[str, Any]:
     """What a checkpoint's tensors belong to: enough to build it again, and to notice another backbone or other data."""
-    names, backbone = prepared.data.class_names, prepared.backbone
+    names, backbone = ready.class_names, ready.backbone
     return {
         "fedmpt": fedmpt.__version__,
         "config": config.to_json(),
         "class_names": list(names),
-        "sources": dict(prepared.method.sources),
-        "clients": list(prepared.partition.names),
+        "sources": dict(ready.method.sources),
+        "clients": list(ready.client_names),
         "backbone": {"name": backbone.name, **fingerprints(backbone, names)},
-        "data": {
-            "train": digest_of(prepared.clients, prepared.held_out),
-            "test": digest_of([prepared.test]),
-        },
+        "data": dict(ready.digests),
     }
 
 
@@ -160,7 +191,7 @@ def is_finished(out: Path) -> bool:
 
 
 @contextmanager
-def _held(out: Path) -> Iterator[None]:
+def held(out: Path) -> Iterator[None]:
     """``out`` as a folder of this process alone, without half-written files; gone at the end if new and empty."""
     is_new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
@@ -176,7 +207,7 @@ def _held(out: Path) -> Iterator[None]:
                 out.rmdir()
 
 
-def _earlier(config: RunConfig, out: Path, *, resume: bool) -> Checkpoint | None:
+def earlier(config: RunConfig, out: Path, *, resume: bool) -> Checkpoint | None:
     """The checkpoint to continue from; None to start afresh."""
     check_writable(out, kind="folder")
     stored = out / "config.json"
