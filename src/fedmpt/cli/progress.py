@@ -7,7 +7,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from fedmpt.federated.rounds import Round, cohort_size
 from fedmpt.runs.config import RunConfig
-from fedmpt.runs.prepare import Prepared, Ready
+from fedmpt.runs.prepare import Ready
 from fedmpt.runs.run import Watcher
 from fedmpt.state import Update, get_state, num_parameters
 
@@ -36,11 +36,7 @@ class TerminalWatcher(Watcher):
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def started(self, config: RunConfig, prepared: Prepared, *, rounds_done: int) -> None:
-        self.begin(config, prepared.ready, rounds_done=rounds_done)
-
     def begin(self, config: RunConfig, ready: Ready, *, rounds_done: int) -> None:
-        """The same for a run whose clients are anywhere."""
         trainable, num_rounds = num_parameters(get_state(ready.method)), config.federation.rounds
         rounds = f"{num_rounds} round{'' if num_rounds == 1 else 's'}" if trainable else "nothing to train"
         self._print(f"{config.method.name}: {trainable:,} trained parameters, {rounds}")

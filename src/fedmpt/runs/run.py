@@ -35,7 +35,11 @@ from fedmpt.types import InputError
 class Watcher:
     """Who is told how a run goes; this one does nothing with it. `fedmpt.cli.progress` has one for the terminal."""
 
-    def started(self, config: RunConfig, prepared: Prepared, *, rounds_done: int) -> None: ...
+    def started(self, config: RunConfig, prepared: Prepared, *, rounds_done: int) -> None:
+        self.begin(config, prepared.ready, rounds_done=rounds_done)
+
+    def begin(self, config: RunConfig, ready: Ready, *, rounds_done: int) -> None:
+        """The same, of a run whose clients are anywhere."""
 
     def client_done(self, update: Update) -> None: ...
 
@@ -72,13 +76,8 @@ def train(
     prepared = prepare(config, cache=Path(cache or default_cache()), show_progress=show_progress)
     with held(out):
         checkpoint = earlier(config, out, resume=resume)
-        try:
+        with fresh_unless_stored(out):
             return _train(config, prepared, checkpoint, out=out, watcher=watcher)
-        except BaseException:
-            if not (out / "checkpoint").exists():  # Not one round succeeded: the same command may be given again.
-                for name in ("config.json", "rounds.jsonl"):
-                    (out / name).unlink(missing_ok=True)
-            raise
 
 
 def _train(
@@ -183,6 +182,18 @@ def record_of(config: RunConfig, ready: Ready) -> dict[str, Any]:
         "backbone": {"name": backbone.name, **fingerprints(backbone, names)},
         "data": dict(ready.digests),
     }
+
+
+@contextmanager
+def fresh_unless_stored(out: Path) -> Iterator[None]:
+    """Where not one round succeeds, ``out`` is left as it was: the same command may be given again."""
+    try:
+        yield
+    except BaseException:
+        if not (out / "checkpoint").exists():
+            for name in ("config.json", "rounds.jsonl"):
+                (out / name).unlink(missing_ok=True)
+        raise
 
 
 def is_finished(out: Path) -> bool:
