@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fedmpt.data.features.store import FeatureSet
@@ -27,8 +27,8 @@ class Simulation:
     One module serves all clients in turn and updates are averaged as they come, so memory does not grow with their
     number (but for their personal tensors, and for robust aggregation). ``balance`` weighs labels, see
     `local_update`. ``held_out`` are images of all clients that ``clients`` leave out. Of their scores only the
-    histograms are used, which are the sums of the clients' own. ``mix`` is as in `Rounds`. ``on_update`` is told of
-    every update.
+    histograms are used, which are the sums of the clients' own. ``mix`` is as in `Rounds`. ``updates`` are other
+    processes that train the clients in place of this one. ``on_update`` is told of every update of this one.
     """
 
     method: Method
@@ -41,6 +41,7 @@ class Simulation:
     balance: Balance | None = None
     held_out: FeatureSet | None = None
     mix: float = 1.0
+    updates: Callable[[Ask], Iterable[LocalResult]] | None = None
     on_update: Callable[[Update], None] = lambda update: None
 
     def rounds(self, start: Progress | None = None) -> Iterator[Round]:
@@ -58,7 +59,7 @@ class Simulation:
             num_clients=len(self.clients),
             federation=self.federation,
             seed=self.seed,
-            updates=lambda ask: self._updates(ask, initial),
+            updates=self.updates or (lambda ask: self._updates(ask, initial)),
             evaluate=lambda _: self._evaluate(),
             aggregation=self.aggregation,
             mix=self.mix,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from typing import Any
 import fedmpt
 from fedmpt.federated.balance import Balance
 from fedmpt.federated.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from fedmpt.federated.rounds import Progress, Round
+from fedmpt.federated.client import LocalResult
+from fedmpt.federated.rounds import Ask, Progress, Round
 from fedmpt.federated.simulate import Simulation
 from fedmpt.files import LOCK, default_cache, exclusive, read_json, write_json
 from fedmpt.runs.config import RunConfig, differences
@@ -49,6 +50,12 @@ class Watcher:
         """What a user should hear: of the model before the first round, and at the end of how it went."""
 
 
+Updates = Callable[[Ask], Iterable[LocalResult]]
+"""Has the clients of an `Ask` train, as `fedmpt.federated.rounds.Rounds` wants it."""
+Workers = Callable[[Prepared, Path], AbstractContextManager[Updates]]
+"""Starts other processes for a prepared run in a folder, and ends them."""
+
+
 def train(
     config: RunConfig,
     *,
@@ -57,13 +64,14 @@ def train(
     cache: Path | str | None = None,
     watcher: Watcher | None = None,
     show_progress: bool = True,
+    workers: Workers | None = None,
 ) -> dict[str, Any]:
     """Run a federation and write ``out``: config.json, rounds.jsonl, checkpoint/, results.json. Returns the results.
 
     Nothing is written before everything that was given has been checked. With ``resume``, an interrupted run goes
     on after its last complete round and ends with the same numbers; a finished one is left as it is. ``cache`` is the
     folder of computed features, the user's own unless given; ``watcher`` is told how it goes; ``show_progress`` shows
-    bars for what comes before the first round.
+    bars for what comes before the first round. ``workers`` are processes that train the clients in place of this one.
 
     Raises:
         InputError: for wrong input, or if ``out`` holds another run.
@@ -76,12 +84,18 @@ def train(
     prepared = prepare(config, cache=Path(cache or default_cache()), show_progress=show_progress)
     with held(out):
         checkpoint = earlier(config, out, resume=resume)
-        with fresh_unless_stored(out):
-            return _train(config, prepared, checkpoint, out=out, watcher=watcher)
+        with fresh_unless_stored(out), workers(prepared, out) if workers else nullcontext() as updates:
+            return _train(config, prepared, checkpoint, updates=updates, out=out, watcher=watcher)
 
 
 def _train(
-    config: RunConfig, prepared: Prepared, checkpoint: Checkpoint | None, *, out: Path, watcher: Watcher
+    config: RunConfig,
+    prepared: Prepared,
+    checkpoint: Checkpoint | None,
+    *,
+    updates: Updates | None,
+    out: Path,
+    watcher: Watcher,
 ) -> dict[str, Any]:
     simulation = Simulation(
         method=prepared.method,
@@ -94,6 +108,7 @@ def _train(
         balance=Balance.of(prepared.counts) if config.training.balance else None,
         seed=config.seed,
         mix=config.prediction.mix,
+        updates=updates,
         on_update=watcher.client_done,
     )
 

@@ -20,7 +20,7 @@ from fedmpt.runs.federation.exchange import STATE, part_of, results_of, train_me
 from fedmpt.runs.federation.membership import POLL, Membership
 from fedmpt.runs.federation.site import NOT_ENTERED
 from fedmpt.runs.federation.sites import WORDS_LIMIT, Sites
-from fedmpt.runs.federation.summed import SummedScores, round_scores
+from fedmpt.runs.federation.summed import SummedScores, sum_of
 from fedmpt.state import num_bytes
 from fedmpt.types import InputError, State
 
@@ -74,7 +74,7 @@ class Coordinator:
         asked = {plan.sites[client]: message for client in ask.clients}
         limit = 2 * num_bytes(ask.state) + WORDS_LIMIT
         found: dict[int, LocalResult] = {}
-        for site, answer, error in self.sites.asked(asked, timeout=plan.rules.deadline, limit=limit):
+        for site, answer, error, _ in self.sites.asked(asked, timeout=plan.rules.deadline, limit=limit):
             number = plan.sites.index(site)
             try:
                 if answer is None:
@@ -109,7 +109,9 @@ class Coordinator:
         held_out = None
         if self.sites.plan.run.federation.held_out_share and (sums := self.sums(state, "held_out")):
             held_out = mean_average_precision(sum_of(sums).histograms)
-        return (round_scores(sum_of(tests)) if tests else None), held_out
+        names = self.members.class_names
+        assert names is not None
+        return (SummedScores.of(tests, names) if tests else None), held_out
 
     def sums(
         self, state: State, split: str, *, thresholds: Tensor | None = None, own: bool = False
@@ -119,14 +121,15 @@ class Coordinator:
         plan, method = self.sites.plan, self.members.method
         assert method is not None
         assert self.members.class_names is not None
-        words = {"split": split, "soft_ties": plan.run.prediction.soft_ties, "personal": self.last if own else 0}
+        kept = self.best if plan.run.federation.keep == "best" and self.best else self.last
+        words = {"split": split, "soft_ties": plan.run.prediction.soft_ties, "personal": kept if own else 0}
         tensors = with_prefix(STATE, state) | ({} if thresholds is None else {"thresholds": thresholds})
         message = Message("score", words, tensors)
         size = len(self.members.class_names)
         limit = WORDS_LIMIT + 64 * 1024 * size
         found: dict[str, ScoreSums] = {}
         asked = dict.fromkeys(sorted(self.members.members), message)
-        for site, answer, error in self.sites.asked(asked, timeout=plan.rules.deadline, limit=limit):
+        for site, answer, error, _ in self.sites.asked(asked, timeout=plan.rules.deadline, limit=limit):
             try:
                 if answer is None:
                     raise InputError(error)
@@ -159,11 +162,3 @@ def too_long(found: Mapping[int, LocalResult], before: State) -> dict[int, float
         return {}
     most = MAX_RATIO * median_low(list(lengths.values()))
     return {number: length for number, length in lengths.items() if length > most > 0}
-
-
-def sum_of(sums: Mapping[str, ScoreSums]) -> ScoreSums:
-    """All sites' sums, added in the order of their names."""
-    first, *others = (sums[site] for site in sorted(sums))
-    for other in others:
-        first = first + other
-    return first

@@ -140,7 +140,7 @@ class Membership:
         message = Message("describe", {"options": agreed_options(self.sites.plan.run)})
         answers = self.sites.asked(dict.fromkeys(new, message), timeout=ANSWER, limit=WORDS_LIMIT)
         fitting = []
-        for site, answer, error in answers:
+        for site, answer, error, _ in answers:
             try:
                 if answer is None:
                     raise InputError(error)
@@ -170,7 +170,7 @@ class Membership:
         assert self.method is not None
         message = Message("enter", {"class_names": list(self.class_names)})
         limit = WORDS_LIMIT + 16 * len(self.class_names) ** 2
-        for site, answer, error in self.sites.asked(dict.fromkeys(fitting, message), timeout=ENTER, limit=limit):
+        for site, answer, error, _ in self.sites.asked(dict.fromkeys(fitting, message), timeout=ENTER, limit=limit):
             try:
                 if answer is None:
                     raise InputError(error)
@@ -207,7 +207,9 @@ class Membership:
             return
         lacking = sorted(self.members.keys() - self._told)
         message = Message("counts", {}, with_prefix("counts/", tensors_of_counts(self.counts)))
-        for site, answer, error in self.sites.asked(dict.fromkeys(lacking, message), timeout=ENTER, limit=WORDS_LIMIT):
+        for site, answer, error, _ in self.sites.asked(
+            dict.fromkeys(lacking, message), timeout=ENTER, limit=WORDS_LIMIT
+        ):
             if answer is None:
                 self.forget(site, wait=True)
                 self.sites.changed(site, "outside", error)

@@ -190,7 +190,7 @@ def deliver_all(coordinator: Coordinator, out: Path) -> None:
         counts=coordinator.members.counts,
     )
     lacking = [site for site in sorted(coordinator.members.members) if not sites.status.sites[site].has_model]
-    for site, answer, error in sites.asked(dict.fromkeys(lacking, message), timeout=ENTER, limit=WORDS_LIMIT):
+    for site, answer, error, _ in sites.asked(dict.fromkeys(lacking, message), timeout=ENTER, limit=WORDS_LIMIT):
         sites.status.sites[site].has_model = answer is not None
         if answer is None:
             sites.say(f"site {site} did not take the final model: {error}", site=site)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from fedmpt.federated.flare.messages import Message, pack, unpack
 from fedmpt.runs.federation.plan import Plan
@@ -43,6 +43,27 @@ class Link(Protocol):
         ...
 
 
+class Reply(NamedTuple):
+    """What came back from a site: a ``message``, or an ``error``; ``is_lost`` where the site itself said nothing."""
+
+    site: str
+    message: Message | None
+    error: str = ""
+    is_lost: bool = False
+
+
+def _reply(answer: Answer) -> Reply:
+    if answer.content is None:
+        return Reply(answer.site, None, answer.error, is_lost=True)
+    try:
+        found = unpack(answer.content, source=f"site {answer.site}")
+    except InputError as error:
+        return Reply(answer.site, None, str(error))
+    if found.kind == "error":
+        return Reply(answer.site, None, str(found.words.get("error"))[:2000])
+    return Reply(answer.site, found)
+
+
 @dataclass
 class Sites:
     """Who takes part. ``note`` is told what people should hear; all of it also goes to a file of events."""
@@ -60,28 +81,15 @@ class Sites:
         with (self.folder / EVENTS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def asked(
-        self, messages: Mapping[str, Message], *, timeout: float, limit: int
-    ) -> Iterator[tuple[str, Message | None, str]]:
-        """Each site's answer as it comes, or None with what went wrong."""
+    def asked(self, messages: Mapping[str, Message], *, timeout: float, limit: int) -> Iterator[Reply]:
+        """Each site's answer as it comes, or what went wrong."""
         packed: dict[int, bytes] = {}
         for message in messages.values():  # Most messages are one for all sites, and packed once.
             if id(message) not in packed:
                 packed[id(message)] = pack(message)
         contents = {site: packed[id(message)] for site, message in messages.items()}
-        for answer in self.link.ask(contents, timeout=timeout, limit=limit):
-            if answer.content is None:
-                yield answer.site, None, answer.error
-                continue
-            try:
-                found = unpack(answer.content, source=f"site {answer.site}")
-            except InputError as error:
-                yield answer.site, None, str(error)
-                continue
-            if found.kind == "error":
-                yield answer.site, None, str(found.words.get("error"))[:2000]
-            else:
-                yield answer.site, found, ""
+        for answer in self.link.ask(contents, timeout=timeout, limit=limit) if contents else ():
+            yield _reply(answer)
 
     def changed(self, site: str, state: str, reason: str = "") -> None:
         """Note where a site stands now, and say it if that is new."""

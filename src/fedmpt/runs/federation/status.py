@@ -20,8 +20,8 @@ EVENTS = "events.jsonl"
 class SiteStatus:
     """One site. ``state`` is ``never`` here, ``here``, ``away`` or ``outside``, with the ``reason`` for the last two.
 
-    Times are seconds since 1970. ``round`` is the last one that its update counted in, ``seconds`` how long that took. ``has_model``
-    says whether the final model has arrived there.
+    Times are seconds since 1970. ``round`` is the last one that its update counted in, ``seconds`` how long that took.
+    ``has_model`` says whether the final model has arrived there.
     """
 
     state: str = "never"

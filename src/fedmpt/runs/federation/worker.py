@@ -17,13 +17,11 @@ from pathlib import Path
 
 from fedmpt.backbone import load_backbone
 from fedmpt.data import load_data
-from fedmpt.data.features.store import open_features
+from fedmpt.data.features.store import FeatureSet, open_features
 from fedmpt.federated.flare.messages import Message, pack, unpack
 from fedmpt.federated.flare.policy import read_policy
-from fedmpt.federated.flare.sockets import serve
 from fedmpt.runs.config import DTYPES
 from fedmpt.runs.federation.agreement import check_known
-from fedmpt.runs.federation.invitation import read_invitation
 from fedmpt.runs.federation.plan import Plan
 from fedmpt.runs.federation.site import Holdings, Site
 from fedmpt.seeding import generator
@@ -51,9 +49,12 @@ class WorkerOptions:
 
 
 def main() -> None:
+    # Imported here: what makes a site ready needs no engine.
+    from fedmpt.federated.flare.sockets import serve
+
     options = WorkerOptions(**json.loads(sys.argv[1]))
     try:
-        handle = ready(options, note=said(options))
+        handle = ready(options, note=said(options.quiet))
     except (InputError, OSError) as error:
         print(f"fedmpt federation join: {error}", file=sys.stderr)
         sys.exit(2)
@@ -66,8 +67,11 @@ def ready(options: WorkerOptions, *, note: Callable[[str], None]) -> Handle:
     Raises:
         InputError: for anything wrong with what the site's engineer gave.
     """
-    name, plan = read_invitation(Path(options.kit))
-    return prepare_site(options, name, plan, note=note).handle
+    from fedmpt.federated.flare.kits import INVITATION, read_invitation
+
+    invitation = read_invitation(Path(options.kit) / INVITATION)
+    plan = Plan.from_json(invitation.plan, source=options.kit)
+    return prepare_site(options, invitation.site, plan, note=note).handle
 
 
 def prepare_site(options: WorkerOptions, name: str, plan: Plan, *, note: Callable[[str], None]) -> Site:
@@ -139,11 +143,11 @@ def answering(handle: Handle) -> Callable[[bytes], bytes]:
     return answer
 
 
-def said(options: WorkerOptions) -> Callable[[str], None]:
-    """Lines for the site's engineer, with the time."""
+def said(quiet: bool) -> Callable[[str], None]:
+    """Prints lines for the site's engineer, with the time."""
 
     def note(text: str) -> None:
-        if not options.quiet:
+        if not quiet:
             print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
     return note
