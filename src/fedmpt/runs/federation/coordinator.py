@@ -74,11 +74,12 @@ class Coordinator:
         asked = {plan.sites[client]: message for client in ask.clients}
         limit = 2 * num_bytes(ask.state) + WORDS_LIMIT
         found: dict[int, LocalResult] = {}
-        for site, answer, error, _ in self.sites.asked(asked, timeout=plan.rules.deadline, limit=limit):
+        for site, answer, error, is_lost in self.sites.asked(asked, timeout=plan.rules.deadline, limit=limit):
             number = plan.sites.index(site)
             try:
+                if is_lost or NOT_ENTERED in error:
+                    self.members.forget(site)
                 if answer is None:
-                    self.members.forget(site, wait=NOT_ENTERED not in error)
                     raise InputError(error)
                 (found[number],) = results_of(answer, ask, clients=[number], wire=wire, source=f"site {site}")
                 self.sites.status.sites[site].seconds = round(time.monotonic() - began, 3)

@@ -41,16 +41,18 @@ def finish_message(
     return Message("finish", words, tensors)
 
 
-def deliver(message: Message, state: State, personal: State, *, number: int, folder: Path) -> None:
-    """Write the final model below a site's ``folder``. ``state`` has been checked, ``personal`` are the site's own.
+def deliver(message: Message, state: State, personal: State, *, number: int, backbone: str, folder: Path) -> None:
+    """Write the final model below a site's ``folder``. ``state`` has been checked, ``personal`` are the site's own,
+    ``backbone`` is where its frozen model is.
 
     Raises:
         InputError: if the message is none of `finish_message`.
     """
     words = message.words
     try:
-        record = {**words["record"], "site": number}
-        RunConfig.from_json(record["config"], source="the coordinator's record")
+        config = {**words["record"]["config"], "backbone": backbone}
+        RunConfig.from_json(config, source="the coordinator's record")
+        record = {**words["record"], "config": config, "site": number}
         names = [str(name) for name in record["class_names"]]
         options = Prediction(mix=float(words["mix"]), soft_ties=float(words["soft_ties"]))
         index = int(words["kept_round"])

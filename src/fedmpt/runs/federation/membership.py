@@ -100,13 +100,10 @@ class Membership:
             self._check_patience(state)
             time.sleep(POLL)
 
-    def forget(self, site: str, *, wait: bool) -> None:
-        """A site that did not answer is compared and let in again: at once, or after `RETRY` seconds."""
+    def forget(self, site: str) -> None:
+        """A site that did not answer is compared and let in again before the next round."""
         self.members.pop(site, None)
-        if not wait:
-            self._tried.pop(site, None)
-        else:
-            self._tried[site] = time.monotonic()
+        self._tried.pop(site, None)
 
     def round_done(self) -> None:
         """Patience begins anew."""
@@ -211,7 +208,7 @@ class Membership:
             dict.fromkeys(lacking, message), timeout=ENTER, limit=WORDS_LIMIT
         ):
             if answer is None:
-                self.forget(site, wait=True)
+                self.members.pop(site)
                 self.sites.changed(site, "outside", error)
             else:
                 self._told.add(site)

@@ -45,7 +45,8 @@ class Holdings:
     """What a site has, before it knows with which classes the federation trains.
 
     ``class_names`` are those that its own labels name; ``test`` are the images that it keeps out of training, None
-    where it has none. ``send_counts`` says whether the site lets its counts of labels go.
+    where it has none. ``found_at`` is where the frozen model is here. ``send_counts`` says whether the site lets its
+    counts of labels go.
     """
 
     plan: Plan
@@ -55,6 +56,7 @@ class Holdings:
     train: FeatureSet
     test: FeatureSet | None
     folder: Path
+    found_at: str
     send_counts: bool = True
 
     @property
@@ -210,7 +212,12 @@ class Site:
         state = received_state(message, shared, wire="float32", source="the coordinator")
         own = self._personal.before(int(message.words["kept_round"]) + 1) or entered.initial
         deliver(
-            message, state, own if entered.method.personal else {}, number=self._own.number, folder=self._own.folder
+            message,
+            state,
+            own if entered.method.personal else {},
+            number=self._own.number,
+            backbone=self._own.found_at,
+            folder=self._own.folder,
         )
         self._note(
             f"finished: the model is in {self._own.folder / 'model'}; fedmpt predict --checkpoint takes that folder"

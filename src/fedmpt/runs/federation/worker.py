@@ -124,7 +124,9 @@ def holdings_of(options: WorkerOptions, name: str, plan: Plan, data: ImageData, 
         )
 
     train, test = opened("train"), opened("test") if len(data.test) else None
-    return Holdings(plan, name, backbone, data.class_names, train, test, Path(options.kit))
+    return Holdings(
+        plan, name, backbone, data.class_names, train, test, Path(options.kit), options.backbone or config.backbone
+    )
 
 
 def answering(handle: Handle) -> Callable[[bytes], bytes]:
