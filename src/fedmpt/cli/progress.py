@@ -89,6 +89,8 @@ class TerminalWatcher(Watcher):
             scored = f"  mAP {done.scores.mAP:5.2f}  CF1 {done.scores.CF1:5.2f}  OF1 {done.scores.OF1:5.2f}"
         if done.held_out_mAP is not None:
             scored += f"  held-out mAP {done.held_out_mAP:5.2f}"
+        if done.epsilon is not None:
+            scored += f"  epsilon {done.epsilon:.2f}"
         self._print(
             f"round {done.index:>3}/{self._num_rounds}  {len(done.clients)} clients  loss {done.loss:.4f}"
             f"{scored}  {done.seconds:.1f} s"

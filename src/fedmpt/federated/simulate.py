@@ -13,6 +13,8 @@ from fedmpt.federated.aggregate import MEAN
 from fedmpt.federated.aggregation import Aggregation
 from fedmpt.federated.balance import Balance
 from fedmpt.federated.client import LocalResult, LocalTraining, local_update
+from fedmpt.federated.privacy import EXACT, Privacy
+from fedmpt.federated.protect import protected, seeded
 from fedmpt.federated.rounds import Ask, Federation, Progress, Round, Rounds
 from fedmpt.federated.wire import through
 from fedmpt.methods import Method
@@ -38,6 +40,7 @@ class Simulation:
     training: LocalTraining
     seed: int
     aggregation: Aggregation = MEAN
+    privacy: Privacy = EXACT
     balance: Balance | None = None
     held_out: FeatureSet | None = None
     mix: float = 1.0
@@ -62,6 +65,7 @@ class Simulation:
             updates=self.updates or (lambda ask: self._updates(ask, initial)),
             evaluate=lambda _: self._evaluate(),
             aggregation=self.aggregation,
+            privacy=self.privacy,
             mix=self.mix,
         )
         return loop.run(start)
@@ -81,8 +85,24 @@ class Simulation:
                 training=self.training,
                 balance=self.balance,
             )
-            self.on_update(result.update)
-            yield LocalResult(through(result.update, ask.state, self.federation.wire), result.personal)
+            update = self._protected(result.update, ask)
+            self.on_update(update)
+            yield LocalResult(through(update, ask.state, self.federation.wire), result.personal)
+
+    def _protected(self, update: Update, ask: Ask) -> Update:
+        """What a client sends: its update, with noise where clients add it."""
+        if not self.privacy.is_at_sites:
+            return update
+        assert self.aggregation.clip_norm is not None, "see Privacy.check"
+        return protected(
+            self.method,
+            update,
+            ask.state,
+            clip_norm=self.aggregation.clip_norm,
+            privacy=self.privacy,
+            at_least=len(ask.clients),
+            noise=seeded(self.seed, ask.index, update.client),
+        )
 
     def _evaluate(self) -> tuple[Scores, float | None]:
         """Of the global model, which the method is now."""

@@ -17,6 +17,7 @@ from fedmpt.files import write_json
 from fedmpt.runs.config import RunConfig
 from fedmpt.runs.prediction import keep_counts, save_prediction
 from fedmpt.runs.prepare import Prepared, Ready
+from fedmpt.runs.privacy import ended_early, spent
 from fedmpt.runs.records import RoundLog, versions
 from fedmpt.state import num_bytes, num_parameters
 from fedmpt.types import State
@@ -80,10 +81,11 @@ def finish(
     keep_counts(checkpoint, ready.counts, ready.class_names)
     save_prediction(checkpoint, options, calibration, ready.class_names)
     scores = scorer.scores(model, calibration)
-    fallen = [] if ready.num_held_out else falls(log.mAP)
+    fallen = [*([] if ready.num_held_out else falls(log.mAP)), *ended_early(config, progress)]
     results = {
         **scores,
         **_kept(ready, kept),
+        **spent(config, progress, num_clients=len(ready.client_names)),
         "params": {
             "trainable": num_parameters(start),
             "sent_bytes_per_round": num_bytes(progress.state),

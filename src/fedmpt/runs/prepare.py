@@ -105,7 +105,11 @@ def prepare(config: RunConfig, *, cache: Path, show_progress: bool, must_train: 
     # Before the tower runs, since it catches a wrong --t.
     partition = partition_clients(config, data)
     check_fits(
-        method, config.aggregation, cohort_size=cohort_size(len(partition.names), config.federation.participation)
+        method,
+        config.aggregation,
+        cohort_size=cohort_size(len(partition.names), config.federation.participation),
+        privacy=config.privacy,
+        weighting=config.federation.weighting,
     )
     opened = partial(
         open_features,

@@ -21,6 +21,7 @@ from fedmpt.runs.familiar import unfamiliar
 from fedmpt.runs.finish import Pooled, Scorer, finish
 from fedmpt.runs.prediction import keep_counts
 from fedmpt.runs.prepare import Prepared, Ready, prepare
+from fedmpt.runs.privacy import what_is_private
 from fedmpt.runs.records import (
     RoundLog,
     check_record,
@@ -105,6 +106,7 @@ def _train(
         federation=config.federation,
         training=config.training,
         aggregation=config.aggregation,
+        privacy=config.privacy,
         balance=Balance.of(prepared.counts) if config.training.balance else None,
         seed=config.seed,
         mix=config.prediction.mix,
@@ -113,7 +115,7 @@ def _train(
     )
 
     def begin(rounds_done: int) -> list[str]:
-        notes = unfamiliar(config, prepared)
+        notes = [*unfamiliar(config, prepared), *what_is_private(config)]
         watcher.started(config, prepared, rounds_done=rounds_done)
         return notes
 
