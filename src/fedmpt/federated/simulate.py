@@ -30,7 +30,8 @@ class Simulation:
     number (but for their personal tensors, and for robust aggregation). ``balance`` weighs labels, see
     `local_update`. ``held_out`` are images of all clients that ``clients`` leave out. Of their scores only the
     histograms are used, which are the sums of the clients' own. ``mix`` is as in `Rounds`. ``updates`` are other
-    processes that train the clients in place of this one. ``on_update`` is told of every update of this one.
+    processes that train the clients in place of this one: like `local_update`, in the order of their numbers, from an
+    `Ask` and the personal tensors of a client that never trained. ``on_update`` is told of every update.
     """
 
     method: Method
@@ -44,7 +45,7 @@ class Simulation:
     balance: Balance | None = None
     held_out: FeatureSet | None = None
     mix: float = 1.0
-    updates: Callable[[Ask], Iterable[LocalResult]] | None = None
+    updates: Callable[[Ask, State], Iterable[LocalResult]] | None = None
     on_update: Callable[[Update], None] = lambda update: None
 
     def rounds(self, start: Progress | None = None) -> Iterator[Round]:
@@ -62,7 +63,7 @@ class Simulation:
             num_clients=len(self.clients),
             federation=self.federation,
             seed=self.seed,
-            updates=self.updates or (lambda ask: self._updates(ask, initial)),
+            updates=lambda ask: self._sent((self.updates or self._updates)(ask, initial), ask),
             evaluate=lambda _: self._evaluate(),
             aggregation=self.aggregation,
             privacy=self.privacy,
@@ -73,7 +74,7 @@ class Simulation:
     def _updates(self, ask: Ask, initial: State) -> Iterator[LocalResult]:
         """``initial`` are the personal tensors that a client starts with."""
         for client in ask.clients:
-            result = local_update(
+            yield local_update(
                 self.method,
                 ask.state,
                 self.clients[client],
@@ -85,6 +86,10 @@ class Simulation:
                 training=self.training,
                 balance=self.balance,
             )
+
+    def _sent(self, results: Iterable[LocalResult], ask: Ask) -> Iterator[LocalResult]:
+        """The results as they are after the way to the server."""
+        for result in results:
             update = self._protected(result.update, ask)
             self.on_update(update)
             yield LocalResult(through(update, ask.state, self.federation.wire), result.personal)

@@ -31,7 +31,7 @@ from fedmpt.runs.records import (
     fingerprints,
 )
 from fedmpt.state import Update, get_state
-from fedmpt.types import InputError
+from fedmpt.types import InputError, State
 
 
 class Watcher:
@@ -51,8 +51,8 @@ class Watcher:
         """What a user should hear: of the model before the first round, and at the end of how it went."""
 
 
-Updates = Callable[[Ask], Iterable[LocalResult]]
-"""Has the clients of an `Ask` train, as `fedmpt.federated.rounds.Rounds` wants it."""
+Updates = Callable[[Ask, State], Iterable[LocalResult]]
+"""Has the clients of an `Ask` train, see `fedmpt.federated.simulate.Simulation`."""
 Workers = Callable[[Prepared, Path], AbstractContextManager[Updates]]
 """Starts other processes for a prepared run in a folder, and ends them."""
 

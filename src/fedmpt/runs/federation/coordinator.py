@@ -15,6 +15,7 @@ from fedmpt.evaluation.calibration import mean_average_precision
 from fedmpt.evaluation.sums import ScoreSums
 from fedmpt.federated.client import LocalResult
 from fedmpt.federated.flare.messages import Message
+from fedmpt.federated.protect import entropy
 from fedmpt.federated.rounds import Ask, Progress, Round, Rounds, TooFewUpdates
 from fedmpt.runs.federation.exchange import STATE, part_of, results_of, train_message, with_prefix
 from fedmpt.runs.federation.membership import POLL, Membership
@@ -49,6 +50,8 @@ class Coordinator:
             updates=self._updates,
             evaluate=self._evaluate,
             aggregation=plan.run.aggregation,
+            privacy=plan.run.privacy,
+            noise=lambda index: entropy,  # Not from the seed, which all sites know.
             mix=plan.run.prediction.mix,
             present=self._present,
         )

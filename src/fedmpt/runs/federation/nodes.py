@@ -22,7 +22,7 @@ from fedmpt.runs.federation.sites import WORDS_LIMIT, Sites
 from fedmpt.runs.prepare import Prepared, prepare
 from fedmpt.runs.records import fingerprints
 from fedmpt.state import get_state, num_bytes
-from fedmpt.types import InputError
+from fedmpt.types import InputError, State
 
 ANSWER = 600.0
 """Seconds for a node to say what it has, once it has loaded it."""
@@ -51,7 +51,7 @@ class Node:
     def _train(self, message: Message) -> Message:
         own, run = self._prepared, self._plan.run
         shared, _ = own.method.split(own.method.state_dict())
-        ask, _ = ask_of(message, shared, wire=run.federation.wire)
+        ask, _ = ask_of(message, shared, wire="float32")
         results = [
             local_update(
                 own.method,
@@ -68,7 +68,7 @@ class Node:
             for client in ask.clients
         ]
         self._note(f"round {ask.index}: trained {len(results)} clients")
-        return update_message(results, ask.state, wire=run.federation.wire, with_personal=True)
+        return update_message(results, ask.state, wire="float32", with_personal=True)
 
 
 def words_of(plan: Plan, prepared: Prepared) -> dict[str, object]:
@@ -89,8 +89,8 @@ class Nodes:
     prepared: Prepared
     ready: set[str] = field(default_factory=set)
 
-    def updates(self, ask: Ask) -> Iterator[LocalResult]:
-        """The clients' results in the order of their numbers, the same as in one process.
+    def updates(self, ask: Ask, initial: State) -> Iterator[LocalResult]:
+        """The clients' results in the order of their numbers, the same as in one process. Nodes know ``initial``.
 
         Raises:
             InputError: if a node has other data or options, if training diverges, or if no node is there for too long.
@@ -103,9 +103,8 @@ class Nodes:
 
     def _asked(self, ask: Ask, waiting: list[int], nodes: list[str]) -> dict[int, LocalResult]:
         """The results of those clients whose node answers."""
-        wire = self.sites.plan.run.federation.wire
         shares = {node: waiting[place :: len(nodes)] for place, node in enumerate(nodes)}
-        messages = {node: train_message(ask, own, wire=wire, best=0) for node, own in shares.items() if own}
+        messages = {node: train_message(ask, own, wire="float32", best=0) for node, own in shares.items() if own}
         most = max(map(len, shares.values()))
         full = num_bytes(get_state(self.prepared.method))
         limit = most * (2 * full + 1024) + WORDS_LIMIT
@@ -119,7 +118,7 @@ class Nodes:
                 self.ready.discard(node)
                 self.sites.changed(node, "away", f"round {ask.index}: {error}; other nodes train its clients")
                 continue
-            for result in results_of(answer, ask, clients=shares[node], wire=wire, source=f"node {node}"):
+            for result in results_of(answer, ask, clients=shares[node], wire="float32", source=f"node {node}"):
                 found[result.update.client] = result
         return found
 

@@ -19,6 +19,7 @@ from fedmpt.evaluation.sums import score_sums
 from fedmpt.federated.balance import Balance
 from fedmpt.federated.client import local_update
 from fedmpt.federated.flare.messages import Message
+from fedmpt.federated.protect import entropy, protected
 from fedmpt.methods import Method
 from fedmpt.runs.federation.agreement import agreed_options, check_known, class_names_of, differences_of, own_versions
 from fedmpt.runs.federation.delivery import deliver
@@ -174,6 +175,18 @@ class Site:
         )
         self._personal.store(ask.index, result.personal, best=best)
         self._note(f"round {ask.index} of {config.federation.rounds}: trained, loss {result.update.loss:.4f}")
+        if config.privacy.is_at_sites:
+            assert config.aggregation.clip_norm is not None, "see Privacy.check"
+            update = protected(
+                method,
+                result.update,
+                ask.state,
+                clip_norm=config.aggregation.clip_norm,
+                privacy=config.privacy,
+                at_least=self._own.plan.rules.min_sites,
+                noise=entropy,
+            )
+            result = replace(result, update=update)
         return update_message([result], ask.state, wire=wire, with_personal=False)
 
     def _counts(self, message: Message) -> Message:
