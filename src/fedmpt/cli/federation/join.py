@@ -55,12 +55,11 @@ def join(arguments: list[str]) -> None:
 
     invitation = assemble(options.kit, data=options.data)
     plan = Plan.from_json(invitation.plan, source=str(options.kit))
-    data = options.data or (plan.run.data if plan.is_simulation else None)
-    if data is None:
+    if options.data is None and not plan.is_simulation:
         raise InputError("give the site's images with --data, for example --data folder:photos")
     worker = WorkerOptions(
         kit=str(options.kit.absolute()),
-        data=data,
+        data=options.data,
         cache=str(cache_folder(options.cache)),
         backbone=options.backbone,
         device=options.device,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedmpt.federated.balance import Balance
@@ -31,11 +31,9 @@ ANSWER = 600.0
 class Node:
     """One process of a simulation, which answers the driver's messages."""
 
-    def __init__(
-        self, plan: Plan, *, cache: Path, device: str, note: Callable[[str], None], show_progress: bool
-    ) -> None:
+    def __init__(self, plan: Plan, *, cache: Path, note: Callable[[str], None], show_progress: bool) -> None:
         self._plan, self._note = plan, note
-        self._prepared = prepare(replace(plan.run, device=device), cache=cache, show_progress=show_progress)
+        self._prepared = prepare(plan.run, cache=cache, show_progress=show_progress)
         own = self._prepared
         self._balance = Balance.of(own.counts) if plan.run.training.balance else None
         _, self._initial = own.method.split(get_state(own.method))

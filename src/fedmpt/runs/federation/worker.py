@@ -22,6 +22,7 @@ from fedmpt.federated.flare.messages import Message, pack, unpack
 from fedmpt.federated.flare.policy import read_policy
 from fedmpt.runs.config import DTYPES
 from fedmpt.runs.federation.agreement import check_known
+from fedmpt.runs.federation.nodes import Node
 from fedmpt.runs.federation.plan import Plan
 from fedmpt.runs.federation.site import Holdings, Site
 from fedmpt.seeding import generator
@@ -36,7 +37,7 @@ class WorkerOptions:
     """What ``fedmpt federation join`` was given. ``backbone`` is None where it is as the plan says."""
 
     kit: str
-    data: str
+    data: str | None
     cache: str
     backbone: str | None = None
     device: str = "cpu"
@@ -71,11 +72,17 @@ def ready(options: WorkerOptions, *, note: Callable[[str], None]) -> Handle:
 
     invitation = read_invitation(Path(options.kit) / INVITATION)
     plan = Plan.from_json(invitation.plan, source=options.kit)
+    if plan.is_simulation:
+        run = replace(plan.run, data=options.data or plan.run.data, backbone=options.backbone or plan.run.backbone)
+        node = replace(plan, run=replace(run, device=options.device))
+        return Node(node, cache=Path(options.cache), note=note, show_progress=not options.quiet).handle
     return prepare_site(options, invitation.site, plan, note=note).handle
 
 
 def prepare_site(options: WorkerOptions, name: str, plan: Plan, *, note: Callable[[str], None]) -> Site:
     """The site ``name`` with its own data."""
+    if options.data is None:
+        raise InputError("give the site's images with --data, for example --data folder:photos")
     kit, config = Path(options.kit), plan.run
     policy = read_policy(kit)
     if policy.methods is not None and config.method.name not in policy.methods:
