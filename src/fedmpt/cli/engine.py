@@ -52,9 +52,8 @@ class Engine:
                 if self.address is None:
                     started = [self._join(folder / "sites" / node) for node in plan.sites]
                 else:
-                    self.note(
-                        f"start a node on each machine: fedmpt federation join {folder / 'sites' / 'node-1'}, ..."
-                    )
+                    first = folder / "sites" / plan.sites[0]
+                    self.note(f"start a node on each machine: fedmpt federation join {first}, and so on")
                 sites = Sites(plan, link, coordinator, Status.read(coordinator, plan.sites), self.note)
                 yield Nodes(sites, prepared).updates
         finally:

@@ -126,7 +126,7 @@ def holdings_of(options: WorkerOptions, name: str, plan: Plan, data: ImageData, 
             device=options.device,
             skip_corrupt=options.skip_corrupt,
             progress=not options.quiet,
-            data=options.data,
+            data=options.data or "",
             views={**method.views, **(method.training_views if split == "train" else {})},
         )
 
