@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fedmpt.evaluation.calibration import mean_average_precision, score_histograms
+from fedmpt.evaluation.metrics import METRICS
 from fedmpt.types import PRESENT, UNKNOWN, State
 
 
@@ -70,3 +71,19 @@ def summed_scores(sums: ScoreSums, class_names: Sequence[str]) -> dict[str, Any]
     mAP = mean_average_precision(sums.histograms)
     common = {"mAP": mAP, "num_images": sums.num_images}
     return {"test": {**common, **f1(sums.decisions)}, "test_calibrated": {**common, **f1(sums.calibrated)}}
+
+
+@dataclass(frozen=True)
+class SummedScores:
+    """What a round shows of summed scores, in percent."""
+
+    mAP: float
+    CF1: float
+    OF1: float
+    CF1_PR: float
+
+    @classmethod
+    def of(cls, sums: ScoreSums) -> SummedScores:
+        names = [str(number) for number in range(sums.histograms.shape[1])]
+        test = summed_scores(sums, names)["test"]
+        return cls(*(test[metric] for metric in METRICS))

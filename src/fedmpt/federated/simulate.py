@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 from fedmpt.data.features.store import FeatureSet
 from fedmpt.evaluation.calibration import mean_average_precision, score_histograms
-from fedmpt.evaluation.metrics import Scores, multilabel_scores
+from fedmpt.evaluation.metrics import multilabel_scores
 from fedmpt.evaluation.scoring import probabilities
+from fedmpt.evaluation.sums import SummedScores, score_sums
 from fedmpt.federated.aggregate import MEAN
 from fedmpt.federated.aggregation import Aggregation
 from fedmpt.federated.balance import Balance
 from fedmpt.federated.client import LocalResult, LocalTraining, local_update
 from fedmpt.federated.privacy import EXACT, Privacy
 from fedmpt.federated.protect import protected, seeded
-from fedmpt.federated.rounds import Ask, Federation, Progress, Round, Rounds
+from fedmpt.federated.rounds import Ask, Federation, Progress, Round, Rounds, SomeScores
 from fedmpt.federated.wire import through
 from fedmpt.methods import Method
 from fedmpt.state import Update, get_state
@@ -109,9 +110,13 @@ class Simulation:
             noise=seeded(self.seed, ask.index, update.client),
         )
 
-    def _evaluate(self) -> tuple[Scores, float | None]:
+    def _evaluate(self) -> tuple[SomeScores, float | None]:
         """Of the global model, which the method is now."""
-        scores = multilabel_scores(probabilities(self.method, self.test), self.test.labels)
+        found = probabilities(self.method, self.test)
+        if self.federation.scoring == "pooled":
+            scores: SomeScores = multilabel_scores(found, self.test.labels)
+        else:
+            scores = SummedScores.of(score_sums(found, self.test.labels, thresholds=None, pairs=()))
         if self.held_out is None:
             return scores, None
         held_out = score_histograms(probabilities(self.method, self.held_out), self.held_out.labels)

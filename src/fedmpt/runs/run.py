@@ -30,6 +30,7 @@ from fedmpt.runs.records import (
     check_writable,
     fingerprints,
 )
+from fedmpt.runs.summed import Here, Summed
 from fedmpt.state import Update, get_state
 from fedmpt.types import InputError, State
 
@@ -114,6 +115,8 @@ def _train(
         on_update=watcher.client_done,
     )
 
+    names = prepared.data.class_names
+
     def begin(rounds_done: int) -> list[str]:
         notes = [*unfamiliar(config, prepared), *what_is_private(config)]
         watcher.started(config, prepared, rounds_done=rounds_done)
@@ -124,7 +127,7 @@ def _train(
         prepared.ready,
         checkpoint,
         rounds=simulation.rounds,
-        scorer=Pooled(prepared),
+        scorer=Pooled(prepared) if config.federation.scoring == "pooled" else Summed(Here(prepared), names),
         out=out,
         watcher=watcher,
         begin=begin,

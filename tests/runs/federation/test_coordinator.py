@@ -278,3 +278,18 @@ def test_every_site_has_the_final_model_with_its_own_tensors(bed: Bed, tmp_path:
         assert all(torch.equal(state[name], tensor) for name, tensor in own[number].items())
         found.append([label.probability for label in next(iter(tagger.tag([image])))[1]])
     assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("method", ["promptfl", "fedpgp"])
+def test_one_process_scores_by_sums_with_the_same_numbers(bed: Bed, tmp_path: Path, method: str) -> None:
+    config = bed.config(method, scoring="summed")
+    one = train(config, out=tmp_path / "one", cache=bed.cache, show_progress=False)
+    plan = sites_plan(config)
+    many, _ = bed.run(plan, bed.link(plan, tmp_path), tmp_path)
+    assert one.keys() - {"clients", "time"} == many.keys() - {"clients", "time"}
+    for key in ("test", "test_calibrated", "sites", "test_personal"):
+        assert one.get(key) == many.get(key), key
+    pooled = train(bed.config(method), out=tmp_path / "pooled", cache=bed.cache, show_progress=False)
+    for metric in ("CF1", "OF1", "CF1_PR"):
+        assert one["test"][metric] == pytest.approx(pooled["test"][metric], abs=1e-9)
+        assert one["test_calibrated"][metric] == pytest.approx(pooled["test_calibrated"][metric], abs=1e-9)

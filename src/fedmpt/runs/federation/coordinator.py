@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from fedmpt.evaluation.calibration import mean_average_precision
-from fedmpt.evaluation.sums import ScoreSums
+from fedmpt.evaluation.final import FinalModel
+from fedmpt.evaluation.sums import ScoreSums, SummedScores
 from fedmpt.federated.client import LocalResult
 from fedmpt.federated.flare.messages import Message
 from fedmpt.federated.protect import entropy
@@ -21,7 +22,7 @@ from fedmpt.runs.federation.exchange import STATE, part_of, results_of, train_me
 from fedmpt.runs.federation.membership import POLL, Membership
 from fedmpt.runs.federation.site import NOT_ENTERED
 from fedmpt.runs.federation.sites import WORDS_LIMIT, Sites
-from fedmpt.runs.federation.summed import SummedScores, sum_of
+from fedmpt.runs.summed import sum_of
 from fedmpt.state import num_bytes
 from fedmpt.types import InputError, State
 
@@ -109,15 +110,19 @@ class Coordinator:
     def _evaluate(self, state: State) -> tuple[SummedScores | None, float | None]:
         """Of the global model, on what the sites keep out of training."""
         self.sites.standing("scoring")
-        tests = self.sums(state, "test")
+        tests = self._asked(state, "test")
         held_out = None
-        if self.sites.plan.run.federation.held_out_share and (sums := self.sums(state, "held_out")):
+        if self.sites.plan.run.federation.held_out_share and (sums := self._asked(state, "held_out")):
             held_out = mean_average_precision(sum_of(sums).histograms)
-        names = self.members.class_names
-        assert names is not None
-        return (SummedScores.of(tests, names) if tests else None), held_out
+        return (SummedScores.of(sum_of(tests)) if tests else None), held_out
 
     def sums(
+        self, model: FinalModel, split: str, *, thresholds: Tensor | None = None, own: bool = False
+    ) -> dict[str, ScoreSums]:
+        """The sites' own sums, as `fedmpt.runs.summed.Sources` has them."""
+        return self._asked(model.shared, split, thresholds=thresholds, own=own)
+
+    def _asked(
         self, state: State, split: str, *, thresholds: Tensor | None = None, own: bool = False
     ) -> dict[str, ScoreSums]:
         """Each site's sums of scores on its images of ``split``, by name; without sites that have none or do not

@@ -24,10 +24,10 @@ from fedmpt.runs.federation.plan import Plan
 from fedmpt.runs.federation.site import relabelled
 from fedmpt.runs.federation.sites import WORDS_LIMIT, Link, Sites
 from fedmpt.runs.federation.status import SiteStatus, Status
-from fedmpt.runs.federation.summed import Summed
 from fedmpt.runs.prediction import COUNTS, load_prediction, summed_counts
 from fedmpt.runs.prepare import Ready
 from fedmpt.runs.run import Watcher, conduct, earlier, fresh_unless_stored, held, is_finished
+from fedmpt.runs.summed import Summed
 from fedmpt.seeding import generator
 from fedmpt.types import Backbone, InputError
 
