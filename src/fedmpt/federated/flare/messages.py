@@ -1,8 +1,9 @@
-"""Messages between a coordinator and a site as bytes: safetensors, of which nothing is ever unpickled."""
+"""What travels between coordinator and sites: a kind, words and tensors, as the bytes of a safetensors file."""
 
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,12 +13,14 @@ from safetensors.torch import load, save
 
 from fedmpt.types import InputError, State
 
-KIND, WORDS = "kind", "words"
+METADATA = "__metadata__"
+"""The key of a safetensors header that is no tensor."""
+HEADER = struct.Struct("<Q")
 
 
 @dataclass(frozen=True)
 class Message:
-    """What is asked or answered: ``kind`` says what, ``words`` are JSON, ``tensors`` go by name."""
+    """``words`` are JSON: an object of strings, numbers, lists and the like."""
 
     kind: str
     words: Mapping[str, Any] = field(default_factory=dict)
@@ -25,20 +28,24 @@ class Message:
 
 
 def pack(message: Message) -> bytes:
-    """The message as a safetensors file with kind and words in its metadata."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in message.tensors.items()}
-    words = json.dumps(dict(message.words), allow_nan=False, separators=(",", ":"))
-    return save(tensors, metadata={KIND: message.kind, WORDS: words})
+    assert METADATA not in message.tensors
+    # Tensors that share memory are no safetensors file.
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in message.tensors.items()}
+    return save(tensors, metadata={"kind": message.kind, "words": json.dumps(dict(message.words))})
 
 
 def unpack(content: bytes, *, source: str) -> Message:
-    """The inverse of `pack`. Raises InputError naming ``source`` for anything else."""
+    """The inverse of `pack`, for bytes from anybody. Nothing is unpickled.
+
+    Raises:
+        InputError: naming ``source``, if it is no such message. What kind, words and tensors mean is not looked at.
+    """
     try:
-        length = int.from_bytes(content[:8], "little")
-        metadata = json.loads(content[8 : 8 + length])["__metadata__"]
-        words = json.loads(metadata[WORDS])
-        if not isinstance(words, dict):
-            raise ValueError("its words are no names and values")
-        return Message(metadata[KIND], words, load(content))
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{source} sent {len(content)} bytes that are no message ({error!r})") from error
+        (length,) = HEADER.unpack_from(content)
+        metadata = json.loads(content[HEADER.size : HEADER.size + length])[METADATA]
+        kind, words = metadata["kind"], json.loads(metadata["words"])
+        if not (isinstance(kind, str) and isinstance(words, dict)):
+            raise TypeError("kind or words are something else")
+        return Message(kind, words, load(content))
+    except (SafetensorError, struct.error, ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
+        raise InputError(f"{source} sent {len(content)} bytes that are no message of fedmpt ({error})") from error
