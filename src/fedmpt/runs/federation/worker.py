@@ -59,7 +59,7 @@ def main() -> None:
     except (InputError, OSError) as error:
         print(f"fedmpt federation join: {error}", file=sys.stderr)
         sys.exit(2)
-    serve(os.environ[SOCKET], answering(handle))
+    serve(Path(os.environ[SOCKET]), answering(handle))
 
 
 def ready(options: WorkerOptions, *, note: Callable[[str], None]) -> Handle:
