@@ -113,9 +113,10 @@ def test_the_group_lists_its_commands_and_needs_nvflare(
 ) -> None:
     assert "shut-out" in run("federation").out
     assert "give a new folder, for example: fedmpt federation init fed" in run("federation", "init").err
-    assert "there are: init, request" in run("federation", "begin").err
+    assert "there are: init, request, approve" in run("federation", "begin").err
     monkeypatch.setattr("fedmpt.cli.federation.find_spec", lambda name: None)
-    assert "pip install 'fedmpt[federation]'" in run("federation", "init", "fed").err
+    for words in (("init", "fed"), ("request", "a.json"), ("approve", "a.zip"), ("shut-out", "a")):
+        assert "pip install 'fedmpt[federation]'" in run("federation", *words).err
 
 
 def test_a_site_that_is_not_in_the_plan_makes_no_key(run: Command, here: Path) -> None:

@@ -171,6 +171,7 @@ def test_a_balanced_run_goes_on_balanced(place: Place, run: Command, tmp_path: P
         ["--method", "promptfl", "--mix", "0.5"],
         ["--method", "promptfl", "--soft-ties", "2"],
         ["--method", "promptfl", "--held-out", "0.2"],
+        ["--method", "promptfl", "--dp-noise", "0.5", "--clip-norm", "0.1", "--dp-at", "sites"],
         ["--method", "fedpgp", "--keep", "best", "--held-out", "0.2", "--mix", "0.5", "--soft-ties", "2"],
     ],
 )

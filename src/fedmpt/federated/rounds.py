@@ -17,6 +17,8 @@ from fedmpt.evaluation.scoring import set_global
 from fedmpt.federated.aggregate import MEAN, aggregate, check_fits
 from fedmpt.federated.aggregation import Aggregation
 from fedmpt.federated.client import LocalResult
+from fedmpt.federated.privacy import EXACT, Privacy
+from fedmpt.federated.protect import Noise, seeded
 from fedmpt.federated.wire import Wire, as_sent
 from fedmpt.methods import Method
 from fedmpt.seeding import generator
@@ -78,7 +80,7 @@ class Progress:
     """All that a federation carries from one round to the next.
 
     ``memory`` is the server's own, see `aggregate`. ``best`` is None where no image is held out, and before the first
-    evaluation.
+    evaluation. ``participations`` are the rounds of each client so far, none without differential privacy.
     """
 
     rounds_done: int
@@ -86,6 +88,7 @@ class Progress:
     personal: Mapping[int, State]
     memory: State = field(default_factory=dict)
     best: Best | None = None
+    participations: Mapping[int, int] = field(default_factory=dict)
 
     def kept(self, federation: Federation) -> Progress | Best:
         """The round that is used in the end; until a round was evaluated, the last one."""
@@ -112,7 +115,7 @@ class Round:
 
     ``index`` counts from 1. ``clients`` are those whose updates counted. ``scores`` on the test set and
     ``held_out_mAP`` in percent are there only where the round was evaluated, the second only where images are held
-    out.
+    out. ``epsilon`` is the largest of any client so far, None without differential privacy.
     """
 
     index: int
@@ -123,6 +126,7 @@ class Round:
     seconds: float
     progress: Progress
     held_out_mAP: float | None = None
+    epsilon: float | None = None
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,8 @@ class Rounds:
     out clients that did not answer. ``evaluate`` scores the global model, which has these shared tensors and which
     ``method`` is then: on test images, and on those that clients hold out, its mAP in percent; None without any.
     Rounds are scored as the final model predicts: with ``mix`` of the trained state and the rest of its start, see
-    `mix_states`. ``present`` says which clients can be asked now, all of them unless it is given.
+    `mix_states`. ``present`` says which clients can be asked now, all of them unless it is given. ``noise`` draws the
+    server's noise of a round; unless given, from the seed, which only simulates privacy.
     """
 
     method: Method
@@ -161,23 +166,26 @@ class Rounds:
     updates: Callable[[Ask], Iterable[LocalResult]]
     evaluate: Callable[[State], tuple[SomeScores | None, float | None]]
     aggregation: Aggregation = MEAN
+    privacy: Privacy = EXACT
+    noise: Callable[[int], Noise] | None = None
     mix: float = 1.0
     present: Callable[[], Collection[int]] | None = None
 
     def run(self, start: Progress | None = None) -> Iterator[Round]:
         """Train, yielding after every round, so that the caller can store it before the next one starts.
 
-        Continues from ``start``; nothing else carries over from round to round.
+        Continues from ``start``; nothing else carries over from round to round. Ends before the budget of privacy does.
 
         Raises:
             InputError: from ``updates``, `check_fits` and `aggregate`.
         """
         size = cohort_size(self.num_clients, self.federation.participation)
-        check_fits(self.method, self.aggregation, cohort_size=size)
+        weighting = self.federation.weighting
+        check_fits(self.method, self.aggregation, cohort_size=size, privacy=self.privacy, weighting=weighting)
         shared, initial = self.method.split(get_state(self.method))
         progress = start or Progress(rounds_done=0, state=shared, personal={})
-        for index in range(progress.rounds_done + 1, self.federation.rounds + 1):
-            done = self._round(index, progress, shared, initial)
+        while self._has(progress.rounds_done + 1, progress.participations):
+            done = self._round(progress.rounds_done + 1, progress, shared, initial)
             progress = done.progress
             yield done
 
@@ -188,7 +196,8 @@ class Rounds:
         state = mix_states(trained.state, start, self.mix)
         set_global(self.method, state, initial=initial, source="server")
         scores, held_out_mAP, best = None, None, before.best
-        if index % federation.eval_every == 0 or index == federation.rounds:
+        participations = self.privacy.counted(before.participations, trained.clients)
+        if index % federation.eval_every == 0 or not self._has(index + 1, participations):
             scores, held_out_mAP = self.evaluate(state)
         if held_out_mAP is not None and (best is None or held_out_mAP > best.mAP):
             best = Best(index, held_out_mAP, trained.state, trained.personal)
@@ -199,9 +208,17 @@ class Rounds:
             learning_rate=learning_rate_of(index, federation),
             scores=scores,
             seconds=time.perf_counter() - began,
-            progress=Progress(index, trained.state, trained.personal, trained.memory, best),
+            progress=Progress(index, trained.state, trained.personal, trained.memory, best, participations),
             held_out_mAP=held_out_mAP,
+            epsilon=self.privacy.spent(participations),
         )
+
+    def _has(self, index: int, participations: Mapping[int, int]) -> bool:
+        """Whether there is such a round. Its cost in privacy is known of all clients that may be asked."""
+        cohort = draw_cohort(self.num_clients, self.federation.participation, seed=self.seed, round_index=index)
+        asked = cohort if self.present is None else range(self.num_clients)
+        is_allowed = self.privacy.allows(1 + max(participations.get(client, 0) for client in asked))
+        return index <= self.federation.rounds and is_allowed
 
     def _trained(self, index: int, before: Progress) -> _Trained:
         """The clients' steps and the server's, until enough clients answer."""
@@ -240,6 +257,8 @@ class Rounds:
             weighting=federation.weighting,
             aggregation=self.aggregation,
             memory=before.memory,
+            privacy=self.privacy,
+            noise=seeded(self.seed, index) if self.noise is None else self.noise(index),
         )
         images = sum(update.num_examples for update in counted)
         loss = sum(update.loss * update.num_examples for update in counted) / images
@@ -257,12 +276,7 @@ class _Trained(NamedTuple):
 
 
 def draw_cohort(
-    num_clients: int,
-    participation: float,
-    *,
-    seed: int,
-    round_index: int,
-    among: Collection[int] | None = None,
+    num_clients: int, participation: float, *, seed: int, round_index: int, among: Collection[int] | None = None
 ) -> tuple[int, ...]:
     """The clients of a round, in order: at least one, drawn by (seed, round).
 

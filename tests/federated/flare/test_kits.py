@@ -18,8 +18,9 @@ from nvflare.security.security import COMMAND_CATEGORIES, FLAuthorizer
 
 from fedmpt.federated.flare import founding, tool
 from fedmpt.federated.flare.authority import assemble_server, expiries
+from fedmpt.federated.flare.job import EXECUTOR
 from fedmpt.federated.flare.kits import assemble, read_invitation, request
-from fedmpt.federated.flare.local import EXECUTOR, RIGHTS
+from fedmpt.federated.flare.local import RIGHTS
 from fedmpt.types import InputError
 
 ROLES = ("project_admin", "org_admin", "lead", "member")

@@ -8,6 +8,8 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
+from fedmpt.cli.federation import needs_engine
+
 
 @dataclass(frozen=True, kw_only=True)
 class ApproveOptions:
@@ -28,6 +30,7 @@ class ApproveOptions:
 
 def approve(arguments: list[str]) -> None:
     options = tyro.cli(ApproveOptions, args=arguments, prog="fedmpt federation approve")
+    needs_engine()
     # Imported late: help and mistyped options must not wait for it.
     from fedmpt.federated.flare.authority import approve as sign
 

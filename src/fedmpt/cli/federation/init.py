@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import tyro
 from rich.console import Console
 
+from fedmpt.cli.federation import needs_engine
 from fedmpt.cli.train import first_look, from_preset
 
 if TYPE_CHECKING:
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 
 
 def init(arguments: list[str]) -> None:
+    options = _options(arguments)
+    needs_engine()
     from fedmpt.federated.flare.founding import set_up
 
-    options = _options(arguments)
     plan = _plan(options)
     root = set_up(
         options.folder,

@@ -56,9 +56,7 @@ class InitOptions:
     fedmpt federation init trial --sites a,b --address localhost:8102 --trial --method promptfl --min-sites 1
     """
 
-    folder: Annotated[
-        Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(required)")
-    ]
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(required)")]
     """New folder of the federation."""
     sites: Annotated[str, REQUIRED]
     """Names of the sites, with commas between: lower-case letters, digits and hyphens."""

@@ -8,6 +8,8 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
+from fedmpt.cli.federation import needs_engine
+
 
 @dataclass(frozen=True, kw_only=True)
 class RequestOptions:
@@ -30,6 +32,7 @@ class RequestOptions:
 
 def request(arguments: list[str]) -> None:
     options = tyro.cli(RequestOptions, args=arguments, prog="fedmpt federation request")
+    needs_engine()
     # Imported late: help and mistyped options must not wait for torch.
     from fedmpt.federated.flare.kits import read_invitation
     from fedmpt.federated.flare.kits import request as make

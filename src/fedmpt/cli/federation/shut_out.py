@@ -8,6 +8,8 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
+from fedmpt.cli.federation import needs_engine
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShutOutOptions:
@@ -29,6 +31,7 @@ class ShutOutOptions:
 
 def shut_out(arguments: list[str]) -> None:
     options = tyro.cli(ShutOutOptions, args=arguments, prog="fedmpt federation shut-out")
+    needs_engine()
     # Imported late: help and mistyped options must not wait for it.
     from fedmpt.federated.flare.authority import shut_out as refuse
 

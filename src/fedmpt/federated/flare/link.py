@@ -1,0 +1,228 @@
+"""The driver's view of its sites: who is there, and one answer a site to what they are asked.
+
+NVFlare neither resumes a job nor takes a late site into one. So each change of who takes part is a new job, which is
+made here, unseen.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from fedmpt.federated.flare import bridge
+from fedmpt.federated.flare.job import write_job
+from fedmpt.federated.flare.running import Answer, RunningJob
+from fedmpt.federated.flare.server import Server
+from fedmpt.federated.flare.session import ENDED, Session, SessionError
+from fedmpt.federated.flare.sockets import MAX_BYTES, listening, private_folder
+
+__all__ = ["Answer", "Link"]
+
+START_JOB = 60.0
+"""Seconds that the server has to start a job; it takes 3 to 6."""
+START_SITE = 60.0
+"""Seconds that a site has to take part in a job that has started."""
+REST = 120.0
+"""Seconds that a site which did not is left out."""
+RETURN = 40.0
+"""Seconds that sites have to come back to a server that was started again."""
+GRACE = 2.0
+"""Seconds that the controller may take to say that time is over."""
+ATTEMPTS = 3
+"""Jobs that may end within one ask."""
+T = TypeVar("T")
+
+
+class Link:
+    """Use it as a context, in a thread that lives on: NVFlare's server is a child of the thread."""
+
+    def __init__(self, coordinator: Path, *, note: Callable[[str], None]) -> None:
+        self._coordinator, self._note = coordinator, note
+        self._stack = ExitStack()
+        self._since: dict[str, float] = {}
+        self._resting: dict[str, float] = {}
+        self._session: Session | None = None
+        self._job: RunningJob | None = None
+
+    def __enter__(self) -> Link:
+        """Raises InputError if NVFlare's server does not start."""
+        folder = self._stack.enter_context(private_folder())
+        path = folder / "driver"
+        self._listener = self._stack.enter_context(listening(path))
+        self._job_folder = folder / "job"
+        logs = self._coordinator / "logs"
+        logs.mkdir(exist_ok=True)
+        env = {bridge.DRIVER_SOCKET: str(path)}
+        self._server = Server(self._coordinator / "server", env=env, log=logs / "server.log")
+        self._stack.callback(self._server.stop)
+        self._stack.callback(self._forget)
+        try:
+            self._server.start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def connected(self) -> Mapping[str, float]:
+        """The sites that are there now, and since when (Unix time), as far as this process has seen them."""
+        try:
+            sites = self._command(lambda session: session.connected())
+        except SessionError as error:
+            self._note(f"NVFlare's server does not say who is connected: {error}")
+            sites = []
+        now = time.time()
+        self._since = {site: self._since.get(site, now) for site in sites}
+        return dict(self._since)
+
+    def ask(self, contents: Mapping[str, bytes], *, timeout: float, limit: int) -> Iterator[Answer]:
+        """Send each site its content; one answer a site, as they come. Contents may be one object that sites share.
+
+        The time counts from when a job is there that has the sites. A site that is not connected is answered for at
+        once. If the server or a job's process dies, what was not answered is asked again in the time that is left; a
+        worker is not made to do the same twice by that.
+        """
+        number, waiting, deadline = uuid.uuid4().hex, dict(contents), 0.0
+        why = dict.fromkeys(waiting, "NVFlare's server and its jobs stopped again and again")
+        for _ in range(ATTEMPTS):
+            job, missing = self._job_for(set(waiting), is_first=deadline == 0.0)
+            for site, reason in missing.items():
+                del waiting[site]
+                yield Answer(site, None, reason)
+            deadline = deadline or time.monotonic() + timeout
+            left = deadline - time.monotonic()
+            if job is None or not waiting or left <= 0:
+                break
+            job.ask(waiting, number=number, timeout=left, limit=limit)
+            for answer in job.answers(number, until=deadline + GRACE):
+                if answer.site in waiting:
+                    del waiting[answer.site]
+                    yield answer
+                if not waiting:
+                    return
+            if not job.has_ended:
+                why = dict.fromkeys(waiting, "the job's controller did not answer")
+                self._forget_job()
+                break
+            blamed = self._blamed(job)
+            if blamed in waiting:
+                del waiting[blamed]
+                yield Answer(blamed, None, "its job process stopped")
+            else:
+                self._note("a job stopped; what was not answered is asked again")
+        for site in waiting:
+            yield Answer(site, None, why[site] if time.monotonic() < deadline else f"no answer within {timeout:g} s")
+
+    def _blamed(self, job: RunningJob) -> str:
+        """The site whose process ended a job. The server's word for it comes a moment later than the end."""
+        until = time.monotonic() + GRACE
+        while not (site := self._server.blamed(job.number)) and time.monotonic() < until:
+            time.sleep(0.05)
+        return site
+
+    def _job_for(self, sites: set[str], *, is_first: bool) -> tuple[RunningJob | None, Mapping[str, str]]:
+        """A job that has these sites, and why not for those that it has not."""
+        connected = self._connected_of(sites, patience=0.0 if is_first else RETURN)
+        now = time.monotonic()
+        resting = {site for site, until in self._resting.items() if until > now}
+        missing = dict.fromkeys(sites - connected, "not connected")
+        missing |= dict.fromkeys(sites & connected & resting, "connected, but did not take the job")
+        wanted = sites & connected - resting
+        if not wanted:
+            return None, missing
+        if self._job is None or self._job.has_ended or not wanted <= self._job.present:
+            self._forget_job()
+            try:
+                self._job = self._new_job(sorted(connected))
+            except SessionError as error:
+                self._note(f"no job could be started: {error}")
+                return None, missing | dict.fromkeys(wanted, f"no job could be started: {error}")
+            late = self._await_sites(self._job, wanted)
+            self._resting |= dict.fromkeys(late, time.monotonic() + REST)
+            missing |= dict.fromkeys(late, "connected, but did not take the job")
+        return self._job, missing
+
+    def _connected_of(self, sites: set[str], *, patience: float) -> set[str]:
+        """Who is connected; where sites are missing, after waiting for them."""
+        until = time.monotonic() + patience
+        while not sites <= (found := set(self.connected())) and time.monotonic() < until:
+            time.sleep(0.5)
+        return found
+
+    def _new_job(self, sites: list[str]) -> RunningJob:
+        """Raises SessionError if it does not start. The server is started anew then: nothing else helps."""
+        folder = write_job(self._job_folder, sites, max_bytes=MAX_BYTES)
+        number = self._command(lambda session: session.submit(folder))
+        until = time.monotonic() + START_JOB
+        while time.monotonic() < until and self._server.is_running():
+            if (connection := self._accept(number)) is not None:
+                return RunningJob(number, sites, connection)
+            if self._command(lambda session: session.status(number)).startswith(ENDED):
+                site = self._server.blamed(number)
+                raise SessionError(f"it ended at its start{f', at {site}' if site else ''}")
+        self._note("NVFlare's server did not start a job; the server is started again")
+        self._server.stop()
+        raise SessionError(f"the server did not start it within {START_JOB:g} s")
+
+    def _accept(self, number: str) -> socket.socket | None:
+        """The connection of the job's controller, if it comes within a second."""
+        self._listener.settimeout(1.0)
+        try:
+            connection, _ = self._listener.accept()
+        except TimeoutError:
+            return None
+        connection.settimeout(5.0)
+        hello = bridge.receive(connection)
+        connection.settimeout(None)
+        if hello is not None and hello[0].get("job") == number:
+            return connection
+        connection.close()  # Of a job that was given up.
+        return None
+
+    def _await_sites(self, job: RunningJob, sites: set[str]) -> set[str]:
+        """Wait until the sites take part; those that do not."""
+        until = time.monotonic() + START_SITE
+        while not sites <= job.present and not job.has_ended and time.monotonic() < until:
+            time.sleep(0.05)
+        return set() if job.has_ended else sites - job.present
+
+    def _command(self, do: Callable[[Session], T]) -> T:
+        """With a session to a server that runs: both are made where they are missing. Raises SessionError."""
+        for is_last in (False, True):
+            if not self._server.is_running():
+                self._note("NVFlare's server has stopped; it is started again")
+                self._forget()
+                self._server.start()
+            try:
+                if self._session is None:
+                    self._session = Session(self._coordinator / "operator")
+                return do(self._session)
+            except SessionError:
+                if is_last:
+                    raise
+                if self._session is not None:
+                    self._session.close()
+                    self._session = None
+        raise AssertionError
+
+    def _forget_job(self) -> None:
+        if self._job is not None:
+            self._job.close()
+            self._job = None
+
+    def _forget(self) -> None:
+        """What a server that is gone, or goes, has no use for."""
+        self._forget_job()
+        if self._session is not None:
+            self._session.close()
+            self._session = None

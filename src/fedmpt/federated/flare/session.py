@@ -1,0 +1,70 @@
+"""The coordinator's conversation with NVFlare's server: who is connected, submit, abort. Each within a time of ours."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nvflare.fuel.flare_api.flare_api import new_secure_session
+
+from fedmpt.federated.flare.local import OPERATOR
+
+LOGIN, COMMAND = 30.0, 20.0
+"""Seconds for a login and for a command; they take 2 and 0.1."""
+CLOSE = 2.0
+ENDED = ("FINISHED", "ABANDONED", "FAILED")
+T = TypeVar("T")
+
+
+class SessionError(Exception):
+    """The server does not answer, or refuses."""
+
+
+class Session:
+    """One login of the operator. After a `SessionError` make a new one."""
+
+    def __init__(self, kit: Path) -> None:
+        words: dict[str, Any] = {"timeout": LOGIN / 2, "command_timeout": COMMAND / 2, "auto_login_max_tries": 1}
+        self._api = within(LOGIN, lambda: new_secure_session(OPERATOR, str(kit.absolute()), **words))
+
+    def connected(self) -> list[str]:
+        info = within(COMMAND, self._api.get_system_info)
+        return sorted(client.name for client in info.client_info)
+
+    def submit(self, folder: Path) -> str:
+        """The number of the job that the folder describes."""
+        return str(within(COMMAND, lambda: self._api.submit_job(str(folder))))
+
+    def status(self, job: str) -> str:
+        return str(within(COMMAND, lambda: self._api.get_job_status(job)))
+
+    def abort(self, job: str) -> None:
+        within(COMMAND, lambda: self._api.abort_job(job))
+
+    def close(self) -> None:
+        with suppress(SessionError):  # Of a server that is gone nobody waits to hear goodbye.
+            within(CLOSE, self._api.close)
+
+
+def within(seconds: float, do: Callable[[], T]) -> T:
+    """What ``do`` gives. Raises SessionError for whatever it raises, and where it takes longer."""
+    result: list[T] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            result.append(do())
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)  # One that never returns is left behind.
+    thread.start()
+    thread.join(seconds)
+    if failure:
+        raise SessionError(f"{type(failure[0]).__name__}: {failure[0]}") from failure[0]
+    if not result:
+        raise SessionError(f"no answer within {seconds:g} s")
+    return result[0]
