@@ -79,22 +79,24 @@ def test_a_request_that_was_changed_on_the_way_is_not_signed(trial: Path) -> Non
 
 def test_a_site_that_is_approved_again_may_come_with_the_new_certificate_alone(trial: Path) -> None:
     coordinator, kit = trial / "coordinator", trial / "sites" / "clinic-a"
+    before = fingerprint(read_certificate(kit / "startup" / "client.crt"))
     answer = approve(kit / "clinic-a.request.zip", coordinator, replace=True)
     assert answer == kit / "clinic-a.signed.zip"
     signed = x509.load_pem_x509_certificate(members(answer)["clinic-a.crt"])
     assert common_name(signed) == "clinic-a"
     admission = read_admitted(coordinator / "server" / "local" / "admitted.json")["clinic-a"]
-    assert admission == Admission(fingerprint(signed), earlier=1)
-    assert fingerprint(read_certificate(kit / "startup" / "client.crt")) != admission.certificate
+    assert admission == Admission(fingerprint(signed), refused=(before,))
+    assert before != admission.certificate
     assert expiries(coordinator)["clinic-a"] == signed.not_valid_after_utc
 
 
 def test_a_site_that_is_shut_out_has_no_certificate(trial: Path) -> None:
     coordinator = trial / "coordinator"
+    before = fingerprint(read_certificate(trial / "sites" / "clinic-a" / "startup" / "client.crt"))
     for _ in range(2):
         shut_out("clinic-a", coordinator)
         admitted = read_admitted(coordinator / "server" / "local" / "admitted.json")
-        assert admitted["clinic-a"] == Admission(None, earlier=1)
+        assert admitted["clinic-a"] == Admission(None, refused=(before,))
     assert expiries(coordinator).keys() == {"root", "server", "operator"}
     with pytest.raises(InputError, match="clinic-a was approved before"):
         approve(trial / "sites" / "clinic-a" / "clinic-a.request.zip", coordinator)
@@ -112,17 +114,17 @@ def test_another_folder_is_no_coordinators(trial: Path) -> None:
         shut_out("clinic-a", trial / "coordinator")
 
 
-def test_earlier_certificates_are_counted(tmp_path: Path) -> None:
+def test_earlier_certificates_are_remembered(tmp_path: Path) -> None:
     path = tmp_path / "admitted.json"
     write_admitted(path, {})
     seen = []
     for certificate in ("one", None, None, "two", "three"):
         admit(path, "a", certificate)
-        seen.append(read_admitted(path)["a"].earlier)
-    assert seen == [0, 1, 1, 1, 2]
+        seen.append(read_admitted(path)["a"].refused)
+    assert seen == [(), ("one",), ("one",), ("one",), ("one", "two")]
 
 
-@pytest.mark.parametrize("content", ["[]", '{"a": 1}', '{"a": {"certificate": null, "more": 1}}'])
+@pytest.mark.parametrize("content", ["[]", '{"a": 1}', '{"a": {"certificate": null}}'])
 def test_a_list_that_is_none_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "admitted.json"
     path.write_text(content)

@@ -38,6 +38,7 @@ class Server:
         core = SimpleNamespace(
             add_incoming_request_filter=lambda channel, topic, cb: self.filters.append(cb),
             add_incoming_filter=lambda channel, topic, cb: self.filters.append(cb),
+            communicator=SimpleNamespace(conn_manager=SimpleNamespace(connectors={}, sfm_conns={})),
         )
         self.cell = SimpleNamespace(core_cell=core)
 
@@ -78,9 +79,9 @@ def certificate(made: Path) -> Path:
     return made / "sites" / "clinic-a" / "startup" / "client.crt"
 
 
-def admit(kit: Path, shown: str | None, *, earlier: int = 0) -> None:
+def admit(kit: Path, shown: str | None, *, refused: tuple[str, ...] = ()) -> None:
     path = kit / "local" / "admitted.json"
-    write_admitted(path, {"clinic-a": Admission(shown, earlier)})
+    write_admitted(path, {"clinic-a": Admission(shown, refused)})
     admit.stamp += 10**9  # type: ignore[attr-defined]
     os.utime(path, ns=(admit.stamp, admit.stamp))  # type: ignore[attr-defined]
 
@@ -116,7 +117,7 @@ def test_a_session_ends_with_its_certificate(made: Path, kit: Path) -> None:
     server.tokens |= {"t1": "clinic-a", "t2": "clinic-b"}
     assert server.answer("heartbeat", site="clinic-a", token="t1") == ""
     assert not server.is_dropped(site="clinic-a", token="t1")
-    admit(kit, None, earlier=1)
+    admit(kit, None, refused=("SHA256:old",))
     assert server.is_dropped(site="clinic-a", token="t1")
     assert server.tokens == {"t2": "clinic-b"}
     ended = "the session of site clinic-a has ended, it must register anew"
@@ -127,7 +128,7 @@ def test_a_session_ends_with_its_certificate(made: Path, kit: Path) -> None:
 def test_a_session_of_an_earlier_server_goes_on_unless_a_certificate_was_replaced(made: Path, kit: Path) -> None:
     server = guarded(kit)
     assert server.answer("heartbeat", site="clinic-a", token="of an earlier server") == ""
-    admit(kit, "SHA256:new", earlier=1)
+    admit(kit, "SHA256:new", refused=("SHA256:old",))
     assert server.answer("heartbeat", site="clinic-a", token="of an earlier server") != ""
     assert server.is_dropped(site="clinic-a", token="of an earlier server")
     server.tokens["t3"] = "clinic-a"  # It came with the new certificate.
@@ -143,7 +144,7 @@ def test_the_servers_own_processes_and_goodbyes_pass(kit: Path) -> None:
 
 def test_what_is_said_to_the_server_itself_is_answered_not_dropped(kit: Path) -> None:
     server = guarded(kit)
-    admit(kit, None, earlier=1)
+    admit(kit, None, refused=("SHA256:old",))
     assert not server.is_dropped(site="clinic-a", token="t1", channel="task")
 
 

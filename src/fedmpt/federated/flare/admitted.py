@@ -20,20 +20,20 @@ FILE = "admitted.json"
 class Admission:
     """``certificate`` is the fingerprint of the one certificate that a site may come with; None: it is shut out.
 
-    ``earlier`` counts certificates that it had before: of a site that never lost one, any session may go on.
+    ``refused`` are those that it had before. Of a site that has none, any session may go on.
     """
 
     certificate: str | None
-    earlier: int = 0
+    refused: tuple[str, ...] = ()
 
 
 def read_admitted(path: Path) -> Mapping[str, Admission]:
     """Sites by name. Raises InputError if the file is missing or is no such list."""
     words = read_json(path)
     try:
-        return {str(name): Admission(**entry) for name, entry in words.items()}
-    except (TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not the list of admitted certificates ({error})") from error
+        return {str(name): Admission(entry["certificate"], tuple(entry["refused"])) for name, entry in words.items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not the list of admitted certificates ({error!r})") from error
 
 
 def write_admitted(path: Path, admitted: Mapping[str, Admission]) -> None:
@@ -43,6 +43,6 @@ def write_admitted(path: Path, admitted: Mapping[str, Admission]) -> None:
 def admit(path: Path, site: str, certificate: str | None) -> None:
     """Let ``site`` come with ``certificate`` alone; with None it cannot come at all."""
     admitted = dict(read_admitted(path))
-    before = admitted.get(site)
-    earlier = 0 if before is None else before.earlier + (before.certificate is not None)
-    write_admitted(path, {**admitted, site: Admission(certificate, earlier)})
+    before = admitted.get(site, Admission(None))
+    refused = (*before.refused, *([before.certificate] if before.certificate else []))
+    write_admitted(path, {**admitted, site: Admission(certificate, refused)})

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from fedmpt.federated.flare.admitted import FILE, Admission, admit, read_admitted
 from fedmpt.federated.flare.certificates import check_in_time, common_name, fingerprint, read_certificate
@@ -147,8 +148,6 @@ def _issued(coordinator: Path, site: str) -> Path:
 
 
 def _keep(coordinator: Path, site: str, certificate: x509.Certificate) -> None:
-    from cryptography.hazmat.primitives.serialization import Encoding
-
     _issued(coordinator, site).write_bytes(certificate.public_bytes(Encoding.PEM))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from fedmpt.types import InputError
@@ -27,7 +28,12 @@ def read_certificate(path: Path) -> x509.Certificate:
 
 
 def fingerprint(certificate: x509.Certificate) -> str:
-    digest = certificate.fingerprint(hashes.SHA256()).hex().upper()
+    return fingerprint_of(certificate.public_bytes(Encoding.DER))
+
+
+def fingerprint_of(der: bytes) -> str:
+    """Of a certificate in the binary form in which it travels."""
+    digest = hashlib.sha256(der).hexdigest().upper()
     return "SHA256:" + ":".join(digest[place : place + 2] for place in range(0, len(digest), 2))
 
 

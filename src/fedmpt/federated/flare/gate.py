@@ -2,7 +2,7 @@
 
 NVFlare has no list of revoked certificates. It also lets a session go on that an earlier server had granted. So the
 gate looks at every message of a site: at a registration for the certificate that comes with it, at all others for
-whether the site's sessions still count.
+whether the site's sessions still count. Connections with a certificate that was refused are closed by the doorman.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from nvflare.private.defs import CellChannel, CellChannelTopic, CellMessageHeade
 
 from fedmpt.federated.flare.admitted import FILE, Admission, read_admitted
 from fedmpt.federated.flare.certificates import fingerprint
+from fedmpt.federated.flare.doorman import Doorman
 from fedmpt.types import InputError
 
 NOT_ADMITTED = "site {site} is not admitted with this certificate"
@@ -42,6 +43,7 @@ class Gate(FLComponent):  # type: ignore[misc]  # nvflare has no types.
         self._known: Mapping[str, Admission] = {}
         self._stamp: tuple[int, int] | None = None
         self._server: Any = None
+        self._doorman: Doorman | None = None
         self._lock = threading.Lock()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
@@ -51,6 +53,7 @@ class Gate(FLComponent):  # type: ignore[misc]  # nvflare has no types.
             core = self._server.cell.core_cell
             core.add_incoming_request_filter(channel=CellChannel.SERVER_MAIN, topic="*", cb=self._answer)
             core.add_incoming_filter(channel="*", topic="*", cb=self._drop)
+            self._doorman = Doorman(core.communicator.conn_manager, self._is_refused)
             self._throw_out(lambda site: True)  # Who came before the gate stood comes once more.
             threading.Thread(target=self._watch, daemon=True).start()
 
@@ -95,7 +98,7 @@ class Gate(FLComponent):  # type: ignore[misc]  # nvflare has no types.
         admission = self._admitted().get(str(name))
         token = message.get_header(CellMessageHeaderKeys.TOKEN)
         is_own = token in self._server.client_manager.get_clients()
-        return admission is not None and admission.certificate is not None and (is_own or not admission.earlier)
+        return admission is not None and admission.certificate is not None and (is_own or not admission.refused)
 
     def _watch(self) -> None:
         """Throw out whoever is no longer admitted, also while nothing is heard of them."""
@@ -114,14 +117,23 @@ class Gate(FLComponent):  # type: ignore[misc]  # nvflare has no types.
                 fresh = read_admitted(self._path)
             except (OSError, InputError) as error:
                 self.logger.error(f"no site is admitted: {error}")
-                stamp, fresh = None, dict.fromkeys(self._known, Admission(None, 1))
+                stamp, fresh = None, dict.fromkeys(self._known, Admission(None))
             gone = {site for site, before in self._known.items() if fresh.get(site) != before}
             self._known, self._stamp = fresh, stamp
-        self._throw_out(gone.__contains__)
+        if gone:
+            self._throw_out(gone.__contains__)
         return fresh
+
+    def _is_refused(self, shown: str) -> bool:
+        refused = any(shown in admission.refused for admission in self._admitted().values())
+        if refused:
+            self.logger.warning(f"a connection with a refused certificate ({shown}) was closed")
+        return refused
 
     def _throw_out(self, is_gone: Callable[[str], bool]) -> None:
         for token, client in list(self._server.client_manager.get_clients().items()):
             if is_gone(client.name):
                 self.logger.warning(f"site {client.name}: its certificate is no longer admitted, session ended")
                 self._server.logout_client(token)
+        if self._doorman is not None:
+            self._doorman.close_refused()
