@@ -127,7 +127,7 @@ FAULTS: Mapping[str, tuple[Callable[[Message], Message | bytes | str], str]] = {
 
 def test_a_bad_update_leaves_out_its_site_for_that_round(bed: Bed, tmp_path: Path) -> None:
     """A fault a round, in one training, which goes on as if the site had been away in those rounds."""
-    rounds = {index: fault for index, fault in enumerate(FAULTS, start=2)}
+    rounds = dict(enumerate(FAULTS, start=2))
     config = bed.config("promptfl")
     plan = sites_plan(replace(config, federation=replace(config.federation, rounds=len(rounds) + 2, eval_every=99)))
     link = bed.link(plan, tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,8 @@ def run_federation(
         try:
             results = _run(plan, config, sites, backbone, out=out, options=options, watcher=watcher)
         except BaseException as error:
-            sites.standing("stopped", note=str(error).strip() or type(error).__name__)
+            with suppress(OSError):  # Where the disk is full, the message is all that is left.
+                sites.standing("stopped", note=str(error).strip() or type(error).__name__)
             raise
         sites.standing("finished")
         return results
