@@ -20,8 +20,8 @@ commands:
   methods    list the methods: what each trains, sends and reads
   conditions find, check and score what FedMPT's prompts name: 'fedmpt conditions --help'
   data       check, fetch and divide data sets: 'fedmpt data --help'
-  features   compute, list and remove stored image features: 'fedmpt features --help'
   federation train between machines, each with its own images: 'fedmpt federation --help'
+  features   compute, list and remove stored image features: 'fedmpt features --help'
   demo       try three methods on drawn pictures, without data, weights or network
 
 examples:
@@ -47,8 +47,8 @@ COMMANDS = (
     "methods",
     "conditions",
     "data",
-    "features",
     "federation",
+    "features",
     "demo",
 )
 

@@ -15,8 +15,9 @@ import pytest
 from flare_processes import Processes, free_port, wait_for
 
 from fedmpt.federated.flare.authority import approve, shut_out
-from fedmpt.federated.flare.founding import OPERATOR, set_up
+from fedmpt.federated.flare.founding import set_up
 from fedmpt.federated.flare.kits import assemble, read_invitation, request
+from fedmpt.federated.flare.local import OPERATOR
 
 pytestmark = pytest.mark.slow
 

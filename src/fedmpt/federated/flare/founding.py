@@ -13,11 +13,11 @@ from fedmpt.federated.flare.admitted import FILE, Admission, write_admitted
 from fedmpt.federated.flare.authority import PLAN, approve, assemble_server, new_authority, sign
 from fedmpt.federated.flare.certificates import fingerprint
 from fedmpt.federated.flare.kits import Invitation, assemble, make_request, request, unpack_signed
+from fedmpt.federated.flare.local import OPERATOR
 from fedmpt.federated.flare.units import write_coordinator_units, write_site_units
 from fedmpt.files import write_json
 from fedmpt.types import InputError
 
-OPERATOR = "operator@fedmpt.local"
 PARTS = ("invitations", "sites", "coordinator")
 """What is left in the folder. The coordinator's part comes last: where it is, all is."""
 

@@ -89,12 +89,13 @@ class Gate(FLComponent):  # type: ignore[misc]  # nvflare has no types.
 
         A token that this server process did not grant may have been granted to an earlier certificate.
         """
-        admission = self._admitted().get(str(message.get_header(CellMessageHeaderKeys.CLIENT_NAME)))
-        if admission is None:  # The operator, and the server's own processes; a site must be listed to register.
+        name = message.get_header(CellMessageHeaderKeys.CLIENT_NAME)
+        if name in (None, self._server.my_own_auth_client_name):  # A goodbye; the server's own processes.
             return True
+        admission = self._admitted().get(str(name))
         token = message.get_header(CellMessageHeaderKeys.TOKEN)
         is_own = token in self._server.client_manager.get_clients()
-        return admission.certificate is not None and (is_own or not admission.earlier)
+        return admission is not None and admission.certificate is not None and (is_own or not admission.earlier)
 
     def _watch(self) -> None:
         """Throw out whoever is no longer admitted, also while nothing is heard of them."""

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fedmpt.federated.flare.job import CONTROLLER, EXECUTOR
 from fedmpt.files import write_json
 
-EXECUTOR = "fedmpt.federated.flare.executor.BridgeExecutor"
-CONTROLLER = "fedmpt.federated.flare.controller.BridgeController"
+OPERATOR = "operator@fedmpt.local"
+"""The one user of NVFlare's that there is: our driver."""
 GATE = "fedmpt.federated.flare.gate.Gate"
 
 RIGHTS = (

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from nvflare.fuel.flare_api.flare_api import new_secure_session
 
-OPERATOR = "operator@fedmpt.local"
+from fedmpt.federated.flare.local import OPERATOR
+
 LOGIN, COMMAND = 30.0, 20.0
 """Seconds for a login and for a command; they take 2 and 0.1."""
 CLOSE = 2.0
