@@ -27,6 +27,7 @@ from fedmpt.runs.federation.sites import WORDS_LIMIT, Link, Sites
 from fedmpt.runs.federation.status import SiteStatus, Status
 from fedmpt.runs.prediction import COUNTS, load_prediction, summed_counts
 from fedmpt.runs.prepare import Ready
+from fedmpt.runs.privacy import what_is_private
 from fedmpt.runs.run import Watcher, conduct, earlier, fresh_unless_stored, held, is_finished
 from fedmpt.runs.summed import Summed
 from fedmpt.seeding import generator
@@ -117,7 +118,7 @@ def _run(
 
         def begin(rounds_done: int) -> list[str]:
             watcher.begin(config, ready, rounds_done=rounds_done)
-            return []
+            return what_is_private(config, is_simulated=False)
 
         with fresh_unless_stored(out):
             conduct(
