@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from fedmpt.data.datasets.voc import CLASS_NAMES
 from fedmpt.federated.aggregation import Aggregation
 from fedmpt.federated.privacy import Privacy, gaussian_epsilon
 from fedmpt.methods import METHODS
+from fedmpt.state import num_bytes, num_parameters
 from fedmpt.types import InputError
 
 CLIPPED = Aggregation(clip_norm=1.0)
@@ -97,10 +99,16 @@ def test_right_options() -> None:
 REFUSED = {"fedawa": "FedAWA, which has an aggregation of its own", "ram": "RAM: it also sends 'adapters.0.point.norm"}
 
 
+DOCS = Path(__file__).parents[2] / "docs" / "privacy.md"
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_covered_or_refused(name: str) -> None:
-    """What a method sends is trained tensors, which are clipped, or there is a message."""
+    """What a method sends is trained tensors, which are clipped, or there is a message. The docs say how much it is."""
     method = METHODS[name]().build(shapes_of(), CLASS_NAMES, generator=torch.Generator())
+    sent, stays = method.split(method.state_dict())
+    numbers = (len(sent), num_parameters(sent), num_bytes(sent), num_parameters(stays))
+    assert f"| `{name}` | {' | '.join(f'{number:,}' for number in numbers)} |" in DOCS.read_text().splitlines()
     private = Privacy(dp_noise=1.0)
     Privacy().check_fits(method, None)
     if name in REFUSED:
@@ -108,7 +116,6 @@ def test_every_method_is_covered_or_refused(name: str) -> None:
             private.check_fits(method, "uniform")
         return
     private.check_fits(method, "uniform")
-    sent, _ = method.split(method.state_dict())
     assert sent.keys() <= dict(method.named_parameters()).keys()
 
 

@@ -74,18 +74,16 @@ def _print(name: str, found: Mapping[str, Any], ends: Mapping[str, datetime]) ->
         numbers += [form.format(found[key])] if found[key] is not None else []
     if numbers:
         console.print(f"{', '.join(numbers)}; written {_ago(found['updated'])}", markup=False)
-    table = Table("site", "is", "since", "images", "last round", "loss", "seconds", "certificate ends", "why")
+    table = Table("site", "is", "since", "images", "round", "loss", "why")
     for site, row in found["sites"].items():
-        end = ends.get(site)
         table.add_row(
             site,
             row["state"],
-            "" if row["since"] is None else _ago(row["since"]),
-            *(_text(row[key]) for key in ("images",)),
+            Text("" if row["since"] is None else _ago(row["since"]), no_wrap=True),
+            str(row["images"] or ""),
             str(row["round"] or ""),
-            *("" if row[key] is None else f"{row[key]:.4g}" for key in ("loss", "seconds")),
-            "not approved" if end is None else f"{end:%Y-%m-%d}",
-            Text(row["reason"]),
+            "" if row["loss"] is None else f"{row['loss']:.3f}",
+            Text("its kit is not approved" if site not in ends and row["state"] == "never" else row["reason"]),
         )
     console.print(table)
     for owner, end in ends.items():
@@ -93,10 +91,6 @@ def _print(name: str, found: Mapping[str, Any], ends: Mapping[str, datetime]) ->
         if days < SOON:
             when = f"ends in {days} days" if days >= 0 else "has ended"
             console.print(f"note: the certificate of {owner} {when}: see docs/federation.md, Certificates end")
-
-
-def _text(value: object) -> str:
-    return "" if value is None else str(value)
 
 
 def _ago(moment: float) -> str:

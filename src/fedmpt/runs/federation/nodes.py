@@ -86,6 +86,7 @@ class Nodes:
     sites: Sites
     prepared: Prepared
     ready: set[str] = field(default_factory=set)
+    has_begun: bool = False
 
     def updates(self, ask: Ask, initial: State) -> Iterator[LocalResult]:
         """The clients' results in the order of their numbers, the same as in one process. Nodes know ``initial``.
@@ -128,8 +129,8 @@ class Nodes:
             self.ready &= set(connected)
             self._describe([node for node in connected if node not in self.ready])
             num, waited = len(self.ready), time.monotonic() - began
-            is_first = not any(node.state == "here" for node in self.sites.status.sites.values())
-            if num == len(self.sites.plan.sites) or (num >= 1 and (not is_first or waited >= rules.gather)):
+            if num == len(self.sites.plan.sites) or (num >= 1 and (self.has_begun or waited >= rules.gather)):
+                self.has_begun = True
                 return sorted(self.ready)
             if waited > rules.patience:
                 raise InputError(f"no node is there for {waited:.0f} s; start them, then continue with --resume")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from fedmpt.runs.federation.sites import WORDS_LIMIT, Link, Sites
 from fedmpt.runs.federation.status import SiteStatus, Status
 from fedmpt.runs.prediction import COUNTS, load_prediction, summed_counts
 from fedmpt.runs.prepare import Ready
+from fedmpt.runs.privacy import what_is_private
 from fedmpt.runs.run import Watcher, conduct, earlier, fresh_unless_stored, held, is_finished
 from fedmpt.runs.summed import Summed
 from fedmpt.seeding import generator
@@ -70,7 +72,8 @@ def run_federation(
         try:
             results = _run(plan, config, sites, backbone, out=out, options=options, watcher=watcher)
         except BaseException as error:
-            sites.standing("stopped", note=str(error).strip() or type(error).__name__)
+            with suppress(OSError):  # Where the disk is full, the message is all that is left.
+                sites.standing("stopped", note=str(error).strip() or type(error).__name__)
             raise
         sites.standing("finished")
         return results
@@ -115,7 +118,7 @@ def _run(
 
         def begin(rounds_done: int) -> list[str]:
             watcher.begin(config, ready, rounds_done=rounds_done)
-            return []
+            return what_is_private(config, is_simulated=False)
 
         with fresh_unless_stored(out):
             conduct(

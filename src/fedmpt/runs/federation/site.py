@@ -20,6 +20,7 @@ from fedmpt.federated.balance import Balance
 from fedmpt.federated.client import local_update
 from fedmpt.federated.flare.messages import Message
 from fedmpt.federated.protect import entropy, protected
+from fedmpt.federated.rounds import Ask
 from fedmpt.methods import Method
 from fedmpt.runs.federation.agreement import agreed_options, check_known, class_names_of, differences_of, own_versions
 from fedmpt.runs.federation.delivery import deliver
@@ -37,7 +38,7 @@ from fedmpt.runs.federation.plan import Plan
 from fedmpt.runs.partition import held_out_of
 from fedmpt.runs.records import digest_of
 from fedmpt.seeding import generator
-from fedmpt.state import get_state, set_state
+from fedmpt.state import Update, get_state, set_state
 from fedmpt.types import UNKNOWN, Backbone, InputError, State
 
 
@@ -91,6 +92,7 @@ class Site:
         self._own, self._note = holdings, note
         self._personal = PersonalStore(holdings.folder / "personal")
         self._entered: Entered | None = None
+        self._noised: tuple[Ask, Update] | None = None
         self._answers: Mapping[str, Callable[[Message], Message]] = {
             "describe": self._describe,
             "enter": self._enter,
@@ -176,18 +178,27 @@ class Site:
         self._personal.store(ask.index, result.personal, best=best)
         self._note(f"round {ask.index} of {config.federation.rounds}: trained, loss {result.update.loss:.4f}")
         if config.privacy.is_at_sites:
-            assert config.aggregation.clip_norm is not None, "see Privacy.check"
-            update = protected(
-                method,
-                result.update,
-                ask.state,
-                clip_norm=config.aggregation.clip_norm,
-                privacy=config.privacy,
-                at_least=self._own.plan.rules.min_sites,
-                noise=entropy,
-            )
-            result = replace(result, update=update)
+            result = replace(result, update=self._with_noise(result.update, ask))
         return update_message([result], ask.state, wire=wire, with_personal=False)
+
+    def _with_noise(self, update: Update, ask: Ask) -> Update:
+        """The update with this site's share of the noise. Asked again for the same, the site sends the same: another
+        noise on one update would tell more of it."""
+        if self._noised is not None and _is_same(self._noised[0], ask):
+            return self._noised[1]
+        config = self._own.plan.run
+        assert config.aggregation.clip_norm is not None, "see Privacy.check"
+        noised = protected(
+            self._in_federation().method,
+            update,
+            ask.state,
+            clip_norm=config.aggregation.clip_norm,
+            privacy=config.privacy,
+            at_least=self._own.plan.rules.min_sites,
+            noise=entropy,
+        )
+        self._noised = (ask, noised)
+        return noised
 
     def _counts(self, message: Message) -> Message:
         """The sites' summed counts of labels, which the coordinator sends when they have changed."""
@@ -241,6 +252,12 @@ class Site:
         if self._entered is None:
             raise InputError(NOT_ENTERED)
         return self._entered
+
+
+def _is_same(one: Ask, other: Ask) -> bool:
+    """Whether a client would answer both alike."""
+    is_same_state = all(torch.equal(tensor, other.state[name]) for name, tensor in one.state.items())
+    return (one.index, one.learning_rate) == (other.index, other.learning_rate) and is_same_state
 
 
 NOT_ENTERED = "the site was started anew and has not entered yet"
