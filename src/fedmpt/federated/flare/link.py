@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -19,7 +20,7 @@ from fedmpt.federated.flare import bridge
 from fedmpt.federated.flare.job import write_job
 from fedmpt.federated.flare.running import Answer, RunningJob
 from fedmpt.federated.flare.server import Server
-from fedmpt.federated.flare.session import ENDED, Session, SessionError
+from fedmpt.federated.flare.session import ENDED, Session, SessionError, logging_to
 from fedmpt.federated.flare.sockets import MAX_BYTES, listening, private_folder
 
 __all__ = ["Answer", "Link"]
@@ -47,26 +48,27 @@ class Link:
         self._stack = ExitStack()
         self._since: dict[str, float] = {}
         self._resting: dict[str, float] = {}
+        self._returning: set[str] = set()
+        self._back_by = 0.0
         self._session: Session | None = None
         self._job: RunningJob | None = None
 
     def __enter__(self) -> Link:
         """Raises InputError if NVFlare's server does not start."""
-        folder = self._stack.enter_context(private_folder())
-        path = folder / "driver"
-        self._listener = self._stack.enter_context(listening(path))
-        self._job_folder = folder / "job"
-        logs = self._coordinator / "logs"
-        logs.mkdir(exist_ok=True)
-        env = {bridge.DRIVER_SOCKET: str(path)}
-        self._server = Server(self._coordinator / "server", env=env, log=logs / "server.log")
-        self._stack.callback(self._server.stop)
-        self._stack.callback(self._forget)
-        try:
+        with ExitStack() as stack:
+            folder = stack.enter_context(private_folder())
+            path = folder / "driver"
+            self._listener = stack.enter_context(listening(path))
+            self._job_folder = folder / "job"
+            logs = self._coordinator / "logs"
+            logs.mkdir(exist_ok=True)
+            stack.enter_context(logging_to(logs / "driver.log"))
+            env = {bridge.DRIVER_SOCKET: str(path)}
+            self._server = Server(self._coordinator / "server", env=env, log=logs / "server.log")
+            stack.callback(self._server.stop)
+            stack.callback(self._forget)
             self._server.start()
-        except BaseException:
-            self._stack.close()
-            raise
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
@@ -95,7 +97,7 @@ class Link:
         number, waiting, deadline = uuid.uuid4().hex, dict(contents), 0.0
         why = dict.fromkeys(waiting, "NVFlare's server and its jobs stopped again and again")
         for _ in range(ATTEMPTS):
-            job, missing = self._job_for(set(waiting), is_first=deadline == 0.0)
+            job, missing = self._job_for(set(waiting))
             for site, reason in missing.items():
                 del waiting[site]
                 yield Answer(site, None, reason)
@@ -104,17 +106,18 @@ class Link:
             if job is None or not waiting or left <= 0:
                 break
             job.ask(waiting, number=number, timeout=left, limit=limit)
-            for answer in job.answers(number, until=deadline + GRACE):
+            for answer in job.answers(number, until=deadline + GRACE, is_over=partial(self._is_lost, job)):
                 if answer.site in waiting:
                     del waiting[answer.site]
                     yield answer
                 if not waiting:
                     return
-            if not job.has_ended:
+            if not (job.has_ended or self._is_lost(job)):
                 why = dict.fromkeys(waiting, "the job's controller did not answer")
                 self._forget_job()
                 break
             blamed = self._blamed(job)
+            self._forget_job()
             if blamed in waiting:
                 del waiting[blamed]
                 yield Answer(blamed, None, "its job process stopped")
@@ -123,16 +126,20 @@ class Link:
         for site in waiting:
             yield Answer(site, None, why[site] if time.monotonic() < deadline else f"no answer within {timeout:g} s")
 
+    def _is_lost(self, job: RunningJob) -> bool:
+        """Whether a job will end, before it has: it takes NVFlare 10 s to end one that has lost a process."""
+        return not self._server.is_running() or bool(self._server.blamed(job.number))
+
     def _blamed(self, job: RunningJob) -> str:
-        """The site whose process ended a job. The server's word for it comes a moment later than the end."""
-        until = time.monotonic() + GRACE
-        while not (site := self._server.blamed(job.number)) and time.monotonic() < until:
+        """The site whose process ended a job. The server's word for it may come a moment later than the end."""
+        site, until = "", time.monotonic() + GRACE
+        while self._server.is_running() and not (site := self._server.blamed(job.number)) and time.monotonic() < until:
             time.sleep(0.05)
         return site
 
-    def _job_for(self, sites: set[str], *, is_first: bool) -> tuple[RunningJob | None, Mapping[str, str]]:
+    def _job_for(self, sites: set[str]) -> tuple[RunningJob | None, Mapping[str, str]]:
         """A job that has these sites, and why not for those that it has not."""
-        connected = self._connected_of(sites, patience=0.0 if is_first else RETURN)
+        connected = self._connected_of(sites)
         now = time.monotonic()
         resting = {site for site, until in self._resting.items() if until > now}
         missing = dict.fromkeys(sites - connected, "not connected")
@@ -152,11 +159,12 @@ class Link:
             missing |= dict.fromkeys(late, "connected, but did not take the job")
         return self._job, missing
 
-    def _connected_of(self, sites: set[str], *, patience: float) -> set[str]:
-        """Who is connected; where sites are missing, after waiting for them."""
-        until = time.monotonic() + patience
-        while not sites <= (found := set(self.connected())) and time.monotonic() < until:
+    def _connected_of(self, sites: set[str]) -> set[str]:
+        """Who is connected. After a new start of the server sites need a moment to come back."""
+        found = set(self.connected())
+        while self._returning & sites - found and time.monotonic() < self._back_by:
             time.sleep(0.5)
+            found = set(self.connected())
         return found
 
     def _new_job(self, sites: list[str]) -> RunningJob:
@@ -200,9 +208,7 @@ class Link:
         """With a session to a server that runs: both are made where they are missing. Raises SessionError."""
         for is_last in (False, True):
             if not self._server.is_running():
-                self._note("NVFlare's server has stopped; it is started again")
-                self._forget()
-                self._server.start()
+                self._restart()
             try:
                 if self._session is None:
                     self._session = Session(self._coordinator / "operator")
@@ -214,6 +220,12 @@ class Link:
                     self._session.close()
                     self._session = None
         raise AssertionError
+
+    def _restart(self) -> None:
+        self._note("NVFlare's server has stopped; it is started again")
+        self._forget()
+        self._server.start()
+        self._returning, self._back_by = set(self._since), time.monotonic() + RETURN
 
     def _forget_job(self) -> None:
         if self._job is not None:

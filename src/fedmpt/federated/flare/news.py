@@ -8,22 +8,61 @@ from collections.abc import Callable
 
 UNREACHED = 60.0
 """Seconds without a connection after which that is said."""
+QUIET = 12.0
+"""Seconds without a new failure after which a connection counts as restored; they come every 5 seconds."""
 CONNECTED = re.compile(r"Successfully registered client")
-REFUSED = re.compile(r"not admitted with this certificate|is disabled|UNAUTHENTICATED|CERTIFICATE_VERIFY_FAILED")
-LOST = re.compile(r"Failed to send heartbeat")
+REFUSED = re.compile(r"registration rejected|not admitted|is disabled|Login failed|CERTIFICATE_VERIFY_FAILED|ALERT")
+FAILED = re.compile(r"failed with exception (?P<why>.*)|re-challenge after|Failed to send heartbeat")
 
 
 class News:
-    def __init__(self, address: str, *, note: Callable[[str], None]) -> None:
-        self._address, self._note = address, note
-        self._state, self._since = "", 0.0
+    """Of one site. ``address`` is the coordinator's."""
+
+    def __init__(
+        self, address: str, *, note: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._address, self._note, self._clock = address, note, clock
+        self._is_registered, self._said, self._why = False, "", ""
+        self._first_failure: float | None = None
+        self._last_failure = 0.0
 
     def begin(self) -> None:
-        self._state, self._since = "new", time.monotonic()
+        """The client is started, again or for the first time."""
+        self._is_registered, self._first_failure = False, None
 
     def read(self, line: str) -> None:
-        """A line of the client's; called in another thread."""
-        print(line)
+        """A line that the client has printed."""
+        now = self._clock()
+        if CONNECTED.search(line):
+            self._is_registered, self._first_failure = True, None
+            self._say(f"connected to {self._address}")
+        elif REFUSED.search(line):
+            self._is_registered = False
+            self._say("the coordinator refuses this site's certificate: shut out or not approved; ask the coordinator")
+        elif failed := FAILED.search(line):
+            self._why = failed["why"] or self._why
+            self._first_failure = now if self._first_failure is None else self._first_failure
+            self._last_failure = now
 
     def look(self) -> None:
-        """Called now and then."""
+        """Called now and then: says what has lasted for too long, and what is over."""
+        now = self._clock()
+        if self._first_failure is None:
+            return
+        if now - self._last_failure > QUIET:
+            self._first_failure = None
+            if self._is_registered:
+                self._say(f"connected to {self._address}")
+        elif now - self._first_failure > UNREACHED:
+            why = f" ({self._why})" if self._why else ""
+            self._say(f"cannot reach {self._address} for {UNREACHED:g} s; check address and firewall", more=why)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether a client that was connected is no longer listened to: it has to register anew, by a new start."""
+        return not self._is_registered and "refuses" in self._said
+
+    def _say(self, words: str, *, more: str = "") -> None:
+        if words != self._said:
+            self._said = words
+            self._note(words + more)

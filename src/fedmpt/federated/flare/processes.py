@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,6 +18,10 @@ import psutil
 from fedmpt.federated.flare import child
 
 LOG_BYTES, OLD_LOGS = 2 * 2**20, 2
+JOB = "[0-9a-f]" * 8 + "-*-*-*-*"
+"""How NVFlare names a job's folder in a kit."""
+STORES = ("jobs", "snapshots", "transfer")
+"""What its server keeps of jobs, in its kit."""
 PATIENCE = 5.0
 """Seconds that a process has to end when it is asked to."""
 
@@ -74,7 +79,7 @@ class Child:
 
     def _read(self, log: Path, on_line: Callable[[str], None]) -> None:
         assert self._process.stdout is not None
-        handler = RotatingFileHandler(log, maxBytes=LOG_BYTES, backupCount=OLD_LOGS, encoding="utf-8")
+        handler = log_file(log)
         logger = logging.Logger("child")
         logger.addHandler(handler)
         with self._process.stdout as lines:
@@ -83,6 +88,11 @@ class Child:
                 logger.info("%s", words)
                 on_line(words)
         handler.close()
+
+
+def log_file(path: Path) -> RotatingFileHandler:
+    """A file that makes room by itself."""
+    return RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=OLD_LOGS, encoding="utf-8")
 
 
 def nvflare_command(kind: str, kit: Path, *settings: str) -> list[str]:
@@ -102,3 +112,9 @@ def nvflare_command(kind: str, kit: Path, *settings: str) -> list[str]:
         *fixed,
         *settings,
     ]
+
+
+def remove_jobs(kit: Path) -> None:
+    """Remove what NVFlare has left of jobs in a kit. No job outlives its processes."""
+    for folder in (*(kit / name for name in STORES), *kit.glob(JOB)):
+        shutil.rmtree(folder, ignore_errors=True)

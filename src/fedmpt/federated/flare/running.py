@@ -6,7 +6,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -49,13 +49,13 @@ class RunningJob:
         except OSError:
             self._ended.set()
 
-    def answers(self, number: str, *, until: float) -> Iterator[Answer]:
-        """Answers to the ask, as they come, until the time (monotonic) or the job's end."""
+    def answers(self, number: str, *, until: float, is_over: Callable[[], bool]) -> Iterator[Answer]:
+        """Answers to the ask, as they come, until the time (monotonic), the job's end, or ``is_over``."""
         while True:
             try:
                 asked, answer = self._answers.get(timeout=0.1)
             except queue.Empty:
-                if self.has_ended or time.monotonic() > until:
+                if is_over() or self.has_ended or time.monotonic() > until:
                     return
                 continue
             if asked == number:

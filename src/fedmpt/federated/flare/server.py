@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from fedmpt.federated.flare.processes import Child, nvflare_command
+from fedmpt.federated.flare.processes import Child, nvflare_command, remove_jobs
 from fedmpt.types import InputError
 
 START = 60.0
 """Seconds that the server has to begin to listen; it takes 2."""
 STARTED = re.compile(r"Server started$")
 FAILED_JOB = re.compile(r"(?:Failing|Aborting) job (\S+) due to reported failure from (\S+?): ")
-UUID = "[0-9a-f]" * 8 + "-*-*-*-*"
-"""How NVFlare names a job's folder."""
-STORES = ("jobs", "snapshots", "transfer")
-"""What the server keeps of jobs, in its kit."""
 
 
 class Server:
@@ -70,9 +65,3 @@ class Server:
             self._blamed[found[1]] = found[2].partition(".")[0]
         elif "ERROR" in line or "Error" in line:
             self._said = line
-
-
-def remove_jobs(kit: Path) -> None:
-    """What NVFlare has left of jobs in a kit: no job outlives its processes."""
-    for folder in (*(kit / name for name in STORES), *kit.glob(UUID)):
-        shutil.rmtree(folder, ignore_errors=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from nvflare.fuel.flare_api.flare_api import new_secure_session
+from nvflare.fuel.hci.client import api
+
+from fedmpt.federated.flare.processes import log_file
 
 from fedmpt.federated.flare.local import OPERATOR
 
@@ -17,6 +21,9 @@ LOGIN, COMMAND = 30.0, 20.0
 CLOSE = 2.0
 ENDED = ("FINISHED", "ABANDONED", "FAILED")
 T = TypeVar("T")
+
+NVFLARE = logging.getLogger("nvflare")
+api._print_hci_message = NVFLARE.info  # It prints to the terminal, which is not its own.
 
 
 class SessionError(Exception):
@@ -68,3 +75,19 @@ def within(seconds: float, do: Callable[[], T]) -> T:
     if not result:
         raise SessionError(f"no answer within {seconds:g} s")
     return result[0]
+
+
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """What NVFlare logs in this process goes to a file of a limited size, and not to the terminal."""
+    handler = log_file(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    before = NVFLARE.propagate
+    NVFLARE.propagate = False
+    NVFLARE.addHandler(handler)
+    try:
+        yield
+    finally:
+        NVFLARE.removeHandler(handler)
+        NVFLARE.propagate = before
+        handler.close()

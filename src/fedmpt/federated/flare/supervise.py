@@ -13,8 +13,7 @@ from typing import Any
 
 from fedmpt.federated.flare.executor import WORKER_SOCKET
 from fedmpt.federated.flare.news import News
-from fedmpt.federated.flare.processes import Child, nvflare_command
-from fedmpt.federated.flare.server import remove_jobs
+from fedmpt.federated.flare.processes import Child, nvflare_command, remove_jobs
 from fedmpt.federated.flare.sockets import is_listening, private_folder
 
 WRONG_INPUT = 2
