@@ -12,9 +12,8 @@ from typing import Any, TypeVar
 from nvflare.fuel.flare_api.flare_api import new_secure_session
 from nvflare.fuel.hci.client import api
 
-from fedmpt.federated.flare.processes import log_file
-
 from fedmpt.federated.flare.local import OPERATOR
+from fedmpt.federated.flare.processes import log_file
 
 LOGIN, COMMAND = 30.0, 20.0
 """Seconds for a login and for a command; they take 2 and 0.1."""
