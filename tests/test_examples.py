@@ -16,7 +16,7 @@ import pytest
 from tiny_voc import write_tiny_voc
 
 from fedmpt.federated.checkpoint import load_checkpoint, save_checkpoint
-from fedmpt.federated.simulate import Federation
+from fedmpt.federated.rounds import Federation
 from fedmpt.report.demo.trials import Trial
 from fedmpt.runs.config import preset
 from fedmpt.runs.run import train

@@ -18,7 +18,7 @@ from command_line import Command, Place, assert_refused, read_results, read_roun
 from tiny_voc import picture
 
 from fedmpt.cli import main as cli
-from fedmpt.federated.simulate import Round
+from fedmpt.federated.rounds import Round
 from fedmpt.files import exclusive
 from fedmpt.runs.records import RoundLog
 
@@ -171,6 +171,7 @@ def test_a_balanced_run_goes_on_balanced(place: Place, run: Command, tmp_path: P
         ["--method", "promptfl", "--mix", "0.5"],
         ["--method", "promptfl", "--soft-ties", "2"],
         ["--method", "promptfl", "--held-out", "0.2"],
+        ["--method", "promptfl", "--dp-noise", "0.5", "--clip-norm", "0.1", "--dp-at", "sites"],
         ["--method", "fedpgp", "--keep", "best", "--held-out", "0.2", "--mix", "0.5", "--soft-ties", "2"],
     ],
 )

@@ -94,7 +94,7 @@ def test_what_has_to_be_given(place: Place, run: Command, tmp_path: Path) -> Non
     assert (outcome.code, outcome.err) == (
         2,
         "fedmpt: unknown command 'trian'; there are train, tune, evaluate, calibrate, predict, methods, conditions, "
-        "data, features and demo\n",
+        "data, federation, features and demo\n",
     )
 
 

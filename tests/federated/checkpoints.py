@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fedmpt.federated.checkpoint import INDEX, save_checkpoint
-from fedmpt.federated.simulate import Progress
+from fedmpt.federated.rounds import Progress
 
 RECORD = {"config": {"seed": 1}, "class_names": ["cat", "dog"], "nothing": None}
 

@@ -17,7 +17,7 @@ from fedmpt.evaluation.calibration import mean_average_precision, score_histogra
 from fedmpt.evaluation.scoring import probabilities
 from fedmpt.federated.checkpoint import load_checkpoint, save_checkpoint
 from fedmpt.federated.client import LocalTraining
-from fedmpt.federated.simulate import Best, Federation, Progress, Round
+from fedmpt.federated.rounds import Best, Federation, Progress, Round
 from fedmpt.state import set_state
 from fedmpt.types import InputError
 

@@ -12,7 +12,7 @@ import torch
 from checkpoints import RECORD, assert_same, change_index, progress, saved
 
 from fedmpt.federated.checkpoint import load_checkpoint, save_checkpoint
-from fedmpt.federated.simulate import Progress
+from fedmpt.federated.rounds import Progress
 
 
 def test_round_trip(tmp_path: Path) -> None:

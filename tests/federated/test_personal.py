@@ -15,7 +15,7 @@ from fedmpt.evaluation.final import FinalModel
 from fedmpt.evaluation.metrics import multilabel_scores
 from fedmpt.evaluation.scoring import probabilities, set_global
 from fedmpt.federated.client import LocalTraining
-from fedmpt.federated.simulate import Federation
+from fedmpt.federated.rounds import Federation
 from fedmpt.state import get_state, set_state
 from fedmpt.types import InputError, State
 

@@ -17,7 +17,7 @@ from fedmpt.data.features.store import FeatureSet
 from fedmpt.federated.aggregation import Aggregation
 from fedmpt.federated.checkpoint import load_checkpoint, save_checkpoint
 from fedmpt.federated.client import LocalTraining
-from fedmpt.federated.simulate import Federation, Round, cohort_size, draw_cohort
+from fedmpt.federated.rounds import Federation, Round, cohort_size, draw_cohort
 from fedmpt.types import InputError
 
 FEDERATION = Federation(rounds=4, learning_rate=0.2, eval_every=2, participation=0.8)

@@ -21,7 +21,7 @@ from fedmpt.evaluation.metrics import multilabel_scores
 from fedmpt.evaluation.scoring import probabilities
 from fedmpt.federated.checkpoint import load_checkpoint, save_checkpoint
 from fedmpt.federated.client import LocalTraining, local_update
-from fedmpt.federated.simulate import Federation, Progress, Round, draw_cohort, learning_rate_of
+from fedmpt.federated.rounds import Federation, Progress, Round, draw_cohort, learning_rate_of
 from fedmpt.seeding import generator
 from fedmpt.state import Update, get_state, set_state
 from fedmpt.types import InputError, State
@@ -278,7 +278,7 @@ import torch
 from synthetic import separable
 from toy_method import toy, run_rounds
 from fedmpt.federated.client import LocalTraining
-from fedmpt.federated.simulate import Federation
+from fedmpt.federated.rounds import Federation
 torch.set_num_threads(1)
 few = [separable(3, num_classes=3, width=100_000, num_patches=2, seed=0)]
 clients, method = few * int(sys.argv[1]), toy(width=100_000)

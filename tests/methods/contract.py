@@ -18,7 +18,7 @@ from fedmpt.data.features.store import FeatureSet
 from fedmpt.evaluation.scoring import probabilities
 from fedmpt.federated.checkpoint import load_checkpoint, save_checkpoint
 from fedmpt.federated.client import LocalTraining, local_update
-from fedmpt.federated.simulate import Progress
+from fedmpt.federated.rounds import Progress
 from fedmpt.methods import Method, MethodConfig
 from fedmpt.state import get_state, set_state
 from fedmpt.types import UNKNOWN, Backbone, Batch, InputError, State

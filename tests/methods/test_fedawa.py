@@ -16,7 +16,7 @@ from torch import Tensor
 from fedmpt.federated.aggregate import aggregate
 from fedmpt.federated.aggregation import Aggregation
 from fedmpt.federated.checkpoint import load_checkpoint, save_checkpoint
-from fedmpt.federated.simulate import Progress
+from fedmpt.federated.rounds import Progress
 from fedmpt.methods.fedawa import FedAWA, FedAWAConfig, alignment_loss
 from fedmpt.state import Update, get_state, mean_state
 from fedmpt.types import Backbone, InputError, State

@@ -9,7 +9,7 @@ import pytest
 
 from fedmpt.federated.aggregation import Aggregation
 from fedmpt.federated.client import LocalTraining
-from fedmpt.federated.simulate import Federation
+from fedmpt.federated.rounds import Federation
 from fedmpt.methods import METHODS
 from fedmpt.methods.promptfl import PromptFLConfig
 from fedmpt.runs.config import RunConfig, preset

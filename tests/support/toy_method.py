@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from fedmpt.data.features.store import FeatureSet
-from fedmpt.federated.simulate import Progress, Round, Simulation
+from fedmpt.federated.rounds import Progress, Round
+from fedmpt.federated.simulate import Simulation
 from fedmpt.methods import Method, MethodConfig
 from fedmpt.types import Backbone, Batch
 

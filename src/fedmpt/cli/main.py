@@ -20,6 +20,7 @@ commands:
   methods    list the methods: what each trains, sends and reads
   conditions find, check and score what FedMPT's prompts name: 'fedmpt conditions --help'
   data       check, fetch and divide data sets: 'fedmpt data --help'
+  federation train between machines, each with its own images: 'fedmpt federation --help'
   features   compute, list and remove stored image features: 'fedmpt features --help'
   demo       try three methods on drawn pictures, without data, weights or network
 
@@ -37,7 +38,19 @@ examples:
 
 
 # Each has a module of its own, with a function of its name.
-COMMANDS = ("train", "tune", "evaluate", "calibrate", "predict", "methods", "conditions", "data", "features", "demo")
+COMMANDS = (
+    "train",
+    "tune",
+    "evaluate",
+    "calibrate",
+    "predict",
+    "methods",
+    "conditions",
+    "data",
+    "federation",
+    "features",
+    "demo",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

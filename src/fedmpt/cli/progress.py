@@ -5,9 +5,9 @@ from __future__ import annotations
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from fedmpt.federated.simulate import Round, cohort_size
+from fedmpt.federated.rounds import Round, cohort_size
 from fedmpt.runs.config import RunConfig
-from fedmpt.runs.prepare import Prepared
+from fedmpt.runs.prepare import Ready
 from fedmpt.runs.run import Watcher
 from fedmpt.state import Update, get_state, num_parameters
 
@@ -36,16 +36,17 @@ class TerminalWatcher(Watcher):
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def started(self, config: RunConfig, prepared: Prepared, *, rounds_done: int) -> None:
-        trainable, num_rounds = num_parameters(get_state(prepared.method)), config.federation.rounds
+    def begin(self, config: RunConfig, ready: Ready, *, rounds_done: int) -> None:
+        trainable, num_rounds = num_parameters(get_state(ready.method)), config.federation.rounds
         rounds = f"{num_rounds} round{'' if num_rounds == 1 else 's'}" if trainable else "nothing to train"
         self._print(f"{config.method.name}: {trainable:,} trained parameters, {rounds}")
-        num_clients, train, test = len(prepared.clients), prepared.train, prepared.test
-        held_out = f", {len(prepared.held_out)} of the training images held out" if prepared.held_out else ""
-        self._print(f"{num_clients} clients, {len(train)} training and {len(test)} test images{held_out}")
-        for note in prepared.data.notes:
+        num_clients, held_out = len(ready.client_names), ready.num_held_out
+        train = sum(ready.client_images) + held_out
+        aside = f", {held_out} of the training images held out" if held_out else ""
+        self._print(f"{num_clients} clients, {train} training and {ready.num_test} test images{aside}")
+        for note in ready.notes:
             self._print(f"note: {note}")
-        for path in (*train.skipped, *test.skipped):
+        for path in ready.skipped:
             self._print(f"left out, cannot be read: {path}")
         if rounds_done:
             self._print(f"continuing after round {rounds_done}")
@@ -88,6 +89,8 @@ class TerminalWatcher(Watcher):
             scored = f"  mAP {done.scores.mAP:5.2f}  CF1 {done.scores.CF1:5.2f}  OF1 {done.scores.OF1:5.2f}"
         if done.held_out_mAP is not None:
             scored += f"  held-out mAP {done.held_out_mAP:5.2f}"
+        if done.epsilon is not None:
+            scored += f"  epsilon {done.epsilon:.2f}"
         self._print(
             f"round {done.index:>3}/{self._num_rounds}  {len(done.clients)} clients  loss {done.loss:.4f}"
             f"{scored}  {done.seconds:.1f} s"

@@ -32,6 +32,18 @@ def print_scores(results: Mapping[str, Any]) -> None:
         _print_shift(results["context_shift"])
 
 
+def print_sites(results: Mapping[str, Any]) -> None:
+    """Each site's scores of the global model on what it keeps out of training."""
+    if not results.get("sites"):
+        return
+    table = Table("site", "images", title="the global model at each site, fixed 0.5, percent")
+    for column in METRICS:
+        table.add_column(column, justify="right")
+    for row in results["sites"]:
+        table.add_row(Text(row["name"]), str(row["images"]), *(f"{row[metric]:.2f}" for metric in METRICS))
+    Console().print(table)
+
+
 def _print_shift(shift: Mapping[str, Any]) -> None:
     """The pairs that training shows together: is b found without a, and is it reported where there is only a?"""
     table = Table("pair", title="context shift: pairs a -> b that training shows together, percent")

@@ -19,6 +19,7 @@ from fedmpt.cli.tables import print_scores
 if TYPE_CHECKING:
     from fedmpt.cli.train_options import TrainOptions
     from fedmpt.runs.config import RunConfig
+    from fedmpt.runs.run import Workers
 
 
 def train(arguments: list[str]) -> None:
@@ -38,6 +39,7 @@ def train(arguments: list[str]) -> None:
                 cache=cache_folder(options.cache),
                 watcher=watcher,
                 show_progress=not options.quiet,
+                workers=_workers(options, console),
             )
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(_how_to_continue(options)) from stop
@@ -45,6 +47,31 @@ def train(arguments: list[str]) -> None:
         console.print(f"{options.out} was finished before; it is left as it is", markup=False)
     if not options.quiet:
         print_scores(results)
+
+
+def _workers(options: TrainOptions, console: Console) -> Workers | None:
+    """Processes for ``--engine flare``; None where this one trains."""
+    from fedmpt.types import InputError
+
+    if options.engine == "simulation":
+        for name in ("nodes", "address"):
+            if getattr(options, name) is not None:
+                raise InputError(f"--{name} goes with --engine flare")
+        return None
+    if options.nodes is None or options.nodes < 1:
+        raise InputError("--engine flare needs --nodes, at least 1: how many processes train the clients")
+    from fedmpt.cli.engine import Engine
+    from fedmpt.cli.federation import needs_engine
+
+    needs_engine()
+    engine = Engine(
+        config=options.run,
+        nodes=options.nodes,
+        address=options.address,
+        cache=cache_folder(options.cache),
+        note=lambda text: console.print(text, markup=False),
+    )
+    return engine.workers
 
 
 def _train_options(arguments: list[str]) -> TrainOptions:

@@ -38,6 +38,13 @@ class TrainOptions:
     """Folder for computed features; $FEDMPT_CACHE or a folder of the user's cache unless given."""
     quiet: bool = False
     """Print nothing but errors."""
+    engine: Literal["simulation", "flare"] = "simulation"
+    """Who trains the clients: this process, or with flare as many as --nodes says, with the same results."""
+    nodes: int | None = None
+    """Processes that train the clients; only for --engine flare."""
+    address: str | None = None
+    """HOST:PORT under which nodes on other machines reach this one; without it they are started here. Only for --engine
+    flare."""
     run: Annotated[RunConfig, tyro.conf.arg(name="")]
 
 
@@ -59,6 +66,9 @@ class TuneOptions(TrainOptions):
     out: Path = Path("runs/tune")
     """Folder for the runs and tune.json. The same command goes on with what was stopped."""
     resume: tyro.conf.Suppress[tyro.conf.Fixed[bool]] = True
+    engine: tyro.conf.Suppress[tyro.conf.Fixed[Literal["simulation", "flare"]]] = "simulation"
+    nodes: tyro.conf.Suppress[tyro.conf.Fixed[int | None]] = None
+    address: tyro.conf.Suppress[tyro.conf.Fixed[str | None]] = None
 
 
 def train_arguments(config: RunConfig) -> list[str]:

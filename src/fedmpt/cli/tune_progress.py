@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from fedmpt.federated.simulate import Round
+from fedmpt.federated.rounds import Round
 from fedmpt.runs.config import RunConfig
 from fedmpt.runs.prepare import Prepared
 from fedmpt.runs.tune import Trial, TuneWatcher

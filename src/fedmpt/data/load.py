@@ -15,7 +15,7 @@ from fedmpt.data.datasets.multi_scene import load_multi_scene
 from fedmpt.data.datasets.nus_wide import load_nus_wide
 from fedmpt.data.datasets.scenes import load_scenes
 from fedmpt.data.datasets.voc import load_voc
-from fedmpt.data.own import load_clients, load_folder
+from fedmpt.data.own import load_clients, load_folder, load_site
 from fedmpt.data.reading import check_choice, closest
 from fedmpt.data.ties import TiesOptions, cut_ties
 from fedmpt.files import default_cache
@@ -39,24 +39,35 @@ DATASETS: Mapping[str, Loader] = {
 }
 """Every data set there is. A new one is one file in `fedmpt.data.datasets` and one line here."""
 
+SITE_DATASETS: Mapping[str, Loader] = {**DATASETS, "folder": load_site}
+"""The same, as a site of a federation reads them."""
+
 # The last `,key=value` words only: a comma within the path stays part of the path.
 _OPTIONS = re.compile(r"(?:,[A-Za-z_][A-Za-z0-9_-]*=[^,]*)*$")
 
 
-def load_data(spec: str, *, cache: Path | None = None, progress: bool = False) -> ImageData:
+def load_data(spec: str, *, cache: Path | None = None, progress: bool = False, is_site: bool = False) -> ImageData:
     """The data set that ``spec`` names: ``voc:../VOCdevkit``, ``voc:../VOCdevkit,difficult=absent``, ``scenes``.
 
     Every data set also takes the options of `fedmpt.data.ties.TiesOptions`: ``voc:../VOCdevkit,ties=0.95``.
 
     Only the first colon separates, so ``voc:C:\\VOCdevkit`` works; ``~`` stands for the home folder. Data sets that
-    are made are kept in ``cache``, the user's unless given; ``progress`` shows a bar meanwhile.
+    are made are kept in ``cache``, the user's unless given; ``progress`` shows a bar meanwhile. With ``is_site`` the
+    data are those of one site of a federation: of a folder, one image is enough and none need be for the test.
 
     Raises InputError if the name or an option is unknown, the path is missing, or the loader refuses.
     """
-    return parse_spec(spec, cache=cache, progress=progress)()
+    datasets = SITE_DATASETS if is_site else DATASETS
+    return parse_spec(spec, cache=cache, progress=progress, datasets=datasets)()
 
 
-def parse_spec(spec: str, *, cache: Path | None = None, progress: bool = False) -> partial[ImageData]:
+def parse_spec(
+    spec: str,
+    *,
+    cache: Path | None = None,
+    progress: bool = False,
+    datasets: Mapping[str, Loader] = DATASETS,
+) -> partial[ImageData]:
     """The call of a loader that `load_data` makes; its keyword ``path`` is the folder, where there is one.
 
     Raises InputError if the name or an option is unknown, or the path is missing.
@@ -64,7 +75,7 @@ def parse_spec(spec: str, *, cache: Path | None = None, progress: bool = False) 
     name, _, rest = spec.partition(":")
     if name not in DATASETS:
         raise InputError(f"{spec!r}: unknown data set {name!r}{closest(name, DATASETS)}; {_expected()}")
-    loader = DATASETS[name]
+    loader = datasets[name]
     types = get_type_hints(loader)
     given = {"cache": cache or default_cache(), "progress": progress}
     wanted: dict[str, Any] = {key: value for key, value in given.items() if key in types}

@@ -1,20 +1,20 @@
 """The server's step of a round: the clients' updates become the next state.
 
-In this order: check, clip, average (by the method or by a robust rule), step of the server's optimiser. It knows
+In this order: check, clip, average (by the method or by a robust rule), noise, step of the server's optimiser. It knows
 nothing of who calls it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 
-import torch
 from torch import Tensor
 
 from fedmpt.federated import server_optimizer
 from fedmpt.federated.aggregation import Aggregation
+from fedmpt.federated.privacy import EXACT, Privacy
+from fedmpt.federated.protect import Noise, clipped, noised, parameters_of
 from fedmpt.federated.robust import RULES
 from fedmpt.methods import Method
 from fedmpt.state import Update, Weighting, check_state
@@ -33,22 +33,31 @@ def aggregate(
     weighting: Weighting | None = None,
     aggregation: Aggregation = MEAN,
     memory: State | None = None,
+    privacy: Privacy = EXACT,
+    noise: Noise | None = None,
 ) -> tuple[State, State]:
     """The next state, and what the server has to be given back as ``memory`` in the next round.
 
     ``updates`` come in the order of client numbers. The mean takes them one at a time, robust rules hold them all.
-    ``weighting`` is the method's own unless given.
+    ``weighting`` is the method's own unless given. Where the server adds the noise of ``privacy``, it is drawn from
+    ``noise``; where clients do, their updates have it and are not clipped again.
 
     Raises:
         InputError: if an update has missing, unknown, misshapen or non-finite tensors, or no images, naming the
-            client; or if a robust rule meets too few clients or a method with an aggregation of its own.
+            client; if a robust rule meets too few clients or a method with an aggregation of its own; or if noise does
+            not cover what the method sends.
         ValueError: if there is no update, or they are out of order.
     """
     memory = {} if memory is None else memory
-    parameters = _parameters(method, previous)
-    checked = _checked(updates, previous)
-    if aggregation.clip_norm is not None:
-        checked = _clipped(checked, previous, parameters=parameters, norm=aggregation.clip_norm)
+    parameters = parameters_of(method, previous)
+    clients: list[int] = []
+    checked = _checked(updates, previous, clients)
+    if aggregation.clip_norm is not None and not privacy.is_at_sites:
+        norm = aggregation.clip_norm
+        checked = (clipped(update, previous, parameters=parameters, norm=norm) for update in checked)
+    if privacy.is_on:
+        privacy.check(aggregation)
+        privacy.check_fits(method, weighting)
     if aggregation.aggregator == "mean":
         weighting = weighting or method.weighting
         state, kept = method.aggregate(previous, checked, weighting=weighting, memory=_of(METHOD, memory))
@@ -56,6 +65,11 @@ def aggregate(
         together = list(checked)
         check_fits(method, aggregation, cohort_size=len(together))
         state, kept = RULES[aggregation.aggregator](together, parameters, aggregation), {}
+    if privacy.is_on and not privacy.is_at_sites:
+        assert aggregation.clip_norm is not None, "see Privacy.check"
+        assert noise is not None, "the server's noise needs a source"
+        deviation = privacy.dp_noise * aggregation.clip_norm / len(clients)
+        state = noised(state, parameters=parameters, deviation=deviation, noise=noise)
     remembered = _under(METHOD, kept)
     if aggregation.server != "none":
         state, kept = server_optimizer.server_step(
@@ -65,8 +79,16 @@ def aggregate(
     return state, remembered
 
 
-def check_fits(method: Method, aggregation: Aggregation, *, cohort_size: int) -> None:
+def check_fits(
+    method: Method,
+    aggregation: Aggregation,
+    *,
+    cohort_size: int,
+    privacy: Privacy = EXACT,
+    weighting: Weighting | None = None,
+) -> None:
     """Raises InputError if the options of aggregation do not fit the method or the number of clients in a round."""
+    privacy.check_fits(method, weighting)
     if aggregation.aggregator != "mean" and type(method).aggregate is not Method.aggregate:
         raise InputError(
             f"{type(method).__name__} has an aggregation of its own, which --aggregator {aggregation.aggregator} "
@@ -75,12 +97,8 @@ def check_fits(method: Method, aggregation: Aggregation, *, cohort_size: int) ->
     aggregation.check_cohort(cohort_size)
 
 
-def _parameters(method: Method, state: State) -> list[str]:
-    """Names of what is trained and sent; the rest are running statistics."""
-    return sorted(state.keys() - dict(method.named_buffers()).keys())
-
-
-def _checked(updates: Iterable[Update], like: State) -> Iterator[Update]:
+def _checked(updates: Iterable[Update], like: State, clients: list[int]) -> Iterator[Update]:
+    """The updates as they come; ``clients`` becomes the list of whose they are."""
     last = -1
     for update in updates:
         if update.client <= last:
@@ -91,22 +109,8 @@ def _checked(updates: Iterable[Update], like: State) -> Iterator[Update]:
         if not math.isfinite(update.loss):
             raise DivergedError(f"client {update.client} reports a loss of {update.loss}; try a lower learning rate")
         check_state(update.state, like=like, source=f"client {update.client}")
+        clients.append(update.client)
         yield update
-
-
-def _clipped(updates: Iterable[Update], previous: State, *, parameters: Sequence[str], norm: float) -> Iterator[Update]:
-    """Updates whose change of the parameters, all taken together, is at most ``norm`` long (Sun et al. 2019)."""
-    for update in updates:
-        changes = {name: update.state[name].double() - previous[name].double() for name in parameters}
-        length = math.hypot(*(torch.linalg.vector_norm(change).item() for change in changes.values()))
-        if length <= norm:
-            yield update
-            continue
-        shortened = {
-            name: (previous[name].double() + norm / length * change).to(previous[name].dtype)
-            for name, change in changes.items()
-        }
-        yield replace(update, state={**update.state, **shortened})
 
 
 def _of(owner: str, memory: State) -> dict[str, Tensor]:

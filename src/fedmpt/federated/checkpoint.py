@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fedmpt.federated.simulate import Best, Progress
+from fedmpt.federated.rounds import Best, Progress
 from fedmpt.files import read_json, write_atomically, write_json
 from fedmpt.types import InputError, State
 
@@ -53,6 +53,8 @@ def save_checkpoint(folder: Path, progress: Progress, record: Mapping[str, Any])
         file = _write_tensors(folder, f"best-{best.index:05d}", tensors)
         index["best"] = {"round": best.index, "mAP": best.mAP, "tensors": file}
         kept.add(file["name"])
+    # JSON has no whole numbers for keys.
+    index["participations"] = {str(client): rounds for client, rounds in progress.participations.items()}
     write_json(folder / INDEX, {**index, "record": dict(record)})
     leftovers = folder.glob(".*.tmp")  # Of a run that was killed while it wrote.
     for path in [*folder.glob("*.safetensors"), *leftovers]:
@@ -79,6 +81,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             personal={int(client): own for client, own in personal.items()},
             memory=_read_tensors(folder, index["memory"] if index["format"] > 1 else None),
             best=_read_best(folder, index["best"] if index["format"] > 2 else None),
+            # Checkpoints of before there was differential privacy have none.
+            participations={int(client): int(rounds) for client, rounds in index.get("participations", {}).items()},
         )
         return Checkpoint(progress, dict(index["record"]))
     except InputError:

@@ -1,110 +1,26 @@
-"""A whole federation in one process: every round draws a cohort, has each client take its step
-(`fedmpt.federated.client`), then the server (`fedmpt.federated.aggregate`), and evaluates.
-"""
+"""A whole federation in one process: its clients take their steps one after the other."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
-
-import torch
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from fedmpt.data.features.store import FeatureSet
 from fedmpt.evaluation.calibration import mean_average_precision, score_histograms
-from fedmpt.evaluation.metrics import Scores, multilabel_scores
-from fedmpt.evaluation.scoring import probabilities, set_global
-from fedmpt.federated.aggregate import MEAN, aggregate, check_fits
+from fedmpt.evaluation.metrics import multilabel_scores
+from fedmpt.evaluation.scoring import probabilities
+from fedmpt.evaluation.sums import SummedScores, score_sums
+from fedmpt.federated.aggregate import MEAN
 from fedmpt.federated.aggregation import Aggregation
 from fedmpt.federated.balance import Balance
-from fedmpt.federated.client import LocalTraining, local_update
+from fedmpt.federated.client import LocalResult, LocalTraining, local_update
+from fedmpt.federated.privacy import EXACT, Privacy
+from fedmpt.federated.protect import protected, seeded
+from fedmpt.federated.rounds import Ask, Federation, Progress, Round, Rounds, SomeScores
+from fedmpt.federated.wire import through
 from fedmpt.methods import Method
-from fedmpt.seeding import generator
-from fedmpt.state import Update, Weighting, get_state, mix_states
+from fedmpt.state import Update, get_state
 from fedmpt.types import State
-
-DEFAULT_HELD_OUT = 0.1
-
-
-@dataclass(frozen=True)
-class Federation:
-    """How clients train together."""
-
-    rounds: int = 10
-    """Communication rounds."""
-    participation: float = 1.0
-    """Share of the clients drawn in each round, in (0, 1]."""
-    weighting: Weighting | None = None
-    """Clients count the same in the mean, or by their number of images; as the method has it unless given."""
-    learning_rate: float = 0.05
-    """Learning rate of the first round; falls along a cosine over the rounds."""
-    eval_every: int = 5
-    """Rounds between two evaluations on the test set; the last round is always evaluated."""
-    held_out: float | None = None
-    """Share of its images, in [0, 1), that each client keeps out of training to score evaluated rounds on; at least one
-    where it has two. 0 unless given, with --keep best 0.1."""
-    keep: Literal["last", "best"] = "last"
-    """Which round's model is scored and used in the end: the last, or of the evaluated ones the best on held-out
-    images, for example --keep best --held-out 0.1."""
-
-    @property
-    def held_out_share(self) -> float:
-        """``held_out``, or what holds where it is not given."""
-        if self.held_out is None:
-            return DEFAULT_HELD_OUT if self.keep == "best" else 0.0
-        return self.held_out
-
-
-@dataclass(frozen=True)
-class Best:
-    """The evaluated round whose global model was best on held-out images, the first of equals, with what it had then.
-
-    ``mAP`` is in percent.
-    """
-
-    index: int
-    mAP: float
-    state: State
-    personal: Mapping[int, State]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """All that a federation carries from one round to the next.
-
-    ``memory`` is the server's own, see `aggregate`. ``best`` is None where no image is held out, and before the first
-    evaluation.
-    """
-
-    rounds_done: int
-    state: State
-    personal: Mapping[int, State]
-    memory: State = field(default_factory=dict)
-    best: Best | None = None
-
-    def kept(self, federation: Federation) -> Progress | Best:
-        """The round that is used in the end; until a round was evaluated, the last one."""
-        return self.best if federation.keep == "best" and self.best is not None else self
-
-
-@dataclass(frozen=True)
-class Round:
-    """What happened in a round, and where it led.
-
-    ``index`` counts from 1. ``scores`` on the test set and ``held_out_mAP`` in percent are there only where the round
-    was evaluated, the second only where images are held out.
-    """
-
-    index: int
-    clients: tuple[int, ...]
-    loss: float
-    learning_rate: float
-    scores: Scores | None
-    seconds: float
-    progress: Progress
-    held_out_mAP: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +30,9 @@ class Simulation:
     One module serves all clients in turn and updates are averaged as they come, so memory does not grow with their
     number (but for their personal tensors, and for robust aggregation). ``balance`` weighs labels, see
     `local_update`. ``held_out`` are images of all clients that ``clients`` leave out. Of their scores only the
-    histograms are used, which are the sums of the clients' own. Rounds are scored as the final model predicts: with
-    ``mix`` of the trained state and the rest of its start, see `mix_states`. ``on_update`` is told of every update.
+    histograms are used, which are the sums of the clients' own. ``mix`` is as in `Rounds`. ``updates`` are other
+    processes that train the clients in place of this one: like `local_update`, in the order of their numbers, from an
+    `Ask` and the personal tensors of a client that never trained. ``on_update`` is told of every update.
     """
 
     method: Method
@@ -125,102 +42,82 @@ class Simulation:
     training: LocalTraining
     seed: int
     aggregation: Aggregation = MEAN
+    privacy: Privacy = EXACT
     balance: Balance | None = None
     held_out: FeatureSet | None = None
     mix: float = 1.0
+    updates: Callable[[Ask, State], Iterable[LocalResult]] | None = None
     on_update: Callable[[Update], None] = lambda update: None
 
     def rounds(self, start: Progress | None = None) -> Iterator[Round]:
-        """Train, yielding after every round, so that the caller can store it before the next one starts.
+        """The rounds after ``start``, as `Rounds.run` yields them.
 
-        Continues from ``start``; nothing else carries over from round to round. Personal tensors start as the module
-        has them when this is called; the global model is evaluated with those that `Method.neutral_personal` names.
+        Personal tensors start as the module has them when this is called; the global model is evaluated with those
+        that `Method.neutral_personal` names.
 
         Raises:
             InputError: from `local_update`, `check_fits` and `aggregate`.
         """
-        size = cohort_size(len(self.clients), self.federation.participation)
-        check_fits(self.method, self.aggregation, cohort_size=size)
-        shared, initial = self.method.split(get_state(self.method))
-        progress = start or Progress(rounds_done=0, state=shared, personal={})
-        for index in range(progress.rounds_done + 1, self.federation.rounds + 1):
-            done = self._round(index, progress, initial, shared)
-            progress = done.progress
-            yield done
-
-    def _round(self, index: int, before: Progress, initial: State, start: State) -> Round:
-        """``initial`` are the personal tensors that a client starts with, ``start`` the shared ones as built."""
-        began, federation = time.perf_counter(), self.federation
-        cohort = draw_cohort(len(self.clients), federation.participation, seed=self.seed, round_index=index)
-        rate = learning_rate_of(index, federation)
-        personal, losses = dict(before.personal), list[tuple[float, int]]()
-
-        def updates() -> Iterator[Update]:
-            """One by one, for an aggregation that holds no more than one at a time."""
-            for client in cohort:
-                result = local_update(
-                    self.method,
-                    before.state,
-                    self.clients[client],
-                    personal=before.personal.get(client, initial),
-                    client=client,
-                    round_index=index,
-                    seed=self.seed,
-                    learning_rate=rate,
-                    training=self.training,
-                    balance=self.balance,
-                )
-                if result.personal:
-                    personal[client] = result.personal
-                losses.append((result.update.loss, result.update.num_examples))
-                self.on_update(result.update)
-                yield result.update
-
-        state, memory = aggregate(
-            self.method,
-            before.state,
-            updates(),
-            weighting=federation.weighting,
+        _, initial = self.method.split(get_state(self.method))
+        loop = Rounds(
+            method=self.method,
+            num_clients=len(self.clients),
+            federation=self.federation,
+            seed=self.seed,
+            updates=lambda ask: self._sent((self.updates or self._updates)(ask, initial), ask),
+            evaluate=lambda _: self._evaluate(),
             aggregation=self.aggregation,
-            memory=before.memory,
+            privacy=self.privacy,
+            mix=self.mix,
         )
-        set_global(self.method, mix_states(state, start, self.mix), initial=initial, source="server")
-        scores, held_out_mAP, best = None, None, before.best
-        if index % federation.eval_every == 0 or index == federation.rounds:
-            scores = multilabel_scores(probabilities(self.method, self.test), self.test.labels)
-            held_out_mAP = self._score_held_out()
-        if held_out_mAP is not None and (best is None or held_out_mAP > best.mAP):
-            best = Best(index, held_out_mAP, state, personal)
-        return Round(
-            index=index,
-            clients=cohort,
-            loss=sum(loss * num for loss, num in losses) / sum(num for _, num in losses),
-            learning_rate=rate,
-            scores=scores,
-            seconds=time.perf_counter() - began,
-            progress=Progress(rounds_done=index, state=state, personal=personal, memory=memory, best=best),
-            held_out_mAP=held_out_mAP,
+        return loop.run(start)
+
+    def _updates(self, ask: Ask, initial: State) -> Iterator[LocalResult]:
+        """``initial`` are the personal tensors that a client starts with."""
+        for client in ask.clients:
+            yield local_update(
+                self.method,
+                ask.state,
+                self.clients[client],
+                personal=ask.personal.get(client, initial),
+                client=client,
+                round_index=ask.index,
+                seed=self.seed,
+                learning_rate=ask.learning_rate,
+                training=self.training,
+                balance=self.balance,
+            )
+
+    def _sent(self, results: Iterable[LocalResult], ask: Ask) -> Iterator[LocalResult]:
+        """The results as they are after the way to the server."""
+        for result in results:
+            update = self._protected(result.update, ask)
+            self.on_update(update)
+            yield LocalResult(through(update, ask.state, self.federation.wire), result.personal)
+
+    def _protected(self, update: Update, ask: Ask) -> Update:
+        """What a client sends: its update, with noise where clients add it."""
+        if not self.privacy.is_at_sites:
+            return update
+        assert self.aggregation.clip_norm is not None, "see Privacy.check"
+        return protected(
+            self.method,
+            update,
+            ask.state,
+            clip_norm=self.aggregation.clip_norm,
+            privacy=self.privacy,
+            at_least=len(ask.clients),
+            noise=seeded(self.seed, ask.index, update.client),
         )
 
-    def _score_held_out(self) -> float | None:
+    def _evaluate(self) -> tuple[SomeScores, float | None]:
         """Of the global model, which the method is now."""
+        found = probabilities(self.method, self.test)
+        if self.federation.scoring == "pooled":
+            scores: SomeScores = multilabel_scores(found, self.test.labels)
+        else:
+            scores = SummedScores.of(score_sums(found, self.test.labels, thresholds=None, pairs=()))
         if self.held_out is None:
-            return None
-        return mean_average_precision(score_histograms(probabilities(self.method, self.held_out), self.held_out.labels))
-
-
-def draw_cohort(num_clients: int, participation: float, *, seed: int, round_index: int) -> tuple[int, ...]:
-    """The clients of a round, in order: at least one, drawn by (seed, round)."""
-    order = torch.randperm(num_clients, generator=generator(seed, "cohort", round_index))
-    return tuple(sorted(order[: cohort_size(num_clients, participation)].tolist()))
-
-
-def cohort_size(num_clients: int, participation: float) -> int:
-    """Clients in a round."""
-    return max(1, round(participation * num_clients))
-
-
-def learning_rate_of(round_index: int, federation: Federation) -> float:
-    """Cosine over rounds, from the full rate in round 1 towards zero after the last."""
-    progress = (round_index - 1) / federation.rounds
-    return federation.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+            return scores, None
+        held_out = score_histograms(probabilities(self.method, self.held_out), self.held_out.labels)
+        return scores, mean_average_precision(held_out)

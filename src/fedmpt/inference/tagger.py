@@ -231,6 +231,8 @@ def load_trained(
     model = FinalModel.of(
         method, get_state(method), kept.state, kept.personal, options=options, ties=ties, source=str(checkpoint)
     )
+    if (own := kept.personal.get(record.get("site", -1))) is not None:  # At a site of a federation: its own model.
+        set_state(method, {**model.shared, **own}, source=str(checkpoint))
     # Checkpoints of before any method had personal tensors do not name the clients.
     clients = tuple(record.get("clients", ()))
     return Tagger(config, frozen, names, options, model, stored.calibration if fits else None, clients, tuple(notes))

@@ -16,7 +16,8 @@ from fedmpt.data.partition import Setting
 from fedmpt.evaluation.final import Prediction
 from fedmpt.federated.aggregation import Aggregation
 from fedmpt.federated.client import LocalTraining
-from fedmpt.federated.simulate import Federation
+from fedmpt.federated.privacy import Privacy
+from fedmpt.federated.rounds import Federation
 from fedmpt.methods import METHODS, MethodConfig
 from fedmpt.methods.fedmpt import FedMPTConfig
 from fedmpt.types import InputError, check_options
@@ -78,6 +79,7 @@ class RunConfig:
     federation: Federation = field(default_factory=Federation)
     training: LocalTraining = field(default_factory=LocalTraining)
     aggregation: Aggregation = field(default_factory=Aggregation)
+    privacy: Privacy = field(default_factory=Privacy)
     prediction: Prediction = field(default_factory=Prediction)
     method: MethodConfig = field(default_factory=FedMPTConfig)
 
@@ -99,12 +101,16 @@ class RunConfig:
         self.prediction.check()
         self.aggregation.check()
         self.aggregation.check_weighting(federation.weighting)
+        self.privacy.check(self.aggregation)
+        if self.privacy.is_on:
+            self._check_exact_releases()
 
     def check_untrained(self) -> None:
         """Raises InputError for options of training that would have no effect, since the method trains nothing."""
         chosen = {
             "aggregator": self.aggregation.aggregator != "mean",
             "server": self.aggregation.server != "none",
+            "dp-noise": self.privacy.is_on,
             "clip-norm": self.aggregation.clip_norm is not None,
             "proximal": self.training.proximal != 0,
             "balance": self.training.balance,
@@ -117,6 +123,20 @@ class RunConfig:
             raise InputError(
                 f"--{idle[0]} has no effect: {self.method.name} trains nothing; leave it out or take another --method"
             )
+
+    def _check_exact_releases(self) -> None:
+        """Raises InputError for options by which clients' labels or images change the model without noise."""
+        exact = {
+            "--balance sums exact counts of the clients' labels": (self.training.balance, "--no-balance"),
+            "--soft-ties takes exact counts of the clients' labels": (self.prediction.soft_ties != 0, "--soft-ties 0"),
+            "--keep best chooses by exact scores of the clients' images": (
+                self.federation.keep == "best",
+                "--keep last",
+            ),
+        }
+        for fault, (is_chosen, remedy) in exact.items():
+            if is_chosen:
+                raise InputError(f"{fault}, which --dp-noise does not cover; give {remedy}")
 
     def _check_setting(self) -> None:
         """Whether each option belongs to the setting."""
@@ -185,7 +205,13 @@ def flat(words: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 PAPER_FEDERATION = Federation(rounds=50, learning_rate=0.001)
 
 PRESETS = ("default", "paper")
-NESTED = {"federation": Federation, "training": LocalTraining, "aggregation": Aggregation, "prediction": Prediction}
+NESTED = {
+    "federation": Federation,
+    "training": LocalTraining,
+    "aggregation": Aggregation,
+    "privacy": Privacy,
+    "prediction": Prediction,
+}
 
 
 def preset(name: str, method: str, data: str) -> RunConfig:

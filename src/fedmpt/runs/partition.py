@@ -71,13 +71,15 @@ def held_out_rows(
     Each client keeps out ``share`` of its own, in (0, 1): at least one and never all where it has two. They depend on
     the client's number and how many images it has, so runs of all methods and seeds have the same ones.
     """
-    kept, held = [], []
-    for client, own in enumerate(rows):
-        size = min(max(1, round(share * len(own))), len(own) - 1)
-        order = torch.randperm(len(own), generator=generator(0, "held-out", client))
-        held.append(own[order[:size].sort().values])
-        kept.append(own[order[size:].sort().values])
-    return kept, torch.cat(held)
+    parts = [held_out_of(own, share, client=client) for client, own in enumerate(rows)]
+    return [kept for kept, _ in parts], torch.cat([held for _, held in parts])
+
+
+def held_out_of(own: Int64[Tensor, "_"], share: float, *, client: int) -> tuple[Int64[Tensor, "_"], Int64[Tensor, "_"]]:
+    """One client's images as `held_out_rows` divides them."""
+    size = min(max(1, round(share * len(own))), len(own) - 1)
+    order = torch.randperm(len(own), generator=generator(0, "held-out", client))
+    return own[order[size:].sort().values], own[order[:size].sort().values]
 
 
 def setting_of(config: RunConfig, data: ImageData) -> Setting:

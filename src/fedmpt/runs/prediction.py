@@ -108,10 +108,10 @@ def save_counts(path: Path, counts: LabelCounts, class_names: Sequence[str]) -> 
     write_counts(path, SiteCounts("all clients", tuple(class_names), counts, noise=None))
 
 
-def keep_counts(folder: Path, counts: LabelCounts, class_names: Sequence[str]) -> None:
-    """Write a run's counts into its checkpoint where they are not there yet: a run that has not ended may have soft
-    ties, too."""
-    if not (folder / COUNTS).exists():
+def keep_counts(folder: Path, counts: LabelCounts | None, class_names: Sequence[str]) -> None:
+    """Write a run's counts, if it has any, into its checkpoint where they are not there yet: a run that has not ended
+    may have soft ties, too."""
+    if counts is not None and not (folder / COUNTS).exists():
         save_counts(folder / COUNTS, counts, class_names)
 
 

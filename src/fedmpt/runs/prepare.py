@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -16,17 +17,41 @@ from fedmpt.data import load_data
 from fedmpt.data.features.store import FeatureSet, open_features
 from fedmpt.data.partition import Partition
 from fedmpt.federated.aggregate import check_fits
-from fedmpt.federated.simulate import cohort_size
+from fedmpt.federated.rounds import cohort_size
 from fedmpt.methods import Method
 from fedmpt.runs.config import DTYPES, RunConfig
 from fedmpt.runs.partition import held_out_rows, hide_labels, hold_out, partition_clients
+from fedmpt.runs.records import digest_of
 from fedmpt.seeding import generator
 from fedmpt.types import PRESENT, Backbone, ImageData, InputError
 
 
 @dataclass(frozen=True)
+class Ready:
+    """What is known of a run before its first round, wherever its clients are.
+
+    ``counts`` are the clients' counts of labels, summed; None where no one asked for them. ``client_images`` are how
+    many images each trains on. ``digests`` stand for the data, by ``train`` and ``test``. ``skipped`` are images that
+    cannot be read.
+    """
+
+    backbone: Backbone
+    class_names: tuple[str, ...]
+    method: Method
+    counts: LabelCounts | None
+    client_names: tuple[str, ...]
+    client_images: tuple[int, ...]
+    num_test: int
+    num_held_out: int
+    digests: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class Prepared:
-    """Everything a run needs before its first round.
+    """Everything a run in one process needs before its first round.
 
     ``train`` are the images of all clients. ``held_out`` are those that the ``clients`` do not train on, None where the
     config holds none out. ``counts`` are the clients' counts of labels, summed.
@@ -42,6 +67,24 @@ class Prepared:
     counts: LabelCounts
     method: Method
     seconds: float
+
+    @cached_property
+    def ready(self) -> Ready:
+        """The same without the images."""
+        return Ready(
+            backbone=self.backbone,
+            class_names=self.data.class_names,
+            method=self.method,
+            counts=self.counts,
+            client_names=self.partition.names,
+            client_images=tuple(map(len, self.clients)),
+            num_test=len(self.test),
+            num_held_out=0 if self.held_out is None else len(self.held_out),
+            digests={"train": digest_of(self.clients, self.held_out), "test": digest_of([self.test])},
+            notes=self.data.notes,
+            skipped=tuple(str(path) for part in (self.train, self.test) for path in part.skipped),
+            seconds=self.seconds,
+        )
 
 
 def prepare(config: RunConfig, *, cache: Path, show_progress: bool, must_train: bool = False) -> Prepared:
@@ -62,7 +105,11 @@ def prepare(config: RunConfig, *, cache: Path, show_progress: bool, must_train: 
     # Before the tower runs, since it catches a wrong --t.
     partition = partition_clients(config, data)
     check_fits(
-        method, config.aggregation, cohort_size=cohort_size(len(partition.names), config.federation.participation)
+        method,
+        config.aggregation,
+        cohort_size=cohort_size(len(partition.names), config.federation.participation),
+        privacy=config.privacy,
+        weighting=config.federation.weighting,
     )
     opened = partial(
         open_features,

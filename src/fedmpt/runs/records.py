@@ -15,7 +15,7 @@ import fedmpt
 from fedmpt.data.features.fingerprint import text_fingerprint
 from fedmpt.data.features.store import FeatureSet, fingerprint
 from fedmpt.evaluation.metrics import METRICS
-from fedmpt.federated.simulate import Round
+from fedmpt.federated.rounds import Round
 from fedmpt.files import write_atomically
 from fedmpt.types import Backbone, InputError
 
@@ -62,6 +62,8 @@ class RoundLog:
             self.mAP[done.index] = done.scores.mAP
         if done.held_out_mAP is not None:
             line["held_out_mAP"] = done.held_out_mAP
+        if done.epsilon is not None:
+            line["epsilon"] = done.epsilon
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
             file.flush()

@@ -181,9 +181,9 @@ class _Runs:
 
     def _check(self, config: RunConfig) -> None:
         """Whether a finished run, which `train` leaves as it is, was trained on what is there now."""
-        folder, now = self._folder(config) / "checkpoint", record_of(config, self._base)
+        folder, now = self._folder(config) / "checkpoint", record_of(config, self._base.ready)
         try:
-            check_goes_on(load_checkpoint(folder).record, now, self._base, source=str(folder))
+            check_goes_on(load_checkpoint(folder).record, now, self._base.ready, source=str(folder))
         except InputError as error:
             raise InputError(f"--out {self._out} has trials of something else, give another --out; {error}") from error
 

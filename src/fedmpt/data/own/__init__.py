@@ -6,7 +6,7 @@ It may import what all of `data` may.
 from __future__ import annotations
 
 from fedmpt.data.own.clients import ClientsOptions, load_clients
-from fedmpt.data.own.folder import load_folder
+from fedmpt.data.own.folder import load_folder, load_site
 from fedmpt.data.own.listing import Options
 
-__all__ = ["ClientsOptions", "Options", "load_clients", "load_folder"]
+__all__ = ["ClientsOptions", "Options", "load_clients", "load_folder", "load_site"]

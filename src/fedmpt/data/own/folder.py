@@ -41,6 +41,17 @@ def load_folder(path: Path, options: Options) -> ImageData:
     return with_notes(ImageData("folder", class_names, train, test, notes=(*listing.notes, *notes)))
 
 
+def load_site(path: Path, options: Options) -> ImageData:
+    """The same for one site of a federation, as `fedmpt.data.own.load_clients` reads each of its folders: one image is
+    enough, none need be for the test, and the classes are those that the labels name."""
+    listing = read_folder(path, options)
+    class_names = shared_classes(path, [listing], replace(options, classes=None))
+    train_rows, test_rows, notes = divide(listing, options, is_site=True)
+    train = listing.split("train", train_rows, class_names, unlisted=listing.unlisted)
+    test = listing.split("test", test_rows, class_names, unlisted=listing.unlisted)
+    return with_notes(ImageData("folder", class_names, train, test, notes=(*listing.notes, *notes)))
+
+
 def read_folder(root: Path, options: Options) -> Listing:
     """All images of one folder, with the classes that its own files name.
 

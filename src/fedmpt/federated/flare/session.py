@@ -14,7 +14,8 @@ from nvflare.fuel.hci.client import api
 
 from fedmpt.federated.flare.processes import log_file
 
-OPERATOR = "operator@fedmpt.local"
+from fedmpt.federated.flare.local import OPERATOR
+
 LOGIN, COMMAND = 30.0, 20.0
 """Seconds for a login and for a command; they take 2 and 0.1."""
 CLOSE = 2.0

@@ -17,7 +17,7 @@ from fedmpt.evaluation.calibration import Calibration
 from fedmpt.evaluation.context_shift import context_shift
 from fedmpt.evaluation.metrics import multilabel_scores
 from fedmpt.evaluation.scoring import probabilities
-from fedmpt.federated.simulate import Round
+from fedmpt.federated.rounds import Round
 from fedmpt.files import read_json, write_json
 from fedmpt.inference.tagger import Tagger, load_trained
 from fedmpt.runs.config import RunConfig, preset

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedmpt.federated.rounds import cohort_size
 from fedmpt.runs.config import RunConfig
 from fedmpt.types import InputError, check_options
 
@@ -79,6 +80,30 @@ class Plan:
             raise InputError(f"--address {self.address!r} is no HOST:PORT, such as fl.example.org:8102")
         self.rules.check(len(self.sites))
         self.run.check()
+        if not self.is_simulation:
+            self._check_run()
+
+    def _check_run(self) -> None:
+        """Raises InputError for options that mean nothing where each site has its own images."""
+        run = self.run
+        given = {
+            "setting": run.setting is not None,
+            "t": run.t is not None,
+            "clients": run.clients is not None,
+            "alpha": run.alpha is not None,
+            "by": run.by is not None,
+            "partition": run.partition is not None,
+            "partial-labels": run.partial_labels is not None,
+            "validation": run.validation != 0,
+        }
+        if idle := [flag for flag, is_given in given.items() if is_given]:
+            raise InputError(f"--{idle[0]} divides or changes one data set; in a federation each site has its own")
+        cohort = cohort_size(len(self.sites), run.federation.participation)
+        if cohort < self.rules.min_sites:
+            raise InputError(
+                f"--participation {run.federation.participation} draws {cohort} of {len(self.sites)} sites in a round, "
+                f"and --min-sites asks for {self.rules.min_sites}; give a larger --participation"
+            )
 
     def to_json(self) -> dict[str, Any]:
         words = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
@@ -88,7 +113,7 @@ class Plan:
 
     @classmethod
     def from_json(cls, words: Mapping[str, Any], *, source: str) -> Plan:
-        """The inverse of `to_json`. Raises InputError naming ``source`` if that is no plan, or one of a newer format."""
+        """The inverse of `to_json`. Raises InputError naming ``source`` if that is no plan, or of a newer format."""
         try:
             if words["format"] != FORMAT:
                 raise InputError(f"{source}: format {words['format']}, this version reads {FORMAT}; update fedmpt")

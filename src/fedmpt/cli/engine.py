@@ -1,0 +1,100 @@
+"""``fedmpt train --engine flare``: the clients of one data set in several processes, here or on several machines."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedmpt.runs.config import RunConfig
+    from fedmpt.runs.federation.plan import Plan
+    from fedmpt.runs.prepare import Prepared
+    from fedmpt.runs.run import Updates
+
+KITS = ".nodes"
+COMMAND = [sys.executable, "-c", "from fedmpt.cli.main import main; main()", "federation", "join"]
+DAYS = 90
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """``nodes`` processes train the clients of a run. With an ``address``, HOST:PORT, they are started by the user, on
+    any machine that has the data; without one they are started here."""
+
+    config: RunConfig
+    nodes: int
+    address: str | None
+    cache: Path
+    note: Callable[[str], None]
+
+    @contextmanager
+    def workers(self, prepared: Prepared, out: Path) -> Iterator[Updates]:
+        """Start the server, and the nodes where they are ours; end them with the run."""
+        from fedmpt.federated.flare.link import Link
+        from fedmpt.runs.federation.nodes import Nodes
+        from fedmpt.runs.federation.sites import Sites
+        from fedmpt.runs.federation.status import Status
+
+        folder = out / KITS
+        plan = self._plan()
+        self._set_up(folder, plan)
+        coordinator = folder / "coordinator"
+        started: list[subprocess.Popen[bytes]] = []
+        try:
+            with Link(coordinator, note=self.note) as link:
+                if self.address is None:
+                    started = [self._join(folder / "sites" / node) for node in plan.sites]
+                else:
+                    first = folder / "sites" / plan.sites[0]
+                    self.note(f"start a node on each machine: fedmpt federation join {first}, and so on")
+                sites = Sites(plan, link, coordinator, Status.read(coordinator, plan.sites), self.note)
+                yield Nodes(sites, prepared).updates
+        finally:
+            for process in started:
+                process.terminate()
+            for process in started:
+                process.wait()
+            if self.address is None:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _plan(self) -> Plan:
+        from fedmpt.runs.federation.plan import Plan, Rules
+
+        return Plan(
+            name="nodes",
+            sites=tuple(sorted(f"node-{number + 1}" for number in range(self.nodes))),
+            address=self.address or f"localhost:{free_port()}",
+            run=replace(self.config, method=self.config.method.resolved()),
+            rules=Rules(min_sites=1, deadline=3600, gather=600, patience=3600),
+            is_simulation=True,
+        )
+
+    def _set_up(self, folder: Path, plan: Plan) -> None:
+        """Kits for all nodes; those of a run that goes on stay, as machines may have copies."""
+        from fedmpt.federated.flare.founding import set_up
+        from fedmpt.runs.federation.run import load_plan
+
+        if (folder / "coordinator").exists():
+            if self.address is not None and load_plan(folder / "coordinator") == plan:
+                return
+            shutil.rmtree(folder)
+        address = (plan.host, plan.port)
+        set_up(folder, plan.to_json(), address=address, days=DAYS, root_days=2 * DAYS, trial=True)
+
+    def _join(self, kit: Path) -> subprocess.Popen[bytes]:
+        options = ["--cache", str(self.cache), "--device", self.config.device, "--quiet"]
+        return subprocess.Popen([*COMMAND, str(kit), *options], stdin=subprocess.DEVNULL)
+
+
+def free_port() -> int:
+    """One that nothing listens on now."""
+    with socket.socket() as one:
+        one.bind(("localhost", 0))
+        return int(one.getsockname()[1])

@@ -1,0 +1,60 @@
+"""``fedmpt federation request``: an invitation in, a private key and a request out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from fedmpt.cli.federation import needs_engine
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestOptions:
+    """Make this site's private key, and a request for its certificate. The key never leaves the site.
+
+    For example:
+
+    fedmpt federation request clinic-a.json
+
+    fedmpt federation request clinic-a/invitation.json --out clinic-a --renew
+    """
+
+    invitation: tyro.conf.Positional[Path]
+    """File that the coordinator sent."""
+    out: Path | None = None
+    """Folder of this site; one of the site's name unless given."""
+    renew: bool = False
+    """Make a new key for a site that has one: its key was lost, or its certificate ends."""
+
+
+def request(arguments: list[str]) -> None:
+    options = tyro.cli(RequestOptions, args=arguments, prog="fedmpt federation request")
+    needs_engine()
+    # Imported late: help and mistyped options must not wait for torch.
+    from fedmpt.federated.flare.kits import read_invitation
+    from fedmpt.federated.flare.kits import request as make
+    from fedmpt.runs.federation.plan import Plan
+    from fedmpt.types import InputError
+
+    invitation = read_invitation(options.invitation)
+    plan = Plan.from_json(invitation.plan, source=str(options.invitation))
+    if invitation.site not in plan.sites:
+        raise InputError(f"{options.invitation} is for {invitation.site!r}, which is not among its plan's sites")
+    folder = options.out or Path(invitation.site)
+    sent = make(invitation, folder, federation=plan.name, renew=options.renew)
+    replace = ", and say that it replaces the earlier one" if options.renew else ""
+    Console(highlight=False, soft_wrap=True, emoji=False).print(
+        f"""site {invitation.site} of federation {plan.name} at {plan.address}, method {plan.run.method.name}
+root certificate: {invitation.root}
+
+What comes next:
+1. Ask the coordinator for the root certificate's fingerprint by telephone. If it is not the one above, somebody has
+   changed the invitation: delete {folder}.
+2. Send {sent} to the coordinator{replace}. Keep {folder / "request"} to yourself.
+3. Put the answer into {folder} as {invitation.site}.signed.zip.
+4. Run: fedmpt federation join {folder} --data folder:PHOTOS""",
+        markup=False,
+    )

@@ -1,0 +1,76 @@
+"""``fedmpt federation start``: the coordinator's server and the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from fedmpt.cli.cache import cache_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartOptions:
+    """Start the coordinator: its server, then the run. Ends when the run has; the same command goes on after any stop.
+
+    Results are in COORDINATOR/run, as those of fedmpt train. Whoever left is waited for as the plan says; see
+    `fedmpt federation status`.
+
+    For example:
+
+    fedmpt federation start trial/coordinator
+
+    fedmpt federation start trial/coordinator --test folder:test-photos
+    """
+
+    coordinator: tyro.conf.Positional[Path]
+    """The coordinator's folder, which `fedmpt federation init` made."""
+    test: str | None = None
+    """Test images that lie here, NAME:PATH, to score the model on as well; each site scores it on its own in any
+    case."""
+    backbone: str | None = None
+    """Frozen model, if it is not where the plan says; it must be the same model."""
+    device: str = "cpu"
+    """Where to compute: cpu, cuda or cuda:1."""
+    cache: Path | None = None
+    """Folder for computed features; $FEDMPT_CACHE or a folder of the user's cache unless given."""
+    quiet: bool = False
+    """Print nothing but errors."""
+
+
+def start(arguments: list[str]) -> None:
+    options = tyro.cli(StartOptions, args=arguments, prog="fedmpt federation start")
+    from fedmpt.cli.federation import needs_engine
+
+    needs_engine()
+    from fedmpt.cli.progress import TerminalWatcher
+    from fedmpt.cli.tables import print_scores, print_sites
+    from fedmpt.federated.flare.link import Link
+    from fedmpt.runs.federation.run import Options, load_plan, run_federation
+
+    folder = options.coordinator
+    plan = load_plan(folder)
+    console = Console(stderr=True, quiet=options.quiet, highlight=False, soft_wrap=True, emoji=False)
+
+    def note(text: str) -> None:
+        console.print(text, markup=False)
+
+    chosen = Options(
+        backbone=options.backbone,
+        device=options.device,
+        test=options.test,
+        cache=cache_folder(options.cache),
+        show_progress=not options.quiet,
+    )
+    try:
+        with TerminalWatcher(console) as watcher, Link(folder, note=note) as link:
+            results = run_federation(plan, link, folder=folder, options=chosen, watcher=watcher, note=note)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(
+            f"; complete rounds are stored, continue with: fedmpt federation start {folder}"
+        ) from stop
+    if not options.quiet:
+        print_scores(results)
+        print_sites(results)

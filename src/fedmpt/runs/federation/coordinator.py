@@ -1,0 +1,173 @@
+"""A run whose clients are sites: the rounds and the scores of `fedmpt.runs.run`, obtained by messages."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from statistics import median_low
+
+import torch
+from torch import Tensor
+
+from fedmpt.evaluation.calibration import mean_average_precision
+from fedmpt.evaluation.final import FinalModel
+from fedmpt.evaluation.sums import ScoreSums, SummedScores
+from fedmpt.federated.client import LocalResult
+from fedmpt.federated.flare.messages import Message
+from fedmpt.federated.protect import entropy
+from fedmpt.federated.rounds import Ask, Progress, Round, Rounds, TooFewUpdates
+from fedmpt.runs.federation.exchange import STATE, part_of, results_of, train_message, with_prefix
+from fedmpt.runs.federation.membership import POLL, Membership
+from fedmpt.runs.federation.site import NOT_ENTERED
+from fedmpt.runs.federation.sites import WORDS_LIMIT, Sites
+from fedmpt.runs.summed import sum_of
+from fedmpt.state import num_bytes
+from fedmpt.types import InputError, State
+
+MAX_RATIO = 1000.0
+"""An update whose change is longer than that of the shortest half of the updates by more than this is left out."""
+
+
+@dataclass
+class Coordinator:
+    """Asks the sites for updates and sums of scores. ``best`` is the best round so far, 0 without one."""
+
+    sites: Sites
+    members: Membership
+    best: int = 0
+    last: int = 0
+
+    def rounds(self, start: Progress | None) -> Iterator[Round]:
+        """The rounds after ``start``, as `fedmpt.federated.rounds.Rounds` has them."""
+        plan, method = self.sites.plan, self.members.method
+        assert method is not None
+        loop = Rounds(
+            method=method,
+            num_clients=len(plan.sites),
+            federation=plan.run.federation,
+            seed=plan.run.seed,
+            updates=self._updates,
+            evaluate=self._evaluate,
+            aggregation=plan.run.aggregation,
+            privacy=plan.run.privacy,
+            noise=lambda index: entropy,  # Not from the seed, which all sites know.
+            mix=plan.run.prediction.mix,
+            present=self._present,
+        )
+        self.last = start.rounds_done if start else 0
+        self.best = start.best.index if start and start.best else 0
+        for done in loop.run(start):
+            self.best = done.progress.best.index if done.progress.best else 0
+            self.last = done.index
+            self.members.round_done()
+            self._write(done)
+            yield done
+
+    def _present(self) -> list[int]:
+        found = self.members.present()
+        self.sites.standing("training")
+        return found
+
+    def _updates(self, ask: Ask) -> Iterator[LocalResult]:
+        """What arrived within the deadline and is sound, by client number; nothing else can reach the mean."""
+        plan, began = self.sites.plan, time.monotonic()
+        wire = plan.run.federation.wire
+        message = train_message(replace(ask, personal={}), ask.clients, wire=wire, best=self.best)
+        asked = {plan.sites[client]: message for client in ask.clients}
+        limit = 2 * num_bytes(ask.state) + WORDS_LIMIT
+        found: dict[int, LocalResult] = {}
+        for site, answer, error, is_lost in self.sites.asked(asked, timeout=plan.rules.deadline, limit=limit):
+            number = plan.sites.index(site)
+            try:
+                if is_lost or NOT_ENTERED in error:
+                    self.members.forget(site)
+                if answer is None:
+                    raise InputError(error)
+                (found[number],) = results_of(answer, ask, clients=[number], wire=wire, source=f"site {site}")
+                self.sites.status.sites[site].seconds = round(time.monotonic() - began, 3)
+            except InputError as wrong:
+                self._left_out(site, ask.index, str(wrong))
+        for number, length in too_long(found, ask.state).items():
+            found.pop(number)
+            self._left_out(plan.sites[number], ask.index, f"its change is {length:.3g} long, far beyond the others'")
+        if len(found) < plan.rules.min_sites:
+            note = f"round {ask.index}: {len(found)} updates of {len(ask.clients)}, {plan.rules.min_sites} are needed"
+            self.sites.say(f"{note}; it is asked again", round=ask.index)
+            self.members.check_patience(note)
+            time.sleep(POLL)
+            raise TooFewUpdates(note)
+        for number in sorted(found):
+            status = self.sites.status.sites[plan.sites[number]]
+            status.round, status.loss = ask.index, found[number].update.loss
+            yield found[number]
+
+    def _left_out(self, site: str, index: int, reason: str) -> None:
+        self.sites.say(f"round {index}: site {site} is left out: {reason}", site=site, round=index)
+        self.sites.status.sites[site].reason = f"round {index}: {reason}"
+
+    def _evaluate(self, state: State) -> tuple[SummedScores | None, float | None]:
+        """Of the global model, on what the sites keep out of training."""
+        self.sites.standing("scoring")
+        tests = self._asked(state, "test")
+        held_out = None
+        if self.sites.plan.run.federation.held_out_share and (sums := self._asked(state, "held_out")):
+            held_out = mean_average_precision(sum_of(sums).histograms)
+        return (SummedScores.of(sum_of(tests)) if tests else None), held_out
+
+    def sums(
+        self, model: FinalModel, split: str, *, thresholds: Tensor | None = None, own: bool = False
+    ) -> dict[str, ScoreSums]:
+        """The sites' own sums, as `fedmpt.runs.summed.Sources` has them."""
+        return self._asked(model.shared, split, thresholds=thresholds, own=own)
+
+    def _asked(
+        self, state: State, split: str, *, thresholds: Tensor | None = None, own: bool = False
+    ) -> dict[str, ScoreSums]:
+        """Each site's sums of scores on its images of ``split``, by name; without sites that have none or do not
+        answer. With ``own``, of their own models, where the method has personal tensors."""
+        plan, method = self.sites.plan, self.members.method
+        assert method is not None
+        assert self.members.class_names is not None
+        kept = self.best if plan.run.federation.keep == "best" and self.best else self.last
+        words = {"split": split, "soft_ties": plan.run.prediction.soft_ties, "personal": kept if own else 0}
+        tensors = with_prefix(STATE, state) | ({} if thresholds is None else {"thresholds": thresholds})
+        message = Message("score", words, tensors)
+        size = len(self.members.class_names)
+        limit = WORDS_LIMIT + 64 * 1024 * size
+        found: dict[str, ScoreSums] = {}
+        asked = dict.fromkeys(sorted(self.members.members), message)
+        for site, answer, error, _ in self.sites.asked(asked, timeout=plan.rules.deadline, limit=limit):
+            try:
+                if answer is None:
+                    raise InputError(error)
+                if tensors := part_of(answer.tensors, "own/" if own else "global/"):
+                    found[site] = ScoreSums.from_tensors(tensors, num_classes=size, source=f"site {site}")
+            except InputError as wrong:
+                self.sites.say(f"site {site} does not score its {split} images: {wrong}", site=site)
+        return dict(sorted(found.items()))
+
+    def _write(self, done: Round) -> None:
+        status = self.sites.status
+        status.round, status.loss, status.seconds = done.index, done.loss, round(done.seconds, 3)
+        if done.scores is not None:
+            status.mAP = done.scores.mAP
+        status.write(self.sites.folder)
+
+
+def too_long(found: Mapping[int, LocalResult], before: State) -> dict[int, float]:
+    """Length of the change of those updates that no training explains: `MAX_RATIO` times the lower median's."""
+    lengths = {
+        number: math.hypot(
+            *(
+                torch.linalg.vector_norm(tensor.double() - before[name].double()).item()
+                for name, tensor in result.update.state.items()
+            )
+        )
+        for number, result in found.items()
+    }
+    if not lengths:
+        return {}
+    most = MAX_RATIO * median_low(list(lengths.values()))
+    return {number: length for number, length in lengths.items() if length > most > 0}

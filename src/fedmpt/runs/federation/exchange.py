@@ -1,0 +1,136 @@
+"""What the coordinator and its sites say to each other in a round, as messages, and every check of what arrives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedmpt.conditions.labels.counts import LabelCounts
+from fedmpt.federated.client import LocalResult
+from fedmpt.federated.flare.messages import Message
+from fedmpt.federated.rounds import Ask
+from fedmpt.federated.wire import Wire, changes, restored
+from fedmpt.state import Update, check_state
+from fedmpt.types import DivergedError, InputError, State
+
+STATE, PERSONAL = "state/", "personal/"
+MAX_IMAGES = 10**12
+"""More than any site has; a number of images that is larger is a fault."""
+
+
+def with_prefix(prefix: str, state: State) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+def part_of(tensors: State, prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with ``prefix``, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def train_message(ask: Ask, clients: Sequence[int], *, wire: Wire, best: int) -> Message:
+    """Asks for the updates of ``clients``. ``best`` is the best round so far, 0 without one: what a client keeps for
+    itself of that round is still needed."""
+    tensors = with_prefix(STATE, shortened(ask.state, wire))
+    for client in clients:
+        tensors |= with_prefix(f"{PERSONAL}{client}/", ask.personal.get(client, {}))
+    words = {"round": ask.index, "learning_rate": ask.learning_rate, "clients": list(clients), "best": best}
+    return Message("train", words, tensors)
+
+
+def shortened(state: State, wire: Wire) -> State:
+    """A state in the number format in which it travels."""
+    if wire == "float32":
+        return state
+    return {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+
+
+def received_state(message: Message, like: State, *, wire: Wire, source: str) -> dict[str, Tensor]:
+    """The server's state in a message, in the number formats of ``like``. Raises InputError if it does not fit."""
+    sent = part_of(message.tensors, STATE)
+    check_state(sent, like=shortened(like, wire), source=source)
+    return {name: tensor.to(like[name].dtype) for name, tensor in sent.items()}
+
+
+def ask_of(message: Message, like: State, *, wire: Wire) -> tuple[Ask, int]:
+    """The inverse of `train_message` at a site, and ``best``. Raises InputError for what is no such message."""
+    words, source = message.words, "the coordinator"
+    try:
+        clients = tuple(int(client) for client in words["clients"])
+        index, best, rate = int(words["round"]), int(words["best"]), float(words["learning_rate"])
+        if index < 1 or not clients or not rate > 0:
+            raise ValueError(f"round {index}, clients {clients}, learning rate {rate}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{source} asks for a round in words that nobody knows ({error!r}); update fedmpt") from error
+    state = received_state(message, like, wire=wire, source=f"{source}, round {index}")
+    own = {client: part_of(message.tensors, f"{PERSONAL}{client}/") for client in clients}
+    return Ask(index, clients, state, rate, {client: tensors for client, tensors in own.items() if tensors}), best
+
+
+def update_message(results: Sequence[LocalResult], received: State, *, wire: Wire, with_personal: bool) -> Message:
+    """Results of local training from the state ``received``; personal tensors stay unless ``with_personal``."""
+    tensors: dict[str, Tensor] = {}
+    rows = []
+    for result in results:
+        update = result.update
+        tensors |= with_prefix(f"{STATE}{update.client}/", changes(update, received, wire))
+        if with_personal:
+            tensors |= with_prefix(f"{PERSONAL}{update.client}/", result.personal)
+        rows.append({"client": update.client, "num_examples": update.num_examples, "loss": update.loss})
+    return Message("updates", {"updates": rows}, tensors)
+
+
+def results_of(message: Message, ask: Ask, *, clients: Sequence[int], wire: Wire, source: str) -> list[LocalResult]:
+    """The inverse of `update_message` at the server. Raises InputError naming ``source`` if it is not as asked."""
+    if message.kind != "updates":
+        raise InputError(f"{source} answers with {message.kind!r} where updates were asked for; update fedmpt there")
+    rows = message.words.get("updates")
+    if not isinstance(rows, list) or [_client(row) for row in rows] != list(clients):
+        raise InputError(f"{source} does not answer for the clients that it was asked for")
+    return [_result(row, message, ask, wire=wire, source=source) for row in rows]
+
+
+def _client(row: Any) -> Any:
+    return row.get("client") if isinstance(row, Mapping) else None
+
+
+def _result(row: Mapping[str, Any], message: Message, ask: Ask, *, wire: Wire, source: str) -> LocalResult:
+    client, images, loss = row["client"], row.get("num_examples"), row.get("loss")
+    if not isinstance(images, int) or not 0 < images < MAX_IMAGES:
+        raise InputError(f"{source} says it has {images!r} images")
+    if not isinstance(loss, (int, float)) or not math.isfinite(loss):
+        raise DivergedError(f"{source} reports a loss of {loss!r}; a lower learning rate usually helps")
+    sent = part_of(message.tensors, f"{STATE}{client}/")
+    check_state(sent, like=shortened(ask.state, wire), source=source)
+    state = restored(sent, ask.state, wire)
+    check_state(state, like=ask.state, source=source)
+    return LocalResult(Update(client, state, images, float(loss)), part_of(message.tensors, f"{PERSONAL}{client}/"))
+
+
+def tensors_of_counts(counts: LabelCounts) -> dict[str, Tensor]:
+    """Counts of labels as they travel."""
+    images = torch.tensor([counts.num_images])
+    return {"images": images, "singles": counts.singles, "pairs": counts.pairs, "known": counts.known}
+
+
+def counts_of(tensors: State, num_classes: int, *, source: str) -> LabelCounts:
+    """The inverse of `tensors_of_counts`. Raises InputError naming ``source`` unless they can be counts of labels."""
+    whole = torch.zeros(num_classes, dtype=torch.int64)
+    like = {"images": whole[:1], "singles": whole, "pairs": whole[:, None] + whole, "known": whole}
+    check_state(tensors, like=like, source=f"{source}, counts of labels")
+    images, pairs = int(tensors["images"]), tensors["pairs"]
+    most = tensors["singles"].minimum(tensors["singles"][:, None])
+    is_possible = (
+        0 <= images < MAX_IMAGES
+        and bool((tensors["singles"] <= tensors["known"]).all())
+        and bool((tensors["known"] <= images).all())
+        and bool((pairs <= most).all() and (pairs >= 0).all())
+        and torch.equal(pairs, pairs.T)
+        and not pairs.diagonal().any()
+    )
+    if not is_possible:
+        raise InputError(f"{source}: its counts of labels contradict each other; count anew")
+    return LabelCounts(images, tensors["singles"], pairs, tensors["known"])

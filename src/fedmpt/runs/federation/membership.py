@@ -1,0 +1,222 @@
+"""Which sites take part: each is compared with the coordinator before it trains, and again when it comes back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
+from typing import Any
+
+from fedmpt.conditions.labels.counts import LabelCounts
+from fedmpt.data.features.store import fingerprint
+from fedmpt.federated.flare.messages import Message
+from fedmpt.methods import Method
+from fedmpt.runs.federation.agreement import (
+    agreed_options,
+    check_known,
+    class_names_of,
+    differences_of,
+    joined_classes,
+    own_versions,
+)
+from fedmpt.runs.federation.exchange import MAX_IMAGES, counts_of, part_of, tensors_of_counts, with_prefix
+from fedmpt.runs.federation.sites import WORDS_LIMIT, Sites
+from fedmpt.types import Backbone, InputError
+
+POLL = 1.0
+"""Seconds between two looks at who is there."""
+ANSWER, ENTER = 15.0, 120.0
+"""Seconds within which a site says what it has, as its model and features are loaded by then; and builds the method."""
+RETRY = 30.0
+"""Seconds after which a site that waits outside is compared again: its engineer may have mended what was wrong."""
+
+
+class FederationStoppedError(InputError):
+    """Too few sites for too long. The same command goes on with the last complete round."""
+
+
+@dataclass
+class Membership:
+    """The sites that take part, by name, with what they said when they entered.
+
+    ``counts`` are the sites' counts of labels, summed when the run begins; None before, and where none are needed. They
+    stay as they are whoever comes and goes, so that the training does not change with them.
+    """
+
+    sites: Sites
+    backbone: Backbone
+    members: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    counts: LabelCounts | None = None
+    class_names: tuple[str, ...] | None = None
+    method: Method | None = None
+    _described: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _tried: dict[str, float] = field(default_factory=dict)
+    _counted: dict[str, LabelCounts] = field(default_factory=dict)
+    _told: set[str] = field(default_factory=set)
+    _since: float = field(default_factory=time.monotonic)
+
+    def gather(self) -> tuple[str, ...]:
+        """Wait for sites as the rules say. The class list: the plan's, or all that the sites name, sorted.
+
+        Raises:
+            FederationStoppedError: if too few come.
+        """
+        plan, rules = self.sites.plan, self.sites.plan.rules
+        began = time.monotonic()
+        while True:
+            self._describe(self._arrivals(self._described))
+            num, waited = len(self._described), time.monotonic() - began
+            if num == len(plan.sites) or (waited >= rules.gather and num >= rules.min_sites):
+                break
+            self._check_patience(f"{num} of {len(plan.sites)} sites are there")
+            time.sleep(POLL)
+        return self.class_names or joined_classes(self._described)
+
+    def begin(self, method: Method, class_names: tuple[str, ...]) -> None:
+        """Let the sites in that were gathered; from now on, newcomers are let in between rounds."""
+        self.method, self.class_names = method, class_names
+        self._tried.clear()
+        self.present()
+        if self.counts is None and self._counted:
+            self.counts = reduce(add, (self._counted[site] for site in sorted(self._counted)))
+            self._send_counts()
+
+    def present(self) -> list[int]:
+        """Numbers of the sites that take part now, once they are enough.
+
+        Raises:
+            FederationStoppedError: if they are too few for too long.
+        """
+        rules, plan = self.sites.plan.rules, self.sites.plan
+        while True:
+            new = self._arrivals(self.members)
+            self._enter(self._describe(new))
+            if len(self.members) >= rules.min_sites:
+                return [plan.sites.index(site) for site in sorted(self.members)]
+            state = f"{len(self.members)} sites take part, and a round needs {rules.min_sites}"
+            self.sites.standing("waiting", note=state)
+            self._check_patience(state)
+            time.sleep(POLL)
+
+    def forget(self, site: str) -> None:
+        """A site that did not answer is compared and let in again before the next round."""
+        self.members.pop(site, None)
+        self._tried.pop(site, None)
+
+    def round_done(self) -> None:
+        """Patience begins anew."""
+        self._since = time.monotonic()
+
+    def check_patience(self, what: str) -> None:
+        """Raises FederationStoppedError if no round was complete for longer than the rules allow."""
+        self._check_patience(what)
+
+    def _check_patience(self, what: str) -> None:
+        patience = self.sites.plan.rules.patience
+        if time.monotonic() - self._since > patience:
+            raise FederationStoppedError(
+                f"no round was complete for {patience:.0f} s (--patience): {what}; the same command goes on later"
+            )
+
+    def _arrivals(self, inside: Collection[str]) -> list[str]:
+        """Connected sites that are to be compared now. Those that have gone leave."""
+        connected, now = self.sites.connected(), time.monotonic()
+        for site in [site for site in self.members if site not in connected]:
+            self.members.pop(site)
+            self.sites.changed(site, "away", "not connected")
+        for site in [site for site in self._described if site not in connected]:
+            self._described.pop(site)
+        new = [site for site in connected if site not in inside and now - self._tried.get(site, -RETRY) >= RETRY]
+        self._tried |= dict.fromkeys(new, now)
+        return sorted(new)
+
+    def _describe(self, new: Collection[str]) -> list[str]:
+        """Those of the ``new`` sites that may take part; the others wait outside, and are told why."""
+        message = Message("describe", {"options": agreed_options(self.sites.plan.run)})
+        answers = self.sites.asked(dict.fromkeys(new, message), timeout=ANSWER, limit=WORDS_LIMIT)
+        fitting = []
+        for site, answer, error, _ in answers:
+            try:
+                if answer is None:
+                    raise InputError(error)
+                self._described[site] = self._checked(site, answer.words)
+                fitting.append(site)
+                if self.method is None:
+                    self.sites.changed(site, "here")
+            except InputError as wrong:
+                self.sites.changed(site, "outside", str(wrong))
+        return sorted(fitting)
+
+    def _checked(self, site: str, words: Mapping[str, Any]) -> tuple[str, ...]:
+        """The class names of a site that fits. Raises InputError that says where it does not."""
+        here = {"backbone": fingerprint(self.backbone), "versions": own_versions()}
+        different = differences_of(here, {name: words.get(name) for name in here})
+        if different:
+            raise InputError(f"it does not fit the coordinator: {'; '.join(different)}")
+        names = class_names_of(words.get("class_names"), source=f"site {site}")
+        if self.class_names is not None:
+            check_known(names, self.class_names, where=f"site {site}")
+        status = self.sites.status.sites[site]
+        status.images, status.test_images = (whole(words, name, site) for name in ("images", "test_images"))
+        return names
+
+    def _enter(self, fitting: Collection[str]) -> None:
+        assert self.class_names is not None
+        assert self.method is not None
+        message = Message("enter", {"class_names": list(self.class_names)})
+        limit = WORDS_LIMIT + 16 * len(self.class_names) ** 2
+        for site, answer, error, _ in self.sites.asked(dict.fromkeys(fitting, message), timeout=ENTER, limit=limit):
+            try:
+                if answer is None:
+                    raise InputError(error)
+                self._entered(site, answer)
+                self.sites.changed(site, "here")
+            except InputError as wrong:
+                self.sites.changed(site, "outside", str(wrong))
+        self._send_counts()
+
+    def _entered(self, site: str, answer: Message) -> None:
+        assert self.class_names is not None
+        assert self.method is not None
+        words, run = answer.words, self.sites.plan.run
+        if different := differences_of(dict(self.method.sources), words.get("sources")):
+            raise InputError(f"it does not fit the coordinator: {'; '.join(different)}")
+        counts = part_of(answer.tensors, "counts/")
+        if self.counts is None and (run.training.balance or run.prediction.soft_ties):
+            if not counts:
+                raise InputError(
+                    "it keeps its counts of labels to itself (send_counts in its policy.json), and this federation "
+                    "needs them; begin one with --no-balance and --soft-ties 0"
+                )
+            self._counted[site] = counts_of(counts, len(self.class_names), source=f"site {site}")
+        status, digest = self.sites.status.sites[site], str(words.get("digest"))[:64]
+        if status.digest not in ("", digest):
+            self.sites.say(f"site {site} has other images or labels than before", site=site)
+        status.digest, status.images = digest, whole(words, "images", site)
+        self._told.discard(site)
+        self.members[site] = {**words, "held_out_images": whole(words, "held_out_images", site)}
+
+    def _send_counts(self) -> None:
+        """Tell the sites what all their counts add up to, where they have not been told."""
+        if self.counts is None:
+            return
+        lacking = sorted(self.members.keys() - self._told)
+        message = Message("counts", {}, with_prefix("counts/", tensors_of_counts(self.counts)))
+        for site, answer, error, _ in self.sites.asked(
+            dict.fromkeys(lacking, message), timeout=ENTER, limit=WORDS_LIMIT
+        ):
+            if answer is None:
+                self.members.pop(site)
+                self.sites.changed(site, "outside", error)
+            else:
+                self._told.add(site)
+
+
+def whole(words: Mapping[str, Any], name: str, site: str) -> int:
+    """A number of images that a site says. Raises InputError if it is none."""
+    value = words.get(name)
+    if not isinstance(value, int) or not 0 <= value < MAX_IMAGES:
+        raise InputError(f"site {site} says {value!r} for {name}")
+    return value

@@ -1,0 +1,268 @@
+"""A site of a federation: its own images, and what it does with each message of the coordinator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedmpt.conditions.labels.counts import count_labels
+from fedmpt.conditions.labels.ties import Ties
+from fedmpt.data.features.store import FeatureSet, fingerprint
+from fedmpt.data.reading import align
+from fedmpt.evaluation.final import FinalModel
+from fedmpt.evaluation.scoring import set_global
+from fedmpt.evaluation.sums import score_sums
+from fedmpt.federated.balance import Balance
+from fedmpt.federated.client import local_update
+from fedmpt.federated.flare.messages import Message
+from fedmpt.federated.protect import entropy, protected
+from fedmpt.federated.rounds import Ask
+from fedmpt.methods import Method
+from fedmpt.runs.federation.agreement import agreed_options, check_known, class_names_of, differences_of, own_versions
+from fedmpt.runs.federation.delivery import deliver
+from fedmpt.runs.federation.exchange import (
+    ask_of,
+    counts_of,
+    part_of,
+    received_state,
+    tensors_of_counts,
+    update_message,
+    with_prefix,
+)
+from fedmpt.runs.federation.personal import PersonalStore
+from fedmpt.runs.federation.plan import Plan
+from fedmpt.runs.partition import held_out_of
+from fedmpt.runs.records import digest_of
+from fedmpt.seeding import generator
+from fedmpt.state import Update, get_state, set_state
+from fedmpt.types import UNKNOWN, Backbone, InputError, State
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What a site has, before it knows with which classes the federation trains.
+
+    ``class_names`` are those that its own labels name; ``test`` are the images that it keeps out of training, None
+    where it has none. ``found_at`` is where the frozen model is here. ``send_counts`` says whether the site lets its
+    counts of labels go.
+    """
+
+    plan: Plan
+    name: str
+    backbone: Backbone
+    class_names: tuple[str, ...]
+    train: FeatureSet
+    test: FeatureSet | None
+    folder: Path
+    found_at: str
+    send_counts: bool = True
+
+    @property
+    def number(self) -> int:
+        """The site's number as a client."""
+        return self.plan.sites.index(self.name)
+
+
+@dataclass
+class Entered:
+    """A site that trains: its method and its images, labelled with the classes of the federation.
+
+    ``every`` are its training images, ``train`` those without the ones ``held_out`` to choose a round.
+    """
+
+    class_names: tuple[str, ...]
+    method: Method
+    initial: State
+    every: FeatureSet
+    train: FeatureSet
+    held_out: FeatureSet | None
+    test: FeatureSet | None
+    balance: Balance | None = None
+    ties: Ties | None = None
+
+
+class Site:
+    """Answers the coordinator's messages, one at a time. ``note`` is told what happens, for the site's engineer."""
+
+    def __init__(self, holdings: Holdings, *, note: Callable[[str], None]) -> None:
+        self._own, self._note = holdings, note
+        self._personal = PersonalStore(holdings.folder / "personal")
+        self._entered: Entered | None = None
+        self._noised: tuple[Ask, Update] | None = None
+        self._answers: Mapping[str, Callable[[Message], Message]] = {
+            "describe": self._describe,
+            "enter": self._enter,
+            "counts": self._counts,
+            "train": self._train,
+            "score": self._score,
+            "finish": self._finish,
+        }
+
+    def handle(self, message: Message) -> Message:
+        """The answer to a message. Raises InputError for one that the site cannot or will not answer."""
+        if message.kind not in self._answers:
+            raise InputError(
+                f"the coordinator asks for {message.kind!r}, which this version does not know; update fedmpt"
+            )
+        return self._answers[message.kind](message)
+
+    def _describe(self, message: Message) -> Message:
+        own = self._own
+        here = agreed_options(own.plan.run)
+        if different := differences_of(here, message.words.get("options")):
+            raise InputError(f"the coordinator asks for other options than this site's kit has: {'; '.join(different)}")
+        return Message(
+            "description",
+            {
+                "class_names": list(own.class_names),
+                "images": len(own.train),
+                "test_images": 0 if own.test is None else len(own.test),
+                "backbone": fingerprint(own.backbone),
+                "options": here,
+                "versions": own_versions(),
+            },
+        )
+
+    def _enter(self, message: Message) -> Message:
+        own, config = self._own, self._own.plan.run
+        class_names = class_names_of(message.words.get("class_names"), source="the coordinator")
+        check_known(own.class_names, class_names, where=f"site {own.name}")
+        method = config.method.build(own.backbone, class_names, generator=generator(config.seed, "init"))
+        every = relabelled(own.train, own.class_names, class_names)
+        train, held_out = every, None
+        if share := config.federation.held_out_share:
+            kept, held = held_out_of(torch.arange(len(every)), share, client=own.number)
+            train, held_out = every.subset(kept), every.subset(held)
+        test = None if own.test is None else relabelled(own.test, own.class_names, class_names)
+        _, initial = method.split(get_state(method))
+        self._entered = Entered(class_names, method, initial, every, train, held_out, test)
+        others = [name for name in class_names if name not in own.class_names]
+        self._note(f"takes part, with {len(class_names)} classes: {', '.join(class_names)}")
+        if others:
+            self._note(f"{len(others)} of them are other sites', and unknown in the images here: {', '.join(others)}")
+        needs_counts = config.training.balance or config.prediction.soft_ties > 0
+        counts = tensors_of_counts(count_labels(train.labels)) if needs_counts and own.send_counts else {}
+        words: dict[str, Any] = {
+            "images": len(train),
+            "held_out_images": 0 if held_out is None else len(held_out),
+            "sources": dict(method.sources),
+            "digest": digest_of([train], held_out),
+        }
+        return Message("entered", words, with_prefix("counts/", counts))
+
+    def _train(self, message: Message) -> Message:
+        entered, config = self._in_federation(), self._own.plan.run
+        method, wire = entered.method, config.federation.wire
+        shared, _ = method.split(method.state_dict())
+        ask, best = ask_of(message, shared, wire=wire)
+        if self._own.number not in ask.clients:
+            raise InputError(f"site {self._own.name} is client {self._own.number}, none of {ask.clients}")
+        if config.training.balance and entered.balance is None:
+            raise InputError("the summed counts of labels are missing, and --balance needs them")
+        result = local_update(
+            method,
+            ask.state,
+            entered.train,
+            personal=self._personal.before(ask.index) or entered.initial,
+            client=self._own.number,
+            round_index=ask.index,
+            seed=config.seed,
+            learning_rate=ask.learning_rate,
+            training=config.training,
+            balance=entered.balance if config.training.balance else None,
+        )
+        self._personal.store(ask.index, result.personal, best=best)
+        self._note(f"round {ask.index} of {config.federation.rounds}: trained, loss {result.update.loss:.4f}")
+        if config.privacy.is_at_sites:
+            result = replace(result, update=self._with_noise(result.update, ask))
+        return update_message([result], ask.state, wire=wire, with_personal=False)
+
+    def _with_noise(self, update: Update, ask: Ask) -> Update:
+        """The update with this site's share of the noise. Asked again for the same, the site sends the same: another
+        noise on one update would tell more of it."""
+        if self._noised is not None and _is_same(self._noised[0], ask):
+            return self._noised[1]
+        config = self._own.plan.run
+        assert config.aggregation.clip_norm is not None, "see Privacy.check"
+        noised = protected(
+            self._in_federation().method,
+            update,
+            ask.state,
+            clip_norm=config.aggregation.clip_norm,
+            privacy=config.privacy,
+            at_least=self._own.plan.rules.min_sites,
+            noise=entropy,
+        )
+        self._noised = (ask, noised)
+        return noised
+
+    def _counts(self, message: Message) -> Message:
+        """The sites' summed counts of labels, which the coordinator sends when they have changed."""
+        entered = self._in_federation()
+        tensors = part_of(message.tensors, "counts/")
+        counts = counts_of(tensors, len(entered.class_names), source="the coordinator")
+        entered.balance, entered.ties = Balance.of(counts), Ties.of(counts)
+        return Message("counted")
+
+    def _score(self, message: Message) -> Message:
+        """Sums of the scores on images of ``split``: of the global model, and of the site's own, where it has one."""
+        entered = self._in_federation()
+        split, strength = message.words.get("split"), float(message.words.get("soft_ties", 0.0))
+        features = {"train": entered.every, "test": entered.test, "held_out": entered.held_out}.get(str(split))
+        if features is None:
+            return Message("scores", {"images": 0})
+        method = entered.method
+        shared, _ = method.split(method.state_dict())
+        state = received_state(message, shared, wire="float32", source="the coordinator")
+        set_global(method, state, initial=entered.initial, source="the coordinator")
+        model = FinalModel(method, state, {}, entered.initial, entered.ties, strength)
+        thresholds = message.tensors.get("thresholds")
+        sums = score_sums(model.probabilities(features), features.labels, thresholds=thresholds, pairs=())
+        tensors = with_prefix("global/", sums.to_tensors())
+        if method.personal and message.words.get("personal"):
+            own = self._personal.before(int(message.words["personal"]) + 1) or entered.initial
+            set_state(method, {**state, **own}, source="the site's own tensors")
+            sums = score_sums(model.probabilities(features), features.labels, thresholds=thresholds, pairs=())
+            tensors |= with_prefix("own/", sums.to_tensors())
+        return Message("scores", {"images": len(features)}, tensors)
+
+    def _finish(self, message: Message) -> Message:
+        entered = self._in_federation()
+        shared, _ = entered.method.split(entered.method.state_dict())
+        state = received_state(message, shared, wire="float32", source="the coordinator")
+        own = self._personal.before(int(message.words["kept_round"]) + 1) or entered.initial
+        deliver(
+            message,
+            state,
+            own if entered.method.personal else {},
+            number=self._own.number,
+            backbone=self._own.found_at,
+            folder=self._own.folder,
+        )
+        self._note(
+            f"finished: the model is in {self._own.folder / 'model'}; fedmpt predict --checkpoint takes that folder"
+        )
+        return Message("finished")
+
+    def _in_federation(self) -> Entered:
+        if self._entered is None:
+            raise InputError(NOT_ENTERED)
+        return self._entered
+
+
+def _is_same(one: Ask, other: Ask) -> bool:
+    """Whether a client would answer both alike."""
+    is_same_state = all(torch.equal(tensor, other.state[name]) for name, tensor in one.state.items())
+    return (one.index, one.learning_rate) == (other.index, other.learning_rate) and is_same_state
+
+
+NOT_ENTERED = "the site was started anew and has not entered yet"
+
+
+def relabelled(features: FeatureSet, own: tuple[str, ...], wanted: tuple[str, ...]) -> FeatureSet:
+    """The same images with labels of the classes ``wanted``; unknown where the site's labels do not name one."""
+    return replace(features, labels=align(features.labels, own, wanted, unlisted=UNKNOWN))

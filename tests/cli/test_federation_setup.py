@@ -1,0 +1,130 @@
+"""Setting up a federation by commands, as the engineers of a coordinator and of a site type them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+from command_line import Command
+
+from fedmpt.federated.flare.admitted import read_admitted
+from fedmpt.federated.flare.kits import assemble
+from fedmpt.runs.config import preset
+from fedmpt.runs.federation.plan import Plan
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_from_nothing_to_a_finished_kit(run: Command, here: Path) -> None:
+    (here / "classes.txt").write_text("cat\ndog\n")
+    words = "--method promptfl --num-context 4 --rounds 3 --classes classes.txt --deadline 90 --name study --days 30"
+    told = run(
+        "federation", "init", "fed", "--sites", "clinic-b,clinic-a", "--address", "localhost:8102", *words.split()
+    )
+    assert told.code == 0, told.err
+    words_of_plan = json.loads((here / "fed" / "coordinator" / "federation.json").read_text())
+    plan = Plan.from_json(words_of_plan, source="federation.json")
+    assert (plan.name, plan.sites, plan.address) == ("study", ("clinic-a", "clinic-b"), "localhost:8102")
+    assert (plan.class_names, plan.rules.deadline, plan.run.data) == (("cat", "dog"), 90.0, "sites")
+    assert (plan.run.method.name, plan.run.federation.rounds) == ("promptfl", 3)
+    assert plan.run.to_json()["method"]["num_context"] == 4
+    invitation = json.loads((here / "fed" / "invitations" / "clinic-a.json").read_text())
+    assert (invitation["site"], invitation["plan"]) == ("clinic-a", words_of_plan)
+    assert f"root certificate: {invitation['root']}\n" in told.out
+    assert "fedmpt federation start fed/coordinator" in told.out
+
+    told = run("federation", "request", "fed/invitations/clinic-a.json")
+    assert told.code == 0, told.err
+    assert invitation["root"] in told.out
+    key = here / "clinic-a" / "request" / "clinic-a.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    shutil.copy(here / "clinic-a" / "clinic-a.request.zip", here / "sent.zip")
+
+    told = run("federation", "approve", "sent.zip", "--coordinator", "fed/coordinator")
+    assert told.code == 0, told.err
+    assert str(here / "clinic-a.signed.zip") in told.out
+    again = run("federation", "approve", "sent.zip", "--coordinator", "fed/coordinator")
+    assert (again.code, again.err.startswith("fedmpt federation: clinic-a was approved before")) == (2, True)
+    shutil.move(here / "clinic-a.signed.zip", here / "clinic-a")
+    assert assemble(here / "clinic-a").site == "clinic-a"
+
+    told = run("federation", "shut-out", "clinic-a", "--coordinator", "fed/coordinator")
+    assert told.code == 0, told.err
+    admitted = read_admitted(here / "fed" / "coordinator" / "server" / "local" / "admitted.json")
+    assert admitted["clinic-a"].certificate is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--sites a,a", "a name is given twice"),
+        ("--sites a,B", "'B' is no name"),
+        ("--sites a,server", "'server' is a name of the coordinator's own"),
+        ("--sites ,", "--sites names no site"),
+        ("--sites=", "--sites names no site"),
+        ("--sites a", "--min-sites 2 is more than the 1 sites there are"),
+        ("--address localhost", "'localhost' is no HOST:PORT"),
+        ("--data voc:x", "--data is no option of the coordinator"),
+        ("--days 0", "--days must be positive, got 0"),
+        ("--days 9 --root-days 8", "--days 9 is more than --root-days 8"),
+        ("--method nothing", "unknown method 'nothing'"),
+        ("--rounds 0", "--rounds must be positive"),
+        ("--deadline 0", "--deadline must be positive"),
+        ("--classes none.txt", "none.txt"),
+    ],
+)
+def test_what_no_federation_can_have_is_refused_before_anything_is_made(
+    run: Command, here: Path, words: str, message: str
+) -> None:
+    told = run("federation", "init", "fed", "--sites", "a,b", "--address", "localhost:8102", *words.split())
+    assert (told.code, told.out) == (2, "")
+    assert told.err.startswith("fedmpt federation: ")
+    assert message in told.err
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--setting", "--clients", "--partition", "--out"])
+def test_what_divides_images_is_no_option(run: Command, here: Path, option: str) -> None:
+    told = run("federation", "init", "fed", "--sites", "a,b", "--address", "localhost:8102", option, "iid")
+    assert told.code == 2
+    assert option in told.err + told.out
+    assert option not in run("federation", "init", "--help").out
+    assert list(here.iterdir()) == []
+
+
+def test_an_invitation_whose_plan_is_none_makes_no_key(run: Command, here: Path) -> None:
+    root = "SHA256:" + ":".join(["AB"] * 32)
+    (here / "a.json").write_text(json.dumps({"format": 1, "site": "../a", "root": root, "plan": {"format": 1}}))
+    told = run("federation", "request", "a.json")
+    assert (told.code, told.out) == (2, "")
+    assert "a.json: not the plan of a federation" in told.err
+    assert [path.name for path in here.iterdir()] == ["a.json"]
+
+
+def test_the_group_lists_its_commands_and_needs_nvflare(
+    run: Command, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "shut-out" in run("federation").out
+    assert "give a new folder, for example: fedmpt federation init fed" in run("federation", "init").err
+    assert "there are: init, request, approve" in run("federation", "begin").err
+    monkeypatch.setattr("fedmpt.cli.federation.find_spec", lambda name: None)
+    for words in (("init", "fed"), ("request", "a.json"), ("approve", "a.zip"), ("shut-out", "a")):
+        assert "pip install 'fedmpt[federation]'" in run("federation", *words).err
+
+
+def test_a_site_that_is_not_in_the_plan_makes_no_key(run: Command, here: Path) -> None:
+    plan = Plan(name="fed", sites=("a", "b"), address="localhost:1", run=preset("default", "promptfl", data="sites"))
+    root = "SHA256:" + ":".join(["AB"] * 32)
+    words = {"format": 1, "site": "../../c", "root": root, "plan": plan.to_json()}
+    (here / "a.json").write_text(json.dumps(words))
+    told = run("federation", "request", "a.json")
+    assert (told.code, told.out) == (2, "")
+    assert "'../../c', which is not among its plan's sites" in told.err
+    assert [path.name for path in here.iterdir()] == ["a.json"]

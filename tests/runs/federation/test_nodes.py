@@ -1,0 +1,88 @@
+"""The clients of one data set on several nodes; no processes, no engine: messages only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from federation_bed import FakeLink, write_sites
+
+from fedmpt.federated.rounds import Federation
+from fedmpt.runs.config import RunConfig, preset
+from fedmpt.runs.federation.nodes import Node, Nodes
+from fedmpt.runs.federation.plan import Plan, Rules
+from fedmpt.runs.federation.sites import Sites
+from fedmpt.runs.federation.status import Status
+from fedmpt.runs.prepare import Prepared
+from fedmpt.runs.run import Updates, train
+from fedmpt.types import InputError
+
+NODES = ("node-1", "node-2", "node-3")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sites(tmp_path_factory.mktemp("nodes") / "data", images=12)
+
+
+def config_of(data: Path, backbone: Path, method: str) -> RunConfig:
+    """Five clients, for three nodes."""
+    start = preset("default", method, f"clients:{data}")
+    federation = Federation(rounds=2, learning_rate=0.1, wire="float16")
+    return replace(start, backbone=str(backbone), setting="iid", clients=5, federation=federation)
+
+
+class Cluster:
+    """Nodes of this process, as `fedmpt.runs.run.train` takes them."""
+
+    def __init__(self, config: RunConfig, folder: Path, cache: Path, *, other: RunConfig | None = None) -> None:
+        rules = Rules(min_sites=1, gather=0, patience=5, deadline=5)
+        self.plan = Plan(name="c", sites=NODES, address="localhost:1", run=config, rules=rules, is_simulation=True)
+        configs = {node: other if other and node == "node-2" else config for node in NODES}
+        nodes = {
+            name: Node(replace(self.plan, run=run), cache=cache, note=lambda _: None, show_progress=False).handle
+            for name, run in configs.items()
+        }
+        self.link, self.folder = FakeLink.of(nodes), folder
+
+    @contextmanager
+    def workers(self, prepared: Prepared, out: Path) -> Iterator[Updates]:
+        self.folder.mkdir(exist_ok=True)
+        status = Status.read(self.folder, NODES)
+        yield Nodes(Sites(self.plan, self.link, self.folder, status, lambda _: None), prepared).updates
+
+
+@pytest.mark.parametrize("method", ["promptfl", "fedpgp"])
+def test_nodes_end_with_the_same_bytes_as_one_process(
+    data: Path, tiny_clip_folder: Path, tmp_path: Path, method: str
+) -> None:
+    config = config_of(data, tiny_clip_folder, method)
+    cluster = Cluster(config, tmp_path / "nodes", tmp_path / "cache")
+
+    def dies(kind: str, index: int, answer: bytes) -> bytes | str:
+        if kind == "train":
+            cluster.link.since.pop("node-2", None)  # Its clients go to the others, within the round.
+            return "its job process stopped"
+        return answer
+
+    cluster.link.faults["node-2"] = dies
+    for out, workers in (("one", None), ("many", cluster.workers)):
+        train(config, out=tmp_path / out, cache=tmp_path / "cache", show_progress=False, workers=workers)
+    assert ("node-2", "train") in cluster.link.asked
+    files = [
+        {path.name: path.read_bytes() for path in (tmp_path / out / "checkpoint").iterdir()} for out in ("one", "many")
+    ]
+    assert files[0] == files[1]
+    assert any(name.startswith("personal") for name in files[0]) == (method == "fedpgp")
+
+
+def test_a_node_with_other_data_is_refused(data: Path, tiny_clip_folder: Path, tmp_path: Path) -> None:
+    config = config_of(data, tiny_clip_folder, "promptfl")
+    other = replace(config, clients=4)
+    cluster = Cluster(config, tmp_path / "nodes", tmp_path / "cache", other=other)
+    with pytest.raises(InputError, match=r"node node-2 does not fit: options.clients is 4 there and 5 here; data is"):
+        train(config, out=tmp_path / "out", cache=tmp_path / "cache", show_progress=False, workers=cluster.workers)
+    assert not (tmp_path / "out").exists()
