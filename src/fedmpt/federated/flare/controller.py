@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nvflare.apis.controller_spec import ClientTask, Task
+from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.impl.controller import Controller
 from nvflare.apis.shareable import Shareable
@@ -31,6 +32,9 @@ ABSENT = 8.0
 SILENCE = 20.0
 """The same while it works, when it sends a sign of life every 3 seconds: a line that is busy or broken for a moment
 must not cost an answer."""
+INTERVAL, MAX_INTERVAL, SHARE = 0.5, 4.0, 0.05
+"""Seconds between two times that an idle site asks for work, which takes 5 kB: the least, the most, and as a share of
+the time that nothing came. So waiting for that costs a long round little, and a long pause little traffic."""
 Result = tuple[str, str, Any]
 """A site, the number of the ask, and what came from it."""
 
@@ -56,6 +60,7 @@ class BridgeController(Controller):  # type: ignore[misc]  # nvflare has no type
         self._heard: dict[str, float] = {}
         self._present: list[str] = []
         self._open: dict[str, Open] = {}
+        self._last_ask = time.monotonic()
 
     def set_communicator(self, communicator: WFCommSpec) -> None:
         super().set_communicator(communicator)
@@ -79,7 +84,10 @@ class BridgeController(Controller):  # type: ignore[misc]  # nvflare has no type
         """A late answer. Nobody waits for it."""
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
+        settings = fl_ctx.get_prop(FLContextKey.RUNNER).config
         while not abort_signal.triggered:
+            idle = 0.0 if self._open else time.monotonic() - self._last_ask
+            settings.task_request_interval = min(max(INTERVAL, SHARE * idle), MAX_INTERVAL)
             self._awake.wait(TICK)
             self._awake.clear()
             while not self._results.empty():
@@ -102,6 +110,7 @@ class BridgeController(Controller):  # type: ignore[misc]  # nvflare has no type
         for left in self._open.values():  # The driver waits for one ask at a time.
             self.cancel_task(left.task)
         self._open.clear()
+        self._last_ask = time.monotonic()
         number, timeout, limit = str(words["number"]), float(words["timeout"]), int(words["limit"])
         for sites, content in zip(words["sites"], contents, strict=True):
             for site in sites:

@@ -10,8 +10,6 @@ from fedmpt.files import write_json
 CONTROLLER = "fedmpt.federated.flare.controller.BridgeController"
 EXECUTOR = "fedmpt.federated.flare.executor.BridgeExecutor"
 NAME = "fedmpt"
-TASK_INTERVAL = 0.5
-"""Seconds between two times that an idle site asks for work: half of it is what a round waits on the average."""
 SIGN_OF_LIFE = 3.0
 """Seconds between two signs of life of a site that works."""
 START = 120.0
@@ -33,7 +31,7 @@ def write_job(folder: Path, sites: Sequence[str], *, max_bytes: int) -> Path:
     }
     server = {
         "format_version": 2,
-        "server": {"heart_beat_timeout": START, "task_request_interval": TASK_INTERVAL},
+        "server": {"heart_beat_timeout": START, "task_request_interval": 0.5},
         "task_data_filters": [],
         "task_result_filters": [],
         "components": [],

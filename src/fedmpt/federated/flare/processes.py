@@ -16,8 +16,21 @@ from pathlib import Path
 import psutil
 
 from fedmpt.federated.flare import child
+from fedmpt.federated.flare.sockets import MAX_BYTES
 
 LOG_BYTES, OLD_LOGS = 2 * 2**20, 2
+SETTINGS = {
+    "NVFLARE_STREAMING_CHUNK_SIZE": str(2**16),
+    "NVFLARE_STREAMING_WINDOW_SIZE": str(2**19),
+    "NVFLARE_STREAMING_ACK_INTERVAL": str(2**17),
+    "NVFLARE_STREAMING_RETRY_WAIT": "60",
+    "NVFLARE_STREAMING_RETRY_TIMEOUT": "600",
+    "NVFLARE_STREAMING_MAX_BLOB_SIZE": str(MAX_BYTES + 2**20),
+    "MALLOC_ARENA_MAX": "4",
+}
+"""Of NVFlare's processes. By itself it sends 64 MB at once and all of it again what is not there after 5 seconds, so a
+slow line carries the same bytes over and over. With these, half a megabyte is under way: a line of 64 kB/s needs 8
+seconds for that, and signs of life come in between. Few arenas keep the memory of many threads together."""
 JOB = "[0-9a-f]" * 8 + "-*-*-*-*"
 """How NVFlare names a job's folder in a kit."""
 STORES = ("jobs", "snapshots", "transfer")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from fedmpt.federated.flare.processes import Child, nvflare_command, remove_jobs
+from fedmpt.federated.flare.processes import SETTINGS, Child, nvflare_command, remove_jobs
 from fedmpt.types import InputError
 
 START = 60.0
@@ -20,7 +20,7 @@ class Server:
     """Use `start` in a thread that lives on: the process ends with the thread."""
 
     def __init__(self, kit: Path, *, env: Mapping[str, str], log: Path) -> None:
-        self._kit, self._env, self._log = kit, env, log
+        self._kit, self._env, self._log = kit, SETTINGS | dict(env), log
         self._child: Child | None = None
         self._is_up = False
         self._blamed: dict[str, str] = {}

@@ -20,8 +20,8 @@ LENGTH = struct.Struct(">Q")
 KEY_BYTES = 16
 NO_KEY = bytes(KEY_BYTES)
 """Of a call whose reply nobody will ask for again."""
-MAX_BYTES = 2**30
-"""No frame is longer."""
+MAX_BYTES = 2**28
+"""No message is longer. The largest method's state has a tenth of that."""
 MAX_PATH = 100
 """Bytes. The system takes 107 as the path of a socket."""
 MAX_WORDS = 500
@@ -97,6 +97,8 @@ def call(
             raise NoReplyError(f"no answer within {timeout:g} s") from None
         except (FileNotFoundError, ConnectionRefusedError):
             raise NoReplyError("it is not running, or still starting") from None
+        except ValueError as error:
+            raise NoReplyError(f"its answer is {error}") from None
         except (OSError, EOFError):
             reply = None
     if not reply:

@@ -13,7 +13,7 @@ from typing import Any
 
 from fedmpt.federated.flare.executor import WORKER_SOCKET
 from fedmpt.federated.flare.news import News
-from fedmpt.federated.flare.processes import Child, nvflare_command, remove_jobs
+from fedmpt.federated.flare.processes import SETTINGS, Child, nvflare_command, remove_jobs
 from fedmpt.federated.flare.sockets import is_listening, private_folder
 
 WRONG_INPUT = 2
@@ -43,7 +43,9 @@ def supervise(kit: Path, *, worker: Sequence[str], note: Callable[[str], None]) 
         watched = _Watched("its worker", lambda: Child(worker, env=env), note)
         command = nvflare_command("client", kit, f"uid={site_of(kit)}", f"heart_beat_interval={HEARTBEAT}")
         log = kit / "logs" / "client.log"
-        client = _Watched("NVFlare's client", lambda: Child(command, env=env, log=log, on_line=news.read), note)
+        client = _Watched(
+            "NVFlare's client", lambda: Child(command, env=SETTINGS | env, log=log, on_line=news.read), note
+        )
         try:
             while not stopped:
                 if watched.look() == WRONG_INPUT:
