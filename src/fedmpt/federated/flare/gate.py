@@ -21,7 +21,7 @@ from nvflare.fuel.f3.cellnet.core_cell import make_reply
 from nvflare.fuel.f3.cellnet.defs import IdentityChallengeKey, MessageHeaderKey, ReturnCode
 from nvflare.fuel.f3.message import Message
 from nvflare.lighter.utils import load_crt_chain_bytes
-from nvflare.private.defs import CellChannel, CellChannelTopic, CellMessageHeaderKeys
+from nvflare.private.defs import AUTH_CLIENT_NAME_FOR_SJ, CellChannel, CellChannelTopic, CellMessageHeaderKeys
 
 from fedmpt.federated.flare.admitted import FILE, Admission, read_admitted
 from fedmpt.federated.flare.certificates import fingerprint
@@ -93,7 +93,11 @@ class Gate(FLComponent):  # type: ignore[misc]  # nvflare has no types.
         A token that this server process did not grant may have been granted to an earlier certificate.
         """
         name = message.get_header(CellMessageHeaderKeys.CLIENT_NAME)
-        if name in (None, self._server.my_own_auth_client_name):  # A goodbye; the server's own processes.
+        if name in (
+            None,
+            self._server.my_own_auth_client_name,
+            AUTH_CLIENT_NAME_FOR_SJ,
+        ):  # A goodbye; the server's own.
             return True
         admission = self._admitted().get(str(name))
         token = message.get_header(CellMessageHeaderKeys.TOKEN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -211,7 +212,7 @@ class Site:
     def _score(self, message: Message) -> Message:
         """Sums of the scores on images of ``split``: of the global model, and of the site's own, where it has one."""
         entered = self._in_federation()
-        split, strength = message.words.get("split"), float(message.words.get("soft_ties", 0.0))
+        split, strength = message.words.get("split"), number_in(message, "soft_ties")
         features = {"train": entered.every, "test": entered.test, "held_out": entered.held_out}.get(str(split))
         if features is None:
             return Message("scores", {"images": 0})
@@ -223,8 +224,8 @@ class Site:
         thresholds = message.tensors.get("thresholds")
         sums = score_sums(model.probabilities(features), features.labels, thresholds=thresholds, pairs=())
         tensors = with_prefix("global/", sums.to_tensors())
-        if method.personal and message.words.get("personal"):
-            own = self._personal.before(int(message.words["personal"]) + 1) or entered.initial
+        if method.personal and (index := int(number_in(message, "personal"))):
+            own = self._personal.before(index + 1) or entered.initial
             set_state(method, {**state, **own}, source="the site's own tensors")
             sums = score_sums(model.probabilities(features), features.labels, thresholds=thresholds, pairs=())
             tensors |= with_prefix("own/", sums.to_tensors())
@@ -234,7 +235,7 @@ class Site:
         entered = self._in_federation()
         shared, _ = entered.method.split(entered.method.state_dict())
         state = received_state(message, shared, wire="float32", source="the coordinator")
-        own = self._personal.before(int(message.words["kept_round"]) + 1) or entered.initial
+        own = self._personal.before(int(number_in(message, "kept_round")) + 1) or entered.initial
         deliver(
             message,
             state,
@@ -261,6 +262,14 @@ def _is_same(one: Ask, other: Ask) -> bool:
 
 
 NOT_ENTERED = "the site was started anew and has not entered yet"
+
+
+def number_in(message: Message, name: str) -> float:
+    """A number, 0 or more, among the coordinator's words. Raises InputError where there is none."""
+    value = message.words.get(name)
+    if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise InputError(f"the coordinator says {value!r} for {name}, and a number was expected; update fedmpt")
+    return value
 
 
 def relabelled(features: FeatureSet, own: tuple[str, ...], wanted: tuple[str, ...]) -> FeatureSet:

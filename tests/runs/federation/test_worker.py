@@ -1,0 +1,141 @@
+"""What a site's worker takes and refuses: its engineer's mistakes, its own policy, and any message at all."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from federation_bed import plan_of, site_handle, write_sites
+
+from fedmpt.federated.flare.messages import Message, pack, unpack
+from fedmpt.federated.rounds import Federation
+from fedmpt.runs.config import preset
+from fedmpt.runs.federation.agreement import agreed_options
+from fedmpt.runs.federation.plan import Plan
+from fedmpt.runs.federation.worker import Handle, WorkerOptions, answering, prepare_site
+from fedmpt.types import InputError
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sites(tmp_path_factory.mktemp("worker") / "data", images=6)
+
+
+@pytest.fixture(scope="module")
+def plan(tiny_clip_folder: Path) -> Plan:
+    federation = Federation(rounds=2, learning_rate=0.1)
+    return plan_of(replace(preset("default", "fedmpt", "sites"), backbone=str(tiny_clip_folder), federation=federation))
+
+
+@pytest.fixture(scope="module")
+def handle(plan: Plan, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Handle:
+    folder = tmp_path_factory.mktemp("kit")
+    return site_handle(plan, "birch", data / "birch", kit=folder / "birch", cache=folder / "cache")
+
+
+def error_of(handle: Handle, content: bytes | Message) -> str:
+    answer = answering(handle)(pack(content) if isinstance(content, Message) else content)
+    found = unpack(answer, source="test")
+    assert found.kind == "error"
+    return str(found.words["error"])
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ({"methods": ["promptfl"]}, r"policy.json allows promptfl, and the federation trains fedmpt"),
+        ({"min_images": 100}, r"policy.json asks for at least 100 training images .* has 5"),
+        ({"min_pictures": 1}, r"unknown field 'min_pictures'"),
+    ],
+)
+def test_a_site_holds_to_its_own_policy(
+    plan: Plan, data: Path, tmp_path: Path, policy: dict[str, Any], expected: str
+) -> None:
+    (tmp_path / "policy.json").write_text(json.dumps(policy))
+    with pytest.raises(InputError, match=expected):
+        site_handle(plan, "ash", data / "ash", kit=tmp_path, cache=tmp_path / "cache")
+
+
+def test_a_class_that_the_federation_does_not_have_is_named_before_anything_is_computed(
+    plan: Plan, data: Path, tmp_path: Path
+) -> None:
+    fixed = replace(plan, class_names=("cats", "dog", "table"))
+    with pytest.raises(InputError, match=r"class 'cat' is none of the federation's 3 classes.*'cats'"):
+        site_handle(fixed, "ash", data / "ash", kit=tmp_path, cache=tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_images_without_any_label_are_refused(plan: Plan, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/0.png").write_bytes((data / "ash/0.png").read_bytes())
+    (tmp_path / "photos/labels.csv").write_text("image,cat,dog\n0.png,0,0\n")
+    with pytest.raises(InputError, match="no training image shows any of the classes"):
+        site_handle(plan, "ash", tmp_path / "photos", kit=tmp_path / "kit", cache=tmp_path / "cache")
+
+
+def test_one_image_is_enough_for_a_site(plan: Plan, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/0.png").write_bytes((data / "ash/0.png").read_bytes())
+    (tmp_path / "photos/labels.csv").write_text("image,labels\n0.png,cat\n")
+    options = WorkerOptions(
+        kit=str(tmp_path / "kit"), data=f"folder:{tmp_path / 'photos'}", cache=str(tmp_path / "cache"), quiet=True
+    )
+    (tmp_path / "kit").mkdir()
+    site = prepare_site(options, "ash", plan, note=lambda text: None)
+    words = site.handle(Message("describe", {"options": agreed_options(plan.run)})).words
+    assert (words["images"], words["test_images"], words["class_names"]) == (1, 0, ["cat"])
+
+
+def test_whatever_comes_is_answered_in_words(plan: Plan, handle: Handle) -> None:
+    assert "no message" in error_of(handle, b"\x00" * 100)
+    assert "asks for 'run'" in error_of(handle, Message("run", {"command": "id"}))
+    assert "started anew" in error_of(handle, Message("train", {"round": 1}))
+    for words in ({}, {"options": 3}, {"options": {"method.name": "promptfl"}}):
+        assert "the coordinator asks for other options" in error_of(handle, Message("describe", words))
+    for names in (None, ["cat", "cat"], ["cat"], [1, 2], ["cat", "table" * 100]):
+        assert error_of(handle, Message("enter", {"class_names": names}))
+    handle(Message("enter", {"class_names": ["cat", "cup", "table"]}))
+    wrong: list[dict[str, Any]] = [
+        {},
+        {"round": 0, "learning_rate": 0.1, "clients": [1], "best": 0},
+        {"round": 1, "learning_rate": "nan", "clients": [1], "best": 0},
+        {"round": 1, "learning_rate": 0.1, "clients": [], "best": 0},
+        {"round": "x", "learning_rate": 0.1, "clients": [1], "best": 0},
+    ]
+    for words in wrong:
+        assert "in words that nobody knows" in error_of(handle, Message("train", words))
+    fine = {"round": 1, "learning_rate": 0.1, "clients": [1], "best": 0}
+    assert "is missing" in error_of(handle, Message("train", fine, {"state/x": torch.zeros(2)}))
+    assert "is missing" in error_of(handle, Message("counts", {}, {"counts/pairs": torch.zeros(9)}))
+    assert "is missing" in error_of(handle, Message("finish", {"kept_round": 1}))
+    assert "says None for soft_ties" in error_of(handle, Message("score", {"split": "test"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("singles", torch.tensor([9, 1, 1])),
+        ("known", torch.tensor([9, 2, 2])),
+        ("pairs", torch.ones(3, 3, dtype=torch.int64)),
+        ("pairs", torch.tensor([[0, 1, 0], [0, 0, 0], [0, 0, 0]])),
+        ("pairs", torch.tensor([[0, -1, 0], [-1, 0, 0], [0, 0, 0]])),
+        ("images", torch.tensor([-4])),
+    ],
+)
+def test_counts_that_contradict_each_other_are_refused(name: str, value: torch.Tensor) -> None:
+    from fedmpt.runs.federation.exchange import counts_of
+
+    pairs = torch.tensor([[0, 1, 0], [1, 0, 0], [0, 0, 0]])
+    fine = {
+        "images": torch.tensor([2]),
+        "singles": torch.tensor([2, 1, 0]),
+        "pairs": pairs,
+        "known": torch.tensor([2, 2, 2]),
+    }
+    assert counts_of(fine, 3, source="site a").num_images == 2
+    with pytest.raises(InputError, match="site a: its counts of labels contradict each other"):
+        counts_of({**fine, name: value}, 3, source="site a")
