@@ -16,9 +16,10 @@ from torch import Tensor
 from fedmpt.data.pairs import BiasedPairs
 from fedmpt.evaluation.context_sums import ContextSums, context_bounds
 from fedmpt.evaluation.histograms import NUM_BINS, average_precisions, count_scores, score_bins
-from fedmpt.evaluation.metrics import Scores, decision_counts, f1_scores
+from fedmpt.evaluation.metrics import METRICS, Scores, decision_counts, f1_scores
 from fedmpt.types import ABSENT, PRESENT, InputError, Pair, State
 
+NO_PAIRS = BiasedPairs(per_pair=(), num_biased=0, num_measurable=0)
 MAX_IMAGES = 2**32
 """More than a site has. Sums of two million such sites are whole numbers in double precision."""
 
@@ -126,6 +127,22 @@ def score_sums(
         calibrated=torch.as_tensor(at_own),
         contexts=ContextSums.of(bins, labels, pairs).counts,
     )
+
+
+@dataclass(frozen=True)
+class SummedScores:
+    """What a round shows of summed scores, in percent."""
+
+    mAP: float
+    CF1: float
+    OF1: float
+    CF1_PR: float
+
+    @classmethod
+    def of(cls, sums: ScoreSums) -> SummedScores:
+        names = [str(number) for number in range(sums.decisions.shape[1])]
+        test = summed_scores(sums, names, thresholds=None, pairs=NO_PAIRS)["test"]
+        return cls(*(test[metric] for metric in METRICS))
 
 
 def client_sums(
