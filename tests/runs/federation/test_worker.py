@@ -159,3 +159,19 @@ def test_a_plan_cannot_name_code_that_a_site_would_run(plan: Plan, data: Path, t
     with pytest.raises(InputError):  # The site's engineer may: the code is then run, and makes no model.
         ready(replace(options, backbone=spec), note=lambda text: None)
     assert ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/srv/ward 7/a.png is broken; copy it", "ward 7/a.png is broken; copy it"),  # A blank ends a path.
+        ("/srv/ward7/scans/a.png is broken", "a.png is broken"),
+        ("cannot read '/home/ann/kit/personal/round-1.safetensors'", "cannot read 'round-1.safetensors'"),
+        (r"C:\data\ward\a.png is broken", "a.png is broken"),
+        ("labels of 3/4 images and/or more", "labels of 3/4 images and/or more"),
+    ],
+)
+def test_the_coordinator_does_not_hear_where_files_are(text: str, expected: str) -> None:
+    from fedmpt.runs.federation.worker import without_folders
+
+    assert without_folders(text) == expected

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 import traceback
@@ -149,13 +150,19 @@ def answering(handle: Handle) -> Callable[[bytes], bytes]:
         try:
             return pack(handle(unpack(content, source="the coordinator")))
         except InputError as error:
-            return pack(Message("error", {"error": str(error)}))
+            return pack(Message("error", {"error": without_folders(str(error))}))
         except Exception as error:
             # A fault of ours: all of it for the site's engineer, one line for the coordinator.
             traceback.print_exc()
-            return pack(Message("error", {"error": f"a fault in fedmpt: {type(error).__name__}: {error}"[:500]}))
+            text = without_folders(f"a fault in fedmpt: {type(error).__name__}: {error}"[:500])
+            return pack(Message("error", {"error": text}))
 
     return answer
+
+
+def without_folders(text: str) -> str:
+    """What the coordinator hears of an error: names of files at most, not where they are at the site."""
+    return re.sub(r"(?<![\w.])(?:[A-Za-z]:)?(?:[/\\][^/\\\s'\"]+)+[/\\]", "", text)
 
 
 def said(quiet: bool) -> Callable[[str], None]:
