@@ -139,3 +139,23 @@ def test_counts_that_contradict_each_other_are_refused(name: str, value: torch.T
     assert counts_of(fine, 3, source="site a").num_images == 2
     with pytest.raises(InputError, match="site a: its counts of labels contradict each other"):
         counts_of({**fine, name: value}, 3, source="site a")
+
+
+def test_a_plan_cannot_name_code_that_a_site_would_run(plan: Plan, data: Path, tmp_path: Path) -> None:
+    from fedmpt.federated.flare.kits import INVITATION, Invitation
+    from fedmpt.runs.federation.worker import ready
+
+    ran = tmp_path / "ran"
+    (tmp_path / "model.py").write_text(f"from pathlib import Path\ndef load():\n    Path({str(ran)!r}).touch()\n")
+    spec = f"{tmp_path / 'model.py'}:load"
+    foreign = replace(plan, run=replace(plan.run, backbone=spec))
+    (tmp_path / INVITATION).write_text(
+        json.dumps(Invitation("ash", "SHA256:" + ":".join(["AB"] * 32), foreign.to_json()).to_json())
+    )
+    options = WorkerOptions(kit=str(tmp_path), data=f"folder:{data / 'ash'}", cache=str(tmp_path / "cache"), quiet=True)
+    with pytest.raises(InputError, match=r"no coordinator may choose what runs here; .* --backbone"):
+        ready(options, note=lambda text: None)
+    assert not ran.exists()
+    with pytest.raises(InputError):  # The site's engineer may: the code is then run, and makes no model.
+        ready(replace(options, backbone=spec), note=lambda text: None)
+    assert ran.exists()

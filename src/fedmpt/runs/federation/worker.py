@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fedmpt.backbone import load_backbone
+from fedmpt.backbone.load import parse_spec
 from fedmpt.data import load_data
 from fedmpt.data.features.store import FeatureSet, open_features
 from fedmpt.federated.flare.messages import Message, pack, unpack
@@ -72,6 +73,11 @@ def ready(options: WorkerOptions, *, note: Callable[[str], None]) -> Handle:
 
     invitation = read_invitation(Path(options.kit) / INVITATION)
     plan = Plan.from_json(invitation.plan, source=options.kit)
+    if options.backbone is None and parse_spec(plan.run.backbone).kind == "plugin":
+        raise InputError(
+            f"the federation's model is code on this machine, {plan.run.backbone}, and no coordinator may choose what "
+            f"runs here; if you know that code, say so: --backbone {plan.run.backbone}"
+        )
     if plan.is_simulation:
         run = replace(plan.run, data=options.data or plan.run.data, backbone=options.backbone or plan.run.backbone)
         node = replace(plan, run=replace(run, device=options.device))
