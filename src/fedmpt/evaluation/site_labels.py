@@ -25,7 +25,7 @@ MIN_SHIFT = 0.2
 ORDINARY, MAX_UNUSUAL = 1.2, 2.0
 """Where three classes of a site are further off than the first, in standard deviations, the site is unusual as a whole:
 each of its classes counts less, by the third's distance over the first number, but by no more than the second."""
-MIN_RANDOM, RANDOM_FACTOR = 0.06, 0.1
+MIN_RANDOM, RANDOM_FACTOR = 0.06, 0.15
 """Differences of the share of random labels that are ordinary: at any site, and a log-odd of its images' shift."""
 SUSPECT = 2.5
 """Standard deviations from which a cell is compared with the others less one."""
