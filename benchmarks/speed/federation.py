@@ -177,8 +177,8 @@ class Relay:
 
 
 class Watch:
-    """The largest share of memory (PSS) of each kind of process of a federation in ``folder``, in MB, and the bytes that
-    have passed when a round is first seen in ``log``."""
+    """The largest share of memory (PSS) of each kind of process of a federation in ``folder``, in MB, and the bytes
+    that have passed when a round is first seen in ``log``."""
 
     KINDS: ClassVar[dict[str, str]] = {
         "federation.worker": "worker of a site",
