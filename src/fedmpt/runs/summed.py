@@ -18,7 +18,7 @@ from fedmpt.evaluation.calibration import Calibration, calibrate, score_histogra
 from fedmpt.evaluation.final import FinalModel
 from fedmpt.evaluation.metrics import METRICS, multilabel_scores
 from fedmpt.evaluation.site_labels import site_labels
-from fedmpt.evaluation.sums import NO_PAIRS, ScoreSums, score_sums, summed_scores
+from fedmpt.evaluation.sums import NO_PAIRS, ScoreSums, client_sums, score_sums, summed_scores
 from fedmpt.runs.prepare import Prepared
 from fedmpt.state import get_state, set_state
 from fedmpt.types import InputError
@@ -104,27 +104,40 @@ class Here:
         return {ALL: score_histograms(model.probabilities(train), train.labels)}
 
     def sums(self, model: FinalModel, *, thresholds: Tensor, own: bool = False) -> dict[str, ScoreSums]:
-        prepared, method = self.prepared, self.prepared.method
-        numbers = {name: number for number, name in enumerate(prepared.partition.names)}
-        found, before = {}, get_state(method)
-        for name, rows in sorted(self._rows().items()):
-            if own:
-                tensors = model.personal.get(numbers.get(name, -1), model.initial)
-                set_state(method, {**model.shared, **tensors}, source=f"personal tensors of {name}")
-            test = prepared.test.subset(rows)
-            found[name] = score_sums(model.probabilities(test), test.labels, thresholds=thresholds, pairs=())
-        set_state(method, before)
-        return found
+        test, owners = self.prepared.test, self._owners()
+        names = sorted(set(owners))
+        clients = torch.tensor([names.index(owner) for owner in owners])
+        if not own:  # Scored at once, text features are computed once.
+            found = client_sums(
+                model.probabilities(test),
+                test.labels,
+                clients,
+                num_clients=len(names),
+                thresholds=thresholds,
+                pairs=(),
+            )
+            return dict(zip(names, found, strict=True))
+        return {
+            name: self._own_sums(model, name, test.subset((clients == number).nonzero().flatten()), thresholds)
+            for number, name in enumerate(names)
+        }
 
-    def _rows(self) -> dict[str, Int64[Tensor, "_"]]:
-        """The test images of each site."""
+    def _own_sums(self, model: FinalModel, name: str, test: FeatureSet, thresholds: Tensor) -> ScoreSums:
+        """Of a site's own model on its test images. The method is left as it was."""
+        method, numbers = model.method, {name: number for number, name in enumerate(self.prepared.partition.names)}
+        before = get_state(method)
+        tensors = model.personal.get(numbers.get(name, -1), model.initial)
+        set_state(method, {**model.shared, **tensors}, source=f"personal tensors of {name}")
+        sums = score_sums(model.probabilities(test), test.labels, thresholds=thresholds, pairs=())
+        set_state(method, before)
+        return sums
+
+    def _owners(self) -> list[str]:
+        """Whose each test image is."""
         test, column = self.prepared.test, self.prepared.data.client_column
         if column is None or column not in test.split.columns:
-            return {ALL: torch.arange(len(test))}
-        owners = [test.split.columns[column][row] for row in test.rows.tolist()]
-        return {
-            name: torch.tensor([place for place, owner in enumerate(owners) if owner == name]) for name in set(owners)
-        }
+            return [ALL] * len(test)
+        return [test.split.columns[column][row] for row in test.rows.tolist()]
 
 
 ALL = "all clients"
