@@ -144,6 +144,8 @@ class BridgeController(Controller):  # type: ignore[misc]  # nvflare has no type
                 self._close(site, f"no answer within {asked.timeout:g} s")
             elif now - max(asked.since, self._heard.get(site, 0.0)) > SILENCE:
                 self._close(site, f"no sign of life for {SILENCE:g} s")
+            elif site not in present and not asked.task.client_tasks:
+                self._close(site, "its job process is gone")
 
     def _close(self, site: str, error: str, content: bytes = b"") -> None:
         asked = self._open.pop(site)
