@@ -10,7 +10,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,7 @@ from fedmpt.federated.flare.job import write_job
 from fedmpt.federated.flare.running import Answer, RunningJob
 from fedmpt.federated.flare.server import Server
 from fedmpt.federated.flare.session import ENDED, Session, SessionError, logging_to
-from fedmpt.federated.flare.sockets import MAX_BYTES, listening, private_folder
+from fedmpt.federated.flare.sockets import MAX_BYTES, listening, one_line, private_folder
 
 __all__ = ["Answer", "Link"]
 
@@ -29,7 +29,7 @@ START_JOB = 60.0
 """Seconds that the server has to start a job; it takes 3 to 6."""
 START_SITE = 60.0
 """Seconds that a site has to take part in a job that has started."""
-REST = 120.0
+REST = 300.0
 """Seconds that a site which did not is left out."""
 RETURN = 40.0
 """Seconds that sites have to come back to a server that was started again."""
@@ -52,6 +52,7 @@ class Link:
         self._back_by = 0.0
         self._session: Session | None = None
         self._job: RunningJob | None = None
+        self._ended: list[str] = []
 
     def __enter__(self) -> Link:
         """Raises InputError if NVFlare's server does not start."""
@@ -112,7 +113,7 @@ class Link:
                     yield answer
                 if not waiting:
                     return
-            if not (job.has_ended or self._is_lost(job)):
+            if not self._is_lost(job):
                 why = dict.fromkeys(waiting, "the job's controller did not answer")
                 self._forget_job()
                 break
@@ -128,7 +129,7 @@ class Link:
 
     def _is_lost(self, job: RunningJob) -> bool:
         """Whether a job will end, before it has: it takes NVFlare 10 s to end one that has lost a process."""
-        return not self._server.is_running() or bool(self._server.blamed(job.number))
+        return job.has_ended or not self._server.is_running() or bool(self._server.blamed(job.number))
 
     def _blamed(self, job: RunningJob) -> str:
         """The site whose process ended a job. The server's word for it may come a moment later than the end."""
@@ -147,7 +148,7 @@ class Link:
         wanted = sites & connected - resting
         if not wanted:
             return None, missing
-        if self._job is None or self._job.has_ended or not wanted <= self._job.present:
+        if self._job is None or self._is_lost(self._job) or not wanted <= self._job.present:
             self._forget_job()
             try:
                 self._job = self._new_job(sorted(connected))
@@ -156,7 +157,8 @@ class Link:
                 return None, missing | dict.fromkeys(wanted, f"no job could be started: {error}")
             late = self._await_sites(self._job, wanted)
             self._resting |= dict.fromkeys(late, time.monotonic() + REST)
-            missing |= dict.fromkeys(late, "connected, but did not take the job")
+            missing |= late
+            self._remove_ended()
         return self._job, missing
 
     def _connected_of(self, sites: set[str]) -> set[str]:
@@ -197,12 +199,26 @@ class Link:
         connection.close()  # Of a job that was given up.
         return None
 
-    def _await_sites(self, job: RunningJob, sites: set[str]) -> set[str]:
-        """Wait until the sites take part; those that do not."""
+    def _await_sites(self, job: RunningJob, sites: set[str]) -> Mapping[str, str]:
+        """Wait until the sites take part; those that do not, and why not."""
+        refusals: dict[str, str] = {}
+        with suppress(SessionError):
+            refusals = self._command(lambda session: session.refusals(job.number))
+        late = {site: f"refused the job: {one_line(why)}" for site, why in refusals.items() if site in sites}
         until = time.monotonic() + START_SITE
-        while not sites <= job.present and not job.has_ended and time.monotonic() < until:
+        while not sites - late.keys() <= job.present and not self._is_lost(job) and time.monotonic() < until:
             time.sleep(0.05)
-        return set() if job.has_ended else sites - job.present
+        if not self._is_lost(job):
+            late |= dict.fromkeys(sites - late.keys() - job.present, "connected, but did not take the job")
+        return late
+
+    def _remove_ended(self) -> None:
+        """Jobs that have ended fill the server's disk. One that still ends is left for the next time."""
+        for number in list(self._ended):
+            if self._session is not None:
+                with suppress(SessionError):
+                    self._session.delete(number)
+                    self._ended.remove(number)
 
     def _command(self, do: Callable[[Session], T]) -> T:
         """With a session to a server that runs: both are made where they are missing. Raises SessionError."""
@@ -224,12 +240,14 @@ class Link:
     def _restart(self) -> None:
         self._note("NVFlare's server has stopped; it is started again")
         self._forget()
+        self._ended.clear()
         self._server.start()
         self._returning, self._back_by = set(self._since), time.monotonic() + RETURN
 
     def _forget_job(self) -> None:
         if self._job is not None:
             self._job.close()
+            self._ended.append(self._job.number)
             self._job = None
 
     def _forget(self) -> None:

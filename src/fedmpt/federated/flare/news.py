@@ -11,7 +11,8 @@ UNREACHED = 60.0
 QUIET = 12.0
 """Seconds without a new failure after which a connection counts as restored; they come every 5 seconds."""
 CONNECTED = re.compile(r"Successfully registered client")
-REFUSED = re.compile(r"registration rejected|not admitted|is disabled|Login failed|CERTIFICATE_VERIFY_FAILED|ALERT")
+REFUSED = re.compile(r"registration rejected|CERTIFICATE_VERIFY_FAILED|alert")
+ENDED = re.compile(r"must register anew|is disabled")
 FAILED = re.compile(r"failed with exception (?P<why>.*)|re-challenge after|Failed to send heartbeat")
 
 
@@ -25,10 +26,12 @@ class News:
         self._is_registered, self._said, self._why = False, "", ""
         self._first_failure: float | None = None
         self._last_failure = 0.0
+        self.must_restart = False
+        """Whether the server no longer listens to the client until it registers anew, which it does at its start."""
 
     def begin(self) -> None:
         """The client is started, again or for the first time."""
-        self._is_registered, self._first_failure = False, None
+        self._is_registered, self._first_failure, self.must_restart = False, None, False
 
     def read(self, line: str) -> None:
         """A line that the client has printed."""
@@ -39,6 +42,8 @@ class News:
         elif REFUSED.search(line):
             self._is_registered = False
             self._say("the coordinator refuses this site's certificate: shut out or not approved; ask the coordinator")
+        elif ENDED.search(line):
+            self.must_restart = True
         elif failed := FAILED.search(line):
             self._why = failed["why"] or self._why
             self._first_failure = now if self._first_failure is None else self._first_failure
@@ -56,11 +61,6 @@ class News:
         elif now - self._first_failure > UNREACHED:
             why = f" ({self._why})" if self._why else ""
             self._say(f"cannot reach {self._address} for {UNREACHED:g} s; check address and firewall", more=why)
-
-    @property
-    def is_refused(self) -> bool:
-        """Whether a client that was connected is no longer listened to: it has to register anew, by a new start."""
-        return not self._is_registered and "refuses" in self._said
 
     def _say(self, words: str, *, more: str = "") -> None:
         if words != self._said:

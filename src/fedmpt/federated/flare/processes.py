@@ -23,14 +23,15 @@ SETTINGS = {
     "NVFLARE_STREAMING_CHUNK_SIZE": str(2**16),
     "NVFLARE_STREAMING_WINDOW_SIZE": str(2**19),
     "NVFLARE_STREAMING_ACK_INTERVAL": str(2**17),
-    "NVFLARE_STREAMING_RETRY_WAIT": "60",
-    "NVFLARE_STREAMING_RETRY_TIMEOUT": "600",
+    "NVFLARE_STREAMING_RETRY_WAIT": "20",
+    "NVFLARE_STREAMING_RETRY_TIMEOUT": "40",
     "NVFLARE_STREAMING_MAX_BLOB_SIZE": str(MAX_BYTES + 2**20),
     "MALLOC_ARENA_MAX": "4",
 }
 """Of NVFlare's processes. By itself it sends 64 MB at once and all of it again what is not there after 5 seconds, so a
 slow line carries the same bytes over and over. With these, half a megabyte is under way: a line of 64 kB/s needs 8
-seconds for that, and signs of life come in between. Few arenas keep the memory of many threads together."""
+seconds for that, and signs of life come in between. For the sum of both times a thread waits for each answer that has
+come: at two a second that is what a site's job process has of threads. Few arenas keep their memory together."""
 JOB = "[0-9a-f]" * 8 + "-*-*-*-*"
 """How NVFlare names a job's folder in a kit."""
 STORES = ("jobs", "snapshots", "transfer")
@@ -127,7 +128,8 @@ def nvflare_command(kind: str, kit: Path, *settings: str) -> list[str]:
     ]
 
 
-def remove_jobs(kit: Path) -> None:
-    """Remove what NVFlare has left of jobs in a kit. No job outlives its processes."""
-    for folder in (*(kit / name for name in STORES), *kit.glob(JOB)):
+def remove_jobs(kit: Path, *, keep: int = 0) -> None:
+    """Remove what NVFlare has left of jobs in a kit, all but the last ones. No job outlives its processes."""
+    folders = sorted(kit.glob(JOB), key=lambda folder: folder.stat().st_mtime)
+    for folder in (*folders[: len(folders) - keep], *(kit / name for name in STORES if not keep)):
         shutil.rmtree(folder, ignore_errors=True)

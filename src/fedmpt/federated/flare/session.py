@@ -47,8 +47,18 @@ class Session:
     def status(self, job: str) -> str:
         return str(within(COMMAND, lambda: self._api.get_job_status(job)))
 
+    def refusals(self, job: str) -> dict[str, str]:
+        """The sites that did not take a job when it was sent to them, and why not, in NVFlare's words."""
+        meta = within(COMMAND, lambda: self._api.get_job_meta(job))
+        told = (str(line).partition(": ") for line in meta.get("job_deploy_detail") or ())
+        return {site: why for site, colon, why in told if colon and why != "OK"}
+
     def abort(self, job: str) -> None:
         within(COMMAND, lambda: self._api.abort_job(job))
+
+    def delete(self, job: str) -> None:
+        """Remove a job that has ended from the server's disk."""
+        within(COMMAND, lambda: self._api.delete_job(job))
 
     def close(self) -> None:
         with suppress(SessionError):  # Of a server that is gone nobody waits to hear goodbye.

@@ -23,6 +23,8 @@ PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 STEADY = 120.0
 """Seconds after which a process has lived long enough to begin with the short pauses again."""
 TICK = 0.2
+KEPT_JOBS = 5
+"""Folders of NVFlare's jobs, with their logs, that stay."""
 HEARTBEAT = 4
 """Seconds between NVFlare's signs of life to the server."""
 
@@ -56,10 +58,13 @@ def supervise(kit: Path, *, worker: Sequence[str], note: Callable[[str], None]) 
                         news.begin()
                     client.look()
                     news.look()
+                    if news.must_restart:
+                        client.end()
+                    remove_jobs(kit, keep=KEPT_JOBS)
                 time.sleep(TICK)
         finally:
-            client.stop()
-            watched.stop()
+            client.end()
+            watched.end()
         return stopped[0]
 
 
@@ -96,7 +101,8 @@ class _Watched:
             self._note(f"{self._name} has stopped ({how}); it is started again in {pause:g} s")
         return code
 
-    def stop(self) -> None:
+    def end(self) -> None:
+        """Let it be started again, after the pause."""
         if self._child is not None:
             self._child.stop()
 
