@@ -28,7 +28,9 @@ SECONDS = 60.0
 class Running:
     """A command that runs. ``said`` is all that it has printed; its processes end with the test."""
 
-    def __init__(self, words: Sequence[object], *, log: Path, env: Mapping[str, str], prefix: Sequence[str] = ()) -> None:
+    def __init__(
+        self, words: Sequence[object], *, log: Path, env: Mapping[str, str], prefix: Sequence[str] = ()
+    ) -> None:
         self._log = log
         with log.open("ab") as output:
             self._from = output.tell()
@@ -133,7 +135,9 @@ class RealFederation:
         for running in self._all:
             running.end()
 
-    def run(self, *words: object, log: str = "other", env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()) -> Running:
+    def run(
+        self, *words: object, log: str = "other", env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
+    ) -> Running:
         """Any ``fedmpt federation`` command."""
         path = self.root / f"{log}.log"
         running = Running((*FEDMPT, "federation", *words), log=path, env={**self._env, **(env or {})}, prefix=prefix)

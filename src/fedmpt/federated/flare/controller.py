@@ -74,7 +74,8 @@ class BridgeController(Controller):  # type: ignore[misc]  # nvflare has no type
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         self._driver.connect(os.environ[bridge.DRIVER_SOCKET])
-        bridge.send(self._driver, bridge.HELLO, {"job": str(fl_ctx.get_job_id())})
+        sites = [client.name for client in fl_ctx.get_engine().get_clients()]
+        bridge.send(self._driver, bridge.HELLO, {"job": str(fl_ctx.get_job_id()), "sites": sites})
         threading.Thread(target=self._listen, daemon=True).start()
 
     def stop_controller(self, fl_ctx: FLContext) -> None:

@@ -31,6 +31,9 @@ START_SITE = 60.0
 """Seconds that a site has to take part in a job that has started."""
 REST = 300.0
 """Seconds that a site which did not is left out."""
+UNREACHED = 10.0
+"""The same for one that the server did not reach: it has just ended, or comes back."""
+NOT_REACHED = "the server did not reach it"
 RETURN = 40.0
 """Seconds that sites have to come back to a server that was started again."""
 GRACE = 2.0
@@ -47,7 +50,7 @@ class Link:
         self._coordinator, self._note = coordinator, note
         self._stack = ExitStack()
         self._since: dict[str, float] = {}
-        self._resting: dict[str, float] = {}
+        self._resting: dict[str, tuple[float, str]] = {}
         self._returning: set[str] = set()
         self._back_by = 0.0
         self._session: Session | None = None
@@ -142,10 +145,9 @@ class Link:
         """A job that has these sites, and why not for those that it has not."""
         connected = self._connected_of(sites)
         now = time.monotonic()
-        resting = {site for site, until in self._resting.items() if until > now}
-        missing = dict.fromkeys(sites - connected, "not connected")
-        missing |= dict.fromkeys(sites & connected & resting, "connected, but did not take the job")
-        wanted = sites & connected - resting
+        resting = {site: why for site, (until, why) in self._resting.items() if until > now}
+        missing = {site: resting.get(site, "not connected") for site in sites - connected | sites & resting.keys()}
+        wanted = sites - missing.keys()
         if not wanted:
             return None, missing
         if self._job is None or self._is_lost(self._job) or not wanted <= self._job.present:
@@ -155,8 +157,9 @@ class Link:
             except SessionError as error:
                 self._note(f"no job could be started: {error}")
                 return None, missing | dict.fromkeys(wanted, f"no job could be started: {error}")
-            late = self._await_sites(self._job, wanted)
-            self._resting |= dict.fromkeys(late, time.monotonic() + REST)
+            late, now = self._await_sites(self._job, wanted), time.monotonic()
+            for site, why in late.items():
+                self._resting[site] = (now + (UNREACHED if why == NOT_REACHED else REST), why)
             missing |= late
             self._remove_ended()
         return self._job, missing
@@ -175,8 +178,8 @@ class Link:
         number = self._command(lambda session: session.submit(folder))
         until = time.monotonic() + START_JOB
         while time.monotonic() < until and self._server.is_running():
-            if (connection := self._accept(number)) is not None:
-                return RunningJob(number, sites, connection)
+            if (found := self._accept(number)) is not None:
+                return RunningJob(number, *found)
             if self._command(lambda session: session.status(number)).startswith(ENDED):
                 site = self._server.blamed(number)
                 raise SessionError(f"it ended at its start{f', at {site}' if site else ''}")
@@ -184,8 +187,8 @@ class Link:
         self._server.stop()
         raise SessionError(f"the server did not start it within {START_JOB:g} s")
 
-    def _accept(self, number: str) -> socket.socket | None:
-        """The connection of the job's controller, if it comes within a second."""
+    def _accept(self, number: str) -> tuple[list[str], socket.socket] | None:
+        """The job's sites and the connection of its controller, if it comes within a second."""
         self._listener.settimeout(1.0)
         try:
             connection, _ = self._listener.accept()
@@ -195,7 +198,7 @@ class Link:
         hello = bridge.receive(connection)
         connection.settimeout(None)
         if hello is not None and hello[0].get("job") == number:
-            return connection
+            return hello[0]["sites"], connection
         connection.close()  # Of a job that was given up.
         return None
 
@@ -205,6 +208,7 @@ class Link:
         with suppress(SessionError):
             refusals = self._command(lambda session: session.refusals(job.number))
         late = {site: f"refused the job: {one_line(why)}" for site, why in refusals.items() if site in sites}
+        late |= dict.fromkeys(sites - job.sites - late.keys(), NOT_REACHED)
         until = time.monotonic() + START_SITE
         while not sites - late.keys() <= job.present and not self._is_lost(job) and time.monotonic() < until:
             time.sleep(0.05)

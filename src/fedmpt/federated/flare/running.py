@@ -23,7 +23,7 @@ class Answer:
 
 
 class RunningJob:
-    """``number`` is NVFlare's for the job. ``sites`` were connected when it was submitted."""
+    """``number`` is NVFlare's for the job. ``sites`` are those that the server has sent it to."""
 
     def __init__(self, number: str, sites: Sequence[str], connection: socket.socket) -> None:
         self.number, self.sites = number, frozenset(sites)
