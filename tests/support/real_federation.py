@@ -23,6 +23,8 @@ SERVER, CONTROLLER = "server.server_train", "server.runner_process"
 FOREIGN = re.compile(r"Traceback| - (INFO|WARNING|ERROR) - |nvflare\.|^\s+File ", re.MULTILINE)
 """What no command of ours may print: a traceback, or a line of NVFlare's log."""
 SECONDS = 60.0
+AFTER = 20.0
+"""Seconds that what a killed process has started may live on; NVFlare's jobs take a while to see it."""
 
 
 class Running:
@@ -35,7 +37,7 @@ class Running:
         with log.open("ab") as output:
             self._from = output.tell()
             self.process = subprocess.Popen(
-                [*prefix, *map(str, words)],
+                list(map(str, words)),
                 env={**os.environ, **env},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -78,7 +80,7 @@ class Running:
         def left() -> list[psutil.Process]:
             return [one for one in self._ever.values() if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + AFTER
         while left() and time.monotonic() < deadline:
             time.sleep(0.1)
         return [" ".join(one.cmdline()) for one in left()]
@@ -135,12 +137,13 @@ class RealFederation:
         for running in self._all:
             running.end()
 
-    def run(
-        self, *words: object, log: str = "other", env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
-    ) -> Running:
-        """Any ``fedmpt federation`` command."""
-        path = self.root / f"{log}.log"
-        running = Running((*FEDMPT, "federation", *words), log=path, env={**self._env, **(env or {})}, prefix=prefix)
+    def run(self, *words: object, log: str = "other", prefix: Sequence[str] = ()) -> Running:
+        """Any ``fedmpt federation`` command, behind ``prefix``."""
+        return self.begin((*prefix, *FEDMPT, "federation", *words), log=log)
+
+    def begin(self, words: Sequence[object], *, log: str) -> Running:
+        """Any command. Its log is one of the federation's."""
+        running = Running(words, log=self.root / f"{log}.log", env=self._env)
         self._all.append(running)
         return running
 
@@ -153,8 +156,8 @@ class RealFederation:
         self.sites[site] = self.run(*words, log=f"join-{site}")
         return self.sites[site]
 
-    def start(self, **options: Any) -> Running:
-        self.started = self.run("start", self.coordinator, log="start", **options)
+    def start(self, *, prefix: Sequence[str] = ()) -> Running:
+        self.started = self.run("start", self.coordinator, log="start", prefix=prefix)
         return self.started
 
     def status(self) -> dict[str, Any]:
