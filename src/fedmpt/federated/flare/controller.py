@@ -142,7 +142,7 @@ class BridgeController(Controller):  # type: ignore[misc]  # nvflare has no type
             self._tell(bridge.PRESENT, {"sites": present})
         for site, asked in list(self._open.items()):
             if now - asked.since > asked.timeout:
-                self._close(site, f"no answer within {asked.timeout:g} s")
+                self._close(site, bridge.TIME_OVER)
             elif now - max(asked.since, self._heard.get(site, 0.0)) > SILENCE:
                 self._close(site, f"no sign of life for {SILENCE:g} s")
             elif site not in present and not asked.task.client_tasks:

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -94,32 +95,33 @@ class Link:
     def ask(self, contents: Mapping[str, bytes], *, timeout: float, limit: int) -> Iterator[Answer]:
         """Send each site its content; one answer a site, as they come. Contents may be one object that sites share.
 
-        The time counts from when a job is there that has the sites. A site that is not connected is answered for at
-        once. If the server or a job's process dies, what was not answered is asked again in the time that is left; a
-        worker is not made to do the same twice by that.
+        The time counts while a job is there that has the sites. A site that is not connected is answered for at once.
+        If the server or a job's process dies, what was not answered is asked again in the time that is left; a worker
+        is not made to do the same twice by that.
         """
-        number, waiting, deadline = uuid.uuid4().hex, dict(contents), 0.0
+        number, waiting, left = uuid.uuid4().hex, dict(contents), timeout
+        late = f"no answer within {timeout:g} s"
         why = dict.fromkeys(waiting, "NVFlare's server and its jobs stopped again and again")
         for _ in range(ATTEMPTS):
             job, missing = self._job_for(set(waiting))
             for site, reason in missing.items():
                 del waiting[site]
                 yield Answer(site, None, reason)
-            deadline = deadline or time.monotonic() + timeout
-            left = deadline - time.monotonic()
             if job is None or not waiting or left <= 0:
                 break
+            deadline = time.monotonic() + left
             job.ask(waiting, number=number, timeout=left, limit=limit)
             for answer in job.answers(number, until=deadline + GRACE, is_over=partial(self._is_lost, job)):
                 if answer.site in waiting:
                     del waiting[answer.site]
-                    yield answer
+                    yield replace(answer, error=late) if answer.error == bridge.TIME_OVER else answer
                 if not waiting:
                     return
             if not self._is_lost(job):
                 why = dict.fromkeys(waiting, "the job's controller did not answer")
                 self._forget_job()
                 break
+            left = deadline - time.monotonic()
             blamed = self._blamed(job)
             self._forget_job()
             if blamed in waiting:
@@ -128,7 +130,7 @@ class Link:
             else:
                 self._note("a job stopped; what was not answered is asked again")
         for site in waiting:
-            yield Answer(site, None, why[site] if time.monotonic() < deadline else f"no answer within {timeout:g} s")
+            yield Answer(site, None, why[site] if left > 0 else late)
 
     def _is_lost(self, job: RunningJob) -> bool:
         """Whether a job will end, before it has: it takes NVFlare 10 s to end one that has lost a process."""

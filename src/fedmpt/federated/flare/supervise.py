@@ -31,8 +31,8 @@ HEARTBEAT = 4
 
 
 def supervise(kit: Path, *, worker: Sequence[str], note: Callable[[str], None]) -> int:
-    """Keep a site's worker and its client alive until Ctrl-C (`INTERRUPTED`) or SIGTERM (0), or until the worker ends with
-    `WRONG_INPUT`; returns that exit code.
+    """Keep a site's worker and its client alive until Ctrl-C (`INTERRUPTED`) or SIGTERM (0), or until the worker ends
+    with `WRONG_INPUT`; returns that exit code.
 
     The worker has our terminal. It finds its socket's path in $FEDMPT_WORKER_SOCKET, and may take hours to listen
     there. ``note`` gets one line for each thing that a site's engineer should know, from any thread. To be called in

@@ -32,7 +32,7 @@ ANSWER, ENTER = 15.0, 120.0
 RETRY = 30.0
 """Seconds after which a site that waits outside is compared again: its engineer may have mended what was wrong."""
 SOON = 5.0
-"""The same for one that cannot answer yet, which shows within that time: its worker or its client is being started."""
+"""The same for one that cannot be asked, which shows before the time to answer is over: it is being started."""
 
 
 class FederationStoppedError(InputError):
@@ -125,9 +125,10 @@ class Membership:
     def _arrivals(self, inside: Collection[str]) -> list[str]:
         """Connected sites that are to be compared now. Those that have gone leave."""
         connected, now = self.sites.connected(), time.monotonic()
-        for site in [site for site in self.members if site not in connected]:
-            self.members.pop(site)
-            self.sites.changed(site, "away", "not connected")
+        for site, status in self.sites.status.sites.items():
+            if site not in connected and status.state in ("here", "outside"):
+                self.members.pop(site, None)
+                self.sites.changed(site, "away", "not connected")
         for site in [site for site in self._described if site not in connected]:
             self._described.pop(site)
         new = [site for site in connected if site not in inside and now >= self._not_before.get(site, now)]
@@ -140,8 +141,8 @@ class Membership:
         answers = self.sites.asked(dict.fromkeys(new, message), timeout=ANSWER, limit=WORDS_LIMIT)
         fitting, began = [], time.monotonic()
         for site, answer, error, is_lost in answers:
-            if is_lost and time.monotonic() < began + SOON:
-                self._not_before[site] = began + SOON
+            if is_lost and time.monotonic() < began + ANSWER:
+                self._not_before[site] = time.monotonic() + SOON
             try:
                 if answer is None:
                     raise InputError(error)
@@ -161,7 +162,7 @@ class Membership:
             raise InputError(f"it does not fit the coordinator: {'; '.join(different)}")
         names = class_names_of(words.get("class_names"), source=f"site {site}")
         if self.class_names is not None:
-            check_known(names, self.class_names, where=f"site {site}")
+            check_known(names, self.class_names, where="its labels")
         status = self.sites.status.sites[site]
         status.images, status.test_images = (whole(words, name, site) for name in ("images", "test_images"))
         return names
