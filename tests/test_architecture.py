@@ -133,6 +133,23 @@ def test_imports_within_conditions_go_one_way(module: str) -> None:
     assert inside <= INSIDE.get(own, set()) | {own}
 
 
+def test_the_engine_between_machines_is_imported_in_one_place() -> None:
+    found = {
+        module
+        for module, path in modules().items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if "nvflare" in {name.split(".")[0] for name in imported_names(node)}
+    }
+    assert found
+    assert all(module.startswith("fedmpt.federated.flare.") for module in found)
+
+
+def imported_names(node: ast.AST) -> set[str]:
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    return {node.module or ""} if isinstance(node, ast.ImportFrom) else set()
+
+
 def test_no_file_and_no_function_is_long() -> None:
     long = []
     for module, path in modules().items():

@@ -37,6 +37,7 @@ class Engine:
     @contextmanager
     def workers(self, prepared: Prepared, out: Path) -> Iterator[Updates]:
         """Start the server, and the nodes where they are ours; end them with the run."""
+        from fedmpt.federated.flare.authority import assemble_server
         from fedmpt.federated.flare.link import Link
         from fedmpt.runs.federation.nodes import Nodes
         from fedmpt.runs.federation.sites import Sites
@@ -47,6 +48,7 @@ class Engine:
         self._set_up(folder, plan)
         coordinator = folder / "coordinator"
         started: list[subprocess.Popen[bytes]] = []
+        assemble_server(coordinator)
         try:
             with Link(coordinator, note=self.note) as link:
                 if self.address is None:
@@ -90,6 +92,7 @@ class Engine:
 
     def _join(self, kit: Path) -> subprocess.Popen[bytes]:
         options = ["--cache", str(self.cache), "--device", self.config.device, "--quiet"]
+        options += ["--backbone", self.config.backbone]  # Said here, it may be code: the plan's may not.
         return subprocess.Popen([*COMMAND, str(kit), *options], stdin=subprocess.DEVNULL)
 
 

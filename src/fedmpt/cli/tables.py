@@ -42,6 +42,8 @@ def print_sites(results: Mapping[str, Any]) -> None:
     for row in results["sites"]:
         table.add_row(Text(row["name"]), str(row["images"]), *(f"{row[metric]:.2f}" for metric in METRICS))
     Console().print(table)
+    for alarm in results.get("site_labels", {}).get("alarms", ()):
+        Console().print(f"labels differ: {alarm}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_shift(shift: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ import tyro
 from rich.console import Console
 
 from fedmpt.cli.cache import cache_folder
-from fedmpt.cli.tables import print_scores
+from fedmpt.cli.tables import print_scores, print_sites
 
 if TYPE_CHECKING:
     from fedmpt.cli.train_options import TrainOptions
@@ -47,6 +47,7 @@ def train(arguments: list[str]) -> None:
         console.print(f"{options.out} was finished before; it is left as it is", markup=False)
     if not options.quiet:
         print_scores(results)
+        print_sites(results)
 
 
 def _workers(options: TrainOptions, console: Console) -> Workers | None:

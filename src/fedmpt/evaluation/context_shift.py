@@ -58,6 +58,19 @@ class ContextShift:
     false_coactivation_balanced: float | None
     per_pair: tuple[PairScores, ...]
 
+    @classmethod
+    def of(cls, per_pair: Sequence[PairScores]) -> ContextShift:
+        """The means of what was found for each pair."""
+        both = [one for one in per_pair if one.exclusive is not None and one.cooccurring is not None]
+        return cls(
+            exclusive=_mean([one.exclusive for one in per_pair]),
+            cooccurring=_mean([one.cooccurring for one in per_pair]),
+            gap=_mean([one.cooccurring - one.exclusive for one in both]),  # type: ignore[operator]
+            false_coactivation=_mean([one.false_coactivation for one in per_pair]),
+            false_coactivation_balanced=_mean([one.false_coactivation_balanced for one in per_pair]),
+            per_pair=tuple(per_pair),
+        )
+
     def to_json(self, pairs: Sequence[Pair], class_names: Sequence[str]) -> dict[str, Any]:
         """As JSON holds it; pairs are keyed ``"cat -> chair"``."""
         names = [f"{class_names[context]} -> {class_names[target]}" for context, target in pairs]
@@ -90,16 +103,7 @@ def context_shift(
     targets = truth
     if moved is not None:
         targets = np.where(moved.cpu().numpy()[:, None] == (truth == ABSENT), truth, UNKNOWN)
-    found = tuple(_pair_scores(scores[:, b], truth[:, a], targets[:, b]) for a, b in pairs)
-    both = [one for one in found if one.exclusive is not None and one.cooccurring is not None]
-    return ContextShift(
-        exclusive=_mean([one.exclusive for one in found]),
-        cooccurring=_mean([one.cooccurring for one in found]),
-        gap=_mean([one.cooccurring - one.exclusive for one in both]),  # type: ignore[operator]
-        false_coactivation=_mean([one.false_coactivation for one in found]),
-        false_coactivation_balanced=_mean([one.false_coactivation_balanced for one in found]),
-        per_pair=found,
-    )
+    return ContextShift.of([_pair_scores(scores[:, b], truth[:, a], targets[:, b]) for a, b in pairs])
 
 
 def _pair_scores(scores: np.ndarray, context: np.ndarray, target: np.ndarray) -> PairScores:

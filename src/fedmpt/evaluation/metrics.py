@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from fedmpt.types import ABSENT, PRESENT, UNKNOWN, InputError
@@ -87,7 +87,7 @@ def multilabel_scores(probabilities: Table, labels: Table, *, threshold: Thresho
     scored = [value for value in per_class if value is not None]
     return Scores(
         mAP=sum(scored) / len(scored),
-        **_f1_scores(answers, cutoffs),
+        **f1_scores(_decisions(answers, cutoffs)),
         per_class=per_class,
         threshold=tuple(cutoffs.tolist()) if cutoffs.ndim else cutoffs.item(),
         num_classes_without_positives=len(per_class) - len(scored),
@@ -105,7 +105,7 @@ def oracle_scores(
     published tables that were made this way. Inputs and errors are those of `multilabel_scores`.
     """
     answers = _checked_answers(probabilities, labels)
-    tried = [(at, _f1_scores(answers, _checked_threshold(at, num_classes=1))) for at in thresholds]
+    tried = [(at, f1_scores(_decisions(answers, _checked_threshold(at, num_classes=1)))) for at in thresholds]
     best = {metric: max((scores[metric], -at) for at, scores in tried) for metric in METRICS[1:]}
     return {metric: {"score": score, "threshold": -lowest} for metric, (score, lowest) in best.items()}
 
@@ -127,17 +127,22 @@ def weighted_average_precision(probabilities: Table, labels: Table, weights: Tab
     return sum(scored) / len(scored)
 
 
-class _Answers(NamedTuple):
-    probabilities: Float[np.ndarray, "B C"]
-    present: Bool[np.ndarray, "B C"]
-    known: Bool[np.ndarray, "B C"]
+def decision_counts(probabilities: Table, labels: Table, *, threshold: Threshold = 0.5) -> Int64[np.ndarray, "3 C"]:
+    """Of each class the hits, the entries counted as predicted, and the positives, among known labels.
+
+    They add up over images, and `f1_scores` of them are those of `multilabel_scores`, whose inputs these are too. There
+    may be no positive and no image.
+
+    Raises:
+        InputError: as `multilabel_scores`, but for labels none of which is positive.
+    """
+    answers = _checked_answers(probabilities, labels, must_show=False)
+    return _decisions(answers, _checked_threshold(threshold, num_classes=answers.present.shape[1]))
 
 
-def _f1_scores(answers: _Answers, cutoff: Float[np.ndarray, "..."]) -> dict[str, float]:
-    """CF1, OF1 and CF1_PR by name; ``cutoff`` is one for all classes, or one a class."""
-    is_predicted = (answers.probabilities > cutoff.astype(answers.probabilities.dtype)) & answers.known
-    hits = (is_predicted & answers.present).sum(axis=0)
-    predicted, positives = is_predicted.sum(axis=0), answers.present.sum(axis=0)
+def f1_scores(decisions: Int64[np.ndarray, "3 C"]) -> dict[str, float]:
+    """CF1, OF1 and CF1_PR in percent by name, of `decision_counts` with a positive in at least one class."""
+    hits, predicted, positives = decisions
     # False alarms in classes without positives still count against the overall score.
     overall = 2 * hits.sum() / (predicted.sum() + positives.sum())
     hits, predicted, positives = (counts[positives > 0] for counts in (hits, predicted, positives))
@@ -150,6 +155,18 @@ def _f1_scores(answers: _Answers, cutoff: Float[np.ndarray, "..."]) -> dict[str,
         "OF1": 100 * float(overall),
         "CF1_PR": 100 * 2 * precision * recall / both if both > 0 else 0.0,
     }
+
+
+class _Answers(NamedTuple):
+    probabilities: Float[np.ndarray, "B C"]
+    present: Bool[np.ndarray, "B C"]
+    known: Bool[np.ndarray, "B C"]
+
+
+def _decisions(answers: _Answers, cutoff: Float[np.ndarray, "..."]) -> Int64[np.ndarray, "3 C"]:
+    """``cutoff`` is one for all classes, or one a class."""
+    is_predicted = (answers.probabilities > cutoff.astype(answers.probabilities.dtype)) & answers.known
+    return np.stack([table.sum(axis=0) for table in (is_predicted & answers.present, is_predicted, answers.present)])
 
 
 def _average_precisions(answers: _Answers, weights: Float[np.ndarray, "B C"] | None = None) -> tuple[float | None, ...]:
@@ -171,7 +188,7 @@ def _of(weight: Float[np.ndarray, " B"] | None, known: Bool[np.ndarray, " B"]) -
     return None if weight is None else weight[known]
 
 
-def _checked_answers(probabilities: Table, labels: Table) -> _Answers:
+def _checked_answers(probabilities: Table, labels: Table, *, must_show: bool = True) -> _Answers:
     scores, truth = _as_floats(probabilities), _as_array(labels)
     if scores.ndim != 2 or scores.shape != truth.shape:
         raise InputError(
@@ -182,7 +199,7 @@ def _checked_answers(probabilities: Table, labels: Table) -> _Answers:
     allowed = "1 (present), 0 (absent) or -1 (unknown); map the labels to these three values first"
     _refuse("label", truth, ~np.isin(truth, (PRESENT, ABSENT, UNKNOWN)), allowed)
     present = truth == PRESENT
-    if not present.any():
+    if must_show and not present.any():
         raise InputError(
             "no label is 1 (present), so no score is defined; check that split and classes are the right ones"
         )

@@ -14,23 +14,26 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from fedmpt.data.features.store import FeatureSet
-from fedmpt.evaluation.calibration import Calibration, calibrate
+from fedmpt.evaluation.calibration import Calibration, calibrate, score_histograms
 from fedmpt.evaluation.final import FinalModel
 from fedmpt.evaluation.metrics import METRICS, multilabel_scores
-from fedmpt.evaluation.sums import ScoreSums, score_sums, summed_scores
+from fedmpt.evaluation.site_labels import site_labels
+from fedmpt.evaluation.sums import NO_PAIRS, ScoreSums, score_sums, summed_scores
 from fedmpt.runs.prepare import Prepared
 from fedmpt.state import get_state, set_state
-from fedmpt.types import PRESENT, InputError
+from fedmpt.types import InputError
 
 
 @runtime_checkable
 class Sources(Protocol):
     """Who asks the sites for sums."""
 
-    def sums(
-        self, model: FinalModel, split: str, *, thresholds: Tensor | None = None, own: bool = False
-    ) -> dict[str, ScoreSums]:
-        """Of each site on its images of ``split``, ``train`` or ``test``; with ``own`` of its own model."""
+    def histograms(self, model: FinalModel) -> dict[str, Int64[Tensor, "2 C bins"]]:
+        """Of each site's training images, as `fedmpt.evaluation.calibration.calibrate` takes them."""
+        ...
+
+    def sums(self, model: FinalModel, *, thresholds: Tensor, own: bool = False) -> dict[str, ScoreSums]:
+        """Of each site's test images; with ``own`` of its own model."""
         ...
 
 
@@ -43,39 +46,40 @@ class Summed:
     test: FeatureSet | None = None
 
     def calibration(self, model: FinalModel) -> Calibration:
-        found = self.sources.sums(model, "train")
+        found = self.sources.histograms(model)
         if not found:
             raise InputError(
                 "no site says how its training images score, so the model cannot be calibrated; start again"
             )
-        return calibrate([found[site].histograms for site in sorted(found)])
+        return calibrate([found[site] for site in sorted(found)])
 
     def scores(self, model: FinalModel, calibration: Calibration) -> dict[str, Any]:
         scores: dict[str, Any] = {}
-        found = self.sources.sums(model, "test", thresholds=calibration.thresholds)
+        thresholds = calibration.thresholds
+        found = self.sources.sums(model, thresholds=thresholds)
         if found:
-            scores |= summed_scores(sum_of(found), self.class_names)
-            scores["sites"] = self._rows(found)
+            scores |= summed_scores(sum_of(found), self.class_names, thresholds=thresholds, pairs=NO_PAIRS)
+            scores["sites"] = [{"name": site, **self._metrics(sums)} for site, sums in found.items() if is_scored(sums)]
+            tables = {site: sums.histograms for site, sums in found.items() if is_scored(sums)}
+            if len(tables) > 1:
+                scores["site_labels"] = site_labels(tables, self.class_names).to_json()
         if found and model.method.personal:
-            own = self.sources.sums(model, "test", thresholds=calibration.thresholds, own=True)
-            scores["test_personal"] = {**_metrics(sum_of(own), self.class_names), "clients": self._rows(own)}
+            own = self.sources.sums(model, thresholds=thresholds, own=True)
+            rows = [{"name": site, **self._metrics(sums)} for site, sums in own.items() if is_scored(sums)]
+            scores["test_personal"] = {**self._metrics(sum_of(own)), "clients": rows}
         if self.test is not None:
             at_server = multilabel_scores(model.probabilities(self.test), self.test.labels)
             scores["server_test"] = at_server.to_json(self.class_names)
         return scores
 
-    def _rows(self, found: Mapping[str, ScoreSums]) -> list[dict[str, Any]]:
-        """Each site's own scores; without those whose images show none of the classes."""
-        return [
-            {"name": site, "images": sums.num_images, **_metrics(sums, self.class_names)}
-            for site, sums in found.items()
-            if sums.histograms[PRESENT].any()
-        ]
+    def _metrics(self, sums: ScoreSums) -> dict[str, float]:
+        test = summed_scores(sums, self.class_names, thresholds=None, pairs=NO_PAIRS)["test"]
+        return {"images": int(sums.images), **{metric: test[metric] for metric in METRICS}}
 
 
-def _metrics(sums: ScoreSums, class_names: tuple[str, ...]) -> dict[str, float]:
-    test = summed_scores(sums, class_names)["test"]
-    return {metric: test[metric] for metric in METRICS}
+def is_scored(sums: ScoreSums) -> bool:
+    """Whether any image of a site shows any of the classes."""
+    return bool(sums.decisions[2].any())
 
 
 def sum_of(sums: Mapping[str, ScoreSums]) -> ScoreSums:
@@ -95,24 +99,22 @@ class Here:
 
     prepared: Prepared
 
-    def sums(
-        self, model: FinalModel, split: str, *, thresholds: Tensor | None = None, own: bool = False
-    ) -> dict[str, ScoreSums]:
+    def histograms(self, model: FinalModel) -> dict[str, Int64[Tensor, "2 C bins"]]:
+        train = self.prepared.train
+        return {ALL: score_histograms(model.probabilities(train), train.labels)}
+
+    def sums(self, model: FinalModel, *, thresholds: Tensor, own: bool = False) -> dict[str, ScoreSums]:
         prepared, method = self.prepared, self.prepared.method
-        if split == "train":
-            return {ALL: self._sums(model, prepared.train, thresholds)}
         numbers = {name: number for number, name in enumerate(prepared.partition.names)}
         found, before = {}, get_state(method)
         for name, rows in sorted(self._rows().items()):
             if own:
                 tensors = model.personal.get(numbers.get(name, -1), model.initial)
                 set_state(method, {**model.shared, **tensors}, source=f"personal tensors of {name}")
-            found[name] = self._sums(model, prepared.test.subset(rows), thresholds)
+            test = prepared.test.subset(rows)
+            found[name] = score_sums(model.probabilities(test), test.labels, thresholds=thresholds, pairs=())
         set_state(method, before)
         return found
-
-    def _sums(self, model: FinalModel, features: FeatureSet, thresholds: Tensor | None) -> ScoreSums:
-        return score_sums(model.probabilities(features), features.labels, thresholds=thresholds, pairs=())
 
     def _rows(self) -> dict[str, Int64[Tensor, "_"]]:
         """The test images of each site."""

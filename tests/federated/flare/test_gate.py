@@ -138,6 +138,7 @@ def test_a_session_of_an_earlier_server_goes_on_unless_a_certificate_was_replace
 def test_the_servers_own_processes_and_goodbyes_pass(kit: Path) -> None:
     server = guarded(kit)
     assert not server.is_dropped(site="server", token="server")
+    assert not server.is_dropped(site="server_job", token="number of a job")
     assert not server.is_dropped(site=None, token="")
     assert server.is_dropped(site="clinic-b", token="of nobody who is listed")
 

@@ -154,11 +154,11 @@ def test_the_coordinator_is_killed_and_started_again(running: RealFederation) ->
 
 
 HOSTILE = """
-import os, sys
+import json, os, sys
 from pathlib import Path
+from fedmpt.federated.flare.messages import unpack
 from fedmpt.federated.flare.sockets import serve
 from fedmpt.runs.federation.worker import WorkerOptions, answering, ready, said
-import json
 
 honest = answering(ready(WorkerOptions(**json.loads(sys.argv[1])), note=said(True)))
 def answer(content):

@@ -139,3 +139,39 @@ def test_counts_that_contradict_each_other_are_refused(name: str, value: torch.T
     assert counts_of(fine, 3, source="site a").num_images == 2
     with pytest.raises(InputError, match="site a: its counts of labels contradict each other"):
         counts_of({**fine, name: value}, 3, source="site a")
+
+
+def test_a_plan_cannot_name_code_that_a_site_would_run(plan: Plan, data: Path, tmp_path: Path) -> None:
+    from fedmpt.federated.flare.kits import INVITATION, Invitation
+    from fedmpt.runs.federation.worker import ready
+
+    ran = tmp_path / "ran"
+    (tmp_path / "model.py").write_text(f"from pathlib import Path\ndef load():\n    Path({str(ran)!r}).touch()\n")
+    spec = f"{tmp_path / 'model.py'}:load"
+    foreign = replace(plan, run=replace(plan.run, backbone=spec))
+    (tmp_path / INVITATION).write_text(
+        json.dumps(Invitation("ash", "SHA256:" + ":".join(["AB"] * 32), foreign.to_json()).to_json())
+    )
+    options = WorkerOptions(kit=str(tmp_path), data=f"folder:{data / 'ash'}", cache=str(tmp_path / "cache"), quiet=True)
+    with pytest.raises(InputError, match=r"no coordinator may choose what runs here; .* --backbone"):
+        ready(options, note=lambda text: None)
+    assert not ran.exists()
+    with pytest.raises(InputError):  # The site's engineer may: the code is then run, and makes no model.
+        ready(replace(options, backbone=spec), note=lambda text: None)
+    assert ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/srv/ward 7/a.png is broken; copy it", "ward 7/a.png is broken; copy it"),  # A blank ends a path.
+        ("/srv/ward7/scans/a.png is broken", "a.png is broken"),
+        ("cannot read '/home/ann/kit/personal/round-1.safetensors'", "cannot read 'round-1.safetensors'"),
+        (r"C:\data\ward\a.png is broken", "a.png is broken"),
+        ("labels of 3/4 images and/or more", "labels of 3/4 images and/or more"),
+    ],
+)
+def test_the_coordinator_does_not_hear_where_files_are(text: str, expected: str) -> None:
+    from fedmpt.runs.federation.worker import without_folders
+
+    assert without_folders(text) == expected

@@ -47,11 +47,13 @@ def start(arguments: list[str]) -> None:
     needs_engine()
     from fedmpt.cli.progress import TerminalWatcher
     from fedmpt.cli.tables import print_scores, print_sites
+    from fedmpt.federated.flare.authority import assemble_server
     from fedmpt.federated.flare.link import Link
     from fedmpt.runs.federation.run import Options, load_plan, run_federation
 
     folder = options.coordinator
     plan = load_plan(folder)
+    assemble_server(folder)
     console = Console(stderr=True, quiet=options.quiet, highlight=False, soft_wrap=True, emoji=False)
 
     def note(text: str) -> None:

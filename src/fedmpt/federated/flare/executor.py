@@ -28,7 +28,7 @@ MAX_SECONDS = 7 * 86400.0
 class BridgeExecutor(Executor):  # type: ignore[misc]  # nvflare has no types.
     """``max_bytes`` comes with the job, from the coordinator: it can only lower what this site sends and takes."""
 
-    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, max_bytes: Any = MAX_BYTES) -> None:
         super().__init__()
         self._max_bytes = min(_number(max_bytes, MAX_BYTES), MAX_BYTES)
 

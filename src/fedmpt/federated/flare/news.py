@@ -13,6 +13,10 @@ QUIET = 12.0
 CONNECTED = re.compile(r"Successfully registered client")
 REFUSED = re.compile(r"registration rejected|CERTIFICATE_VERIFY_FAILED|alert")
 ENDED = re.compile(r"must register anew|is disabled")
+OPENED = re.compile(r"Connection \[(\S+) .* => .* SSL .*is created: (PID: \d+)")
+CLOSED = re.compile(r"Connection \[(\S+) .*is closed (PID: \d+)")
+TURNED_AWAY, AT_ONCE = 4, 1.0
+"""Connections in a row that the coordinator closes within so many seconds: it does so with a refused certificate."""
 FAILED = re.compile(r"failed with exception (?P<why>.*)|re-challenge after|Failed to send heartbeat")
 
 
@@ -26,6 +30,8 @@ class News:
         self._is_registered, self._said, self._why = False, "", ""
         self._first_failure: float | None = None
         self._last_failure = 0.0
+        self._opened: dict[tuple[str, str], float] = {}
+        self._turned_away = 0
         self.must_restart = False
         """Whether the server no longer listens to the client until it registers anew, which it does at its start."""
 
@@ -37,11 +43,18 @@ class News:
         """A line that the client has printed."""
         now = self._clock()
         if CONNECTED.search(line):
-            self._is_registered, self._first_failure = True, None
+            self._is_registered, self._first_failure, self._turned_away = True, None, 0
             self._say(f"connected to {self._address}")
         elif REFUSED.search(line):
-            self._is_registered = False
-            self._say("the coordinator refuses this site's certificate: shut out or not approved; ask the coordinator")
+            self._refused()
+        elif found := OPENED.search(line):
+            self._opened[found[1], found[2]] = now
+        elif found := CLOSED.search(line):
+            opened = self._opened.pop((found[1], found[2]), None)
+            if opened is not None:
+                self._turned_away = self._turned_away + 1 if now - opened < AT_ONCE else 0
+            if self._turned_away >= TURNED_AWAY:
+                self._refused()
         elif ENDED.search(line):
             self.must_restart = True
         elif failed := FAILED.search(line):
@@ -58,9 +71,13 @@ class News:
             self._first_failure = None
             if self._is_registered:
                 self._say(f"connected to {self._address}")
-        elif now - self._first_failure > UNREACHED:
+        elif now - self._first_failure > UNREACHED and self._turned_away < TURNED_AWAY:
             why = f" ({self._why})" if self._why else ""
             self._say(f"cannot reach {self._address} for {UNREACHED:g} s; check address and firewall", more=why)
+
+    def _refused(self) -> None:
+        self._is_registered = False
+        self._say("the coordinator refuses this site's certificate: shut out or not approved; ask the coordinator")
 
     def _say(self, words: str, *, more: str = "") -> None:
         if words != self._said:

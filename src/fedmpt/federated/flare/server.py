@@ -10,6 +10,7 @@ from pathlib import Path
 from fedmpt.federated.flare.processes import SETTINGS, Child, nvflare_command, remove_jobs
 from fedmpt.types import InputError
 
+JOINED = re.compile(r"Client: New client (\S+?)@\S* joined")
 START = 60.0
 """Seconds that the server has to begin to listen; it takes 2."""
 STARTED = re.compile(r"Server started$")
@@ -24,6 +25,7 @@ class Server:
         self._child: Child | None = None
         self._is_up = False
         self._blamed: dict[str, str] = {}
+        self._joined: dict[str, float] = {}
         self._said = ""
 
     def start(self) -> None:
@@ -53,6 +55,10 @@ class Server:
         """The site whose process ended a job; empty if it was none, or is not known."""
         return self._blamed.get(job, "")
 
+    def joined_at(self, site: str) -> float:
+        """When a site registered the last time (monotonic); 0 if it never did."""
+        return self._joined.get(site, 0.0)
+
     def stop(self) -> None:
         if self._child is not None:
             self._child.stop()
@@ -63,5 +69,7 @@ class Server:
             self._is_up = True
         elif found := FAILED_JOB.search(line):
             self._blamed[found[1]] = found[2].partition(".")[0]
+        elif found := JOINED.search(line):
+            self._joined[found[1]] = time.monotonic()
         elif "ERROR" in line or "Error" in line:
             self._said = line

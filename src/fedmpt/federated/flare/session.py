@@ -1,4 +1,4 @@
-"""The coordinator's conversation with NVFlare's server: who is connected, submit, abort. Each within a time of ours."""
+"""The coordinator's conversation with NVFlare's server: who is connected, what of jobs. Each within a time."""
 
 from __future__ import annotations
 
@@ -52,9 +52,6 @@ class Session:
         meta = within(COMMAND, lambda: self._api.get_job_meta(job))
         told = (str(line).partition(": ") for line in meta.get("job_deploy_detail") or ())
         return {site: why for site, colon, why in told if colon and why != "OK" and not why.startswith("no reply")}
-
-    def abort(self, job: str) -> None:
-        within(COMMAND, lambda: self._api.abort_job(job))
 
     def delete(self, job: str) -> None:
         """Remove a job that has ended from the server's disk."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from statistics import median_low
+from typing import Any, TypeVar
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from fedmpt.evaluation.calibration import mean_average_precision
@@ -18,7 +20,7 @@ from fedmpt.federated.client import LocalResult
 from fedmpt.federated.flare.messages import Message
 from fedmpt.federated.protect import entropy
 from fedmpt.federated.rounds import Ask, Progress, Round, Rounds, TooFewUpdates
-from fedmpt.runs.federation.exchange import STATE, part_of, results_of, train_message, with_prefix
+from fedmpt.runs.federation.exchange import STATE, histograms_of, results_of, train_message, with_prefix
 from fedmpt.runs.federation.membership import POLL, Membership
 from fedmpt.runs.federation.site import NOT_ENTERED
 from fedmpt.runs.federation.sites import WORDS_LIMIT, Sites
@@ -26,6 +28,7 @@ from fedmpt.runs.summed import sum_of
 from fedmpt.state import num_bytes
 from fedmpt.types import InputError, State
 
+T = TypeVar("T")
 MAX_RATIO = 1000.0
 """An update whose change is longer than that of the shortest half of the updates by more than this is left out."""
 
@@ -110,42 +113,60 @@ class Coordinator:
     def _evaluate(self, state: State) -> tuple[SummedScores | None, float | None]:
         """Of the global model, on what the sites keep out of training."""
         self.sites.standing("scoring")
-        tests = self._asked(state, "test")
+        tests = self._sums(state, None, own=False)
         held_out = None
-        if self.sites.plan.run.federation.held_out_share and (sums := self._asked(state, "held_out")):
-            held_out = mean_average_precision(sum_of(sums).histograms)
+        if self.sites.plan.run.federation.held_out_share and (found := self._histograms(state, "held_out")):
+            held_out = mean_average_precision(torch.stack(list(found.values())).sum(0))
         return (SummedScores.of(sum_of(tests)) if tests else None), held_out
 
-    def sums(
-        self, model: FinalModel, split: str, *, thresholds: Tensor | None = None, own: bool = False
-    ) -> dict[str, ScoreSums]:
-        """The sites' own sums, as `fedmpt.runs.summed.Sources` has them."""
-        return self._asked(model.shared, split, thresholds=thresholds, own=own)
+    def histograms(self, model: FinalModel) -> dict[str, Int64[Tensor, "2 C bins"]]:
+        """Of the sites' training images, as `fedmpt.runs.summed.Sources` has them."""
+        return self._histograms(model.shared, "train")
 
-    def _asked(
-        self, state: State, split: str, *, thresholds: Tensor | None = None, own: bool = False
-    ) -> dict[str, ScoreSums]:
-        """Each site's sums of scores on its images of ``split``, by name; without sites that have none or do not
-        answer. With ``own``, of their own models, where the method has personal tensors."""
-        plan, method = self.sites.plan, self.members.method
-        assert method is not None
-        assert self.members.class_names is not None
-        kept = self.best if plan.run.federation.keep == "best" and self.best else self.last
-        words = {"split": split, "soft_ties": plan.run.prediction.soft_ties, "personal": kept if own else 0}
+    def sums(self, model: FinalModel, *, thresholds: Tensor, own: bool = False) -> dict[str, ScoreSums]:
+        """Of the sites' test images, as `fedmpt.runs.summed.Sources` has them."""
+        return self._sums(model.shared, thresholds, own=own)
+
+    def _histograms(self, state: State, split: str) -> dict[str, Int64[Tensor, "2 C bins"]]:
+        size = len(self.members.class_names or ())
+        return self._scored(
+            state, {"split": split}, lambda tensors, source: histograms_of(tensors, size, source=source)
+        )
+
+    def _sums(self, state: State, thresholds: Tensor | None, *, own: bool) -> dict[str, ScoreSums]:
+        kept = self.best if self.sites.plan.run.federation.keep == "best" and self.best else self.last
+        size = len(self.members.class_names or ())
+
+        def read(tensors: State, source: str) -> ScoreSums:
+            return ScoreSums.from_tensors(
+                tensors, num_classes=size, pairs=(), is_calibrated=thresholds is not None, source=source
+            )
+
+        return self._scored(state, {"split": "test", "personal": kept if own else 0}, read, thresholds=thresholds)
+
+    def _scored(
+        self,
+        state: State,
+        words: Mapping[str, Any],
+        read: Callable[[State, str], T],
+        *,
+        thresholds: Tensor | None = None,
+    ) -> dict[str, T]:
+        """What each site says of its scores, by name; without sites that have no such images or do not answer."""
+        plan, size = self.sites.plan, len(self.members.class_names or ())
         tensors = with_prefix(STATE, state) | ({} if thresholds is None else {"thresholds": thresholds})
-        message = Message("score", words, tensors)
-        size = len(self.members.class_names)
-        limit = WORDS_LIMIT + 64 * 1024 * size
-        found: dict[str, ScoreSums] = {}
+        message = Message("score", {**words, "soft_ties": plan.run.prediction.soft_ties}, tensors)
+        limit = WORDS_LIMIT + 16 * 1024 * size
+        found: dict[str, T] = {}
         asked = dict.fromkeys(sorted(self.members.members), message)
         for site, answer, error, _ in self.sites.asked(asked, timeout=plan.rules.deadline, limit=limit):
             try:
                 if answer is None:
                     raise InputError(error)
-                if tensors := part_of(answer.tensors, "own/" if own else "global/"):
-                    found[site] = ScoreSums.from_tensors(tensors, num_classes=size, source=f"site {site}")
+                if answer.tensors:
+                    found[site] = read(answer.tensors, f"site {site}")
             except InputError as wrong:
-                self.sites.say(f"site {site} does not score its {split} images: {wrong}", site=site)
+                self.sites.say(f"site {site} does not score its {words['split']} images: {wrong}", site=site)
         return dict(sorted(found.items()))
 
     def _write(self, done: Round) -> None:

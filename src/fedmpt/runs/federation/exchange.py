@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from fedmpt.conditions.labels.counts import LabelCounts
+from fedmpt.evaluation.calibration import NUM_BINS
 from fedmpt.federated.client import LocalResult
 from fedmpt.federated.flare.messages import Message
 from fedmpt.federated.rounds import Ask
@@ -134,3 +136,12 @@ def counts_of(tensors: State, num_classes: int, *, source: str) -> LabelCounts:
     if not is_possible:
         raise InputError(f"{source}: its counts of labels contradict each other; count anew")
     return LabelCounts(images, tensors["singles"], pairs, tensors["known"])
+
+
+def histograms_of(tensors: State, num_classes: int, *, source: str) -> Int64[Tensor, "2 C bins"]:
+    """Histograms of scores that came from a site. Raises InputError naming ``source`` unless they can be such."""
+    check_state(tensors, like={"histograms": torch.zeros(2, num_classes, NUM_BINS, dtype=torch.int64)}, source=source)
+    found = tensors["histograms"]
+    if not bool(((found >= 0) & (found < MAX_IMAGES)).all()):
+        raise InputError(f"{source}: its histograms of scores hold numbers that no number of images can be")
+    return found

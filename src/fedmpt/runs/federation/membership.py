@@ -67,6 +67,8 @@ class Membership:
         """
         plan, rules = self.sites.plan, self.sites.plan.rules
         began = time.monotonic()
+        patience = f"; after {rules.gather:.0f} s with {rules.min_sites}" if rules.min_sites < len(plan.sites) else ""
+        self.sites.note(f"waiting at {plan.address} for {len(plan.sites)} sites{patience}")
         while True:
             self._describe(self._arrivals(self._described))
             num, waited = len(self._described), time.monotonic() - began

@@ -14,6 +14,7 @@ from fedmpt.conditions.labels.counts import count_labels
 from fedmpt.conditions.labels.ties import Ties
 from fedmpt.data.features.store import FeatureSet, fingerprint
 from fedmpt.data.reading import align
+from fedmpt.evaluation.calibration import score_histograms
 from fedmpt.evaluation.final import FinalModel
 from fedmpt.evaluation.scoring import set_global
 from fedmpt.evaluation.sums import score_sums
@@ -211,26 +212,27 @@ class Site:
         return Message("counted")
 
     def _score(self, message: Message) -> Message:
-        """Sums of the scores on images of ``split``: of the global model, and of the site's own, where it has one."""
+        """Histograms of the scores on training or held-out images, or sums of those on test images: of the global
+        model, or of the site's own as it was after a round ``personal``."""
         entered = self._in_federation()
-        split, strength = message.words.get("split"), number_in(message, "soft_ties")
-        features = {"train": entered.every, "test": entered.test, "held_out": entered.held_out}.get(str(split))
-        if features is None:
-            return Message("scores", {"images": 0})
+        split, strength = str(message.words.get("split")), number_in(message, "soft_ties")
+        features = {"train": entered.every, "test": entered.test, "held_out": entered.held_out}.get(split)
         method = entered.method
         shared, _ = method.split(method.state_dict())
         state = received_state(message, shared, wire="float32", source="the coordinator")
+        if features is None:
+            return Message("scores")
         set_global(method, state, initial=entered.initial, source="the coordinator")
         model = FinalModel(method, state, {}, entered.initial, entered.ties, strength)
-        thresholds = message.tensors.get("thresholds")
-        sums = score_sums(model.probabilities(features), features.labels, thresholds=thresholds, pairs=())
-        tensors = with_prefix("global/", sums.to_tensors())
-        if method.personal and (index := int(number_in(message, "personal"))):
+        if split != "test":
+            found = score_histograms(model.probabilities(features), features.labels)
+            return Message("scores", {}, {"histograms": found})
+        if index := int(number_in(message, "personal")):
             own = self._personal.before(index + 1) or entered.initial
             set_state(method, {**state, **own}, source="the site's own tensors")
-            sums = score_sums(model.probabilities(features), features.labels, thresholds=thresholds, pairs=())
-            tensors |= with_prefix("own/", sums.to_tensors())
-        return Message("scores", {"images": len(features)}, tensors)
+        thresholds = message.tensors.get("thresholds")
+        sums = score_sums(model.probabilities(features), features.labels, thresholds=thresholds, pairs=())
+        return Message("scores", {}, sums.to_tensors())
 
     def _finish(self, message: Message) -> Message:
         entered = self._in_federation()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 import traceback
@@ -16,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fedmpt.backbone import load_backbone
+from fedmpt.backbone.load import parse_spec
 from fedmpt.data import load_data
 from fedmpt.data.features.store import FeatureSet, open_features
 from fedmpt.federated.flare.messages import Message, pack, unpack
@@ -72,6 +74,11 @@ def ready(options: WorkerOptions, *, note: Callable[[str], None]) -> Handle:
 
     invitation = read_invitation(Path(options.kit) / INVITATION)
     plan = Plan.from_json(invitation.plan, source=options.kit)
+    if options.backbone is None and parse_spec(plan.run.backbone).kind == "plugin":
+        raise InputError(
+            f"the federation's model is code on this machine, {plan.run.backbone}, and no coordinator may choose what "
+            f"runs here; if you know that code, say so: --backbone {plan.run.backbone}"
+        )
     if plan.is_simulation:
         run = replace(plan.run, data=options.data or plan.run.data, backbone=options.backbone or plan.run.backbone)
         node = replace(plan, run=replace(run, device=options.device))
@@ -143,13 +150,19 @@ def answering(handle: Handle) -> Callable[[bytes], bytes]:
         try:
             return pack(handle(unpack(content, source="the coordinator")))
         except InputError as error:
-            return pack(Message("error", {"error": str(error)}))
+            return pack(Message("error", {"error": without_folders(str(error))}))
         except Exception as error:
             # A fault of ours: all of it for the site's engineer, one line for the coordinator.
             traceback.print_exc()
-            return pack(Message("error", {"error": f"a fault in fedmpt: {type(error).__name__}: {error}"[:500]}))
+            text = without_folders(f"a fault in fedmpt: {type(error).__name__}: {error}"[:500])
+            return pack(Message("error", {"error": text}))
 
     return answer
+
+
+def without_folders(text: str) -> str:
+    """What the coordinator hears of an error: names of files at most, not where they are at the site."""
+    return re.sub(r"(?<![\w.])(?:[A-Za-z]:)?(?:[/\\][^/\\\s'\"]+)+[/\\]", "", text)
 
 
 def said(quiet: bool) -> Callable[[str], None]:
