@@ -95,7 +95,7 @@ def test_whatever_comes_is_answered_in_words(plan: Plan, handle: Handle) -> None
     assert "asks for 'run'" in error_of(handle, Message("run", {"command": "id"}))
     assert "started anew" in error_of(handle, Message("train", {"round": 1}))
     for words in ({}, {"options": 3}, {"options": {"method.name": "promptfl"}}):
-        assert "the coordinator asks for other options" in error_of(handle, Message("describe", words))
+        assert "their options differ" in error_of(handle, Message("describe", words))
     for names in (None, ["cat", "cat"], ["cat"], [1, 2], ["cat", "table" * 100]):
         assert error_of(handle, Message("enter", {"class_names": names}))
     handle(Message("enter", {"class_names": ["cat", "cup", "table"]}))

@@ -48,7 +48,7 @@ def join(arguments: list[str]) -> None:
 
     needs_engine()
     from fedmpt.federated.flare.kits import assemble
-    from fedmpt.federated.flare.supervise import supervise
+    from fedmpt.federated.flare.supervise import INTERRUPTED, supervise
     from fedmpt.runs.federation.plan import Plan
     from fedmpt.runs.federation.worker import WorkerOptions, said
     from fedmpt.types import InputError
@@ -68,4 +68,6 @@ def join(arguments: list[str]) -> None:
     )
     note = said(options.quiet)
     code = supervise(options.kit.absolute(), worker=worker.command(), note=note)
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt("; the same command takes part again")
     sys.exit(code)

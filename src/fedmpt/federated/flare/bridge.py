@@ -17,6 +17,8 @@ DRIVER_SOCKET = "FEDMPT_DRIVER_SOCKET"
 WORDS = struct.Struct(">I")
 MAX_FRAME = 2**40
 """An ask holds the content of every site. Only processes of ours use this socket."""
+TIME_OVER = "time is over"
+"""The error of a site that did not answer in time."""
 HELLO, PRESENT, ASK, ANSWER = "hello", "present", "ask", "answer"
 
 

@@ -74,7 +74,8 @@ class BridgeController(Controller):  # type: ignore[misc]  # nvflare has no type
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         self._driver.connect(os.environ[bridge.DRIVER_SOCKET])
-        bridge.send(self._driver, bridge.HELLO, {"job": str(fl_ctx.get_job_id())})
+        sites = [client.name for client in fl_ctx.get_engine().get_clients()]
+        bridge.send(self._driver, bridge.HELLO, {"job": str(fl_ctx.get_job_id()), "sites": sites})
         threading.Thread(target=self._listen, daemon=True).start()
 
     def stop_controller(self, fl_ctx: FLContext) -> None:
@@ -141,9 +142,11 @@ class BridgeController(Controller):  # type: ignore[misc]  # nvflare has no type
             self._tell(bridge.PRESENT, {"sites": present})
         for site, asked in list(self._open.items()):
             if now - asked.since > asked.timeout:
-                self._close(site, f"no answer within {asked.timeout:g} s")
+                self._close(site, bridge.TIME_OVER)
             elif now - max(asked.since, self._heard.get(site, 0.0)) > SILENCE:
                 self._close(site, f"no sign of life for {SILENCE:g} s")
+            elif site not in present and not asked.task.client_tasks:
+                self._close(site, "its job process is gone")
 
     def _close(self, site: str, error: str, content: bytes = b"") -> None:
         asked = self._open.pop(site)

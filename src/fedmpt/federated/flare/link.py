@@ -12,9 +12,11 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 from fedmpt.federated.flare import bridge
 from fedmpt.federated.flare.engine import Engine
@@ -31,11 +33,14 @@ START_SITE = 60.0
 """Seconds that a site has to take part in a job that has started."""
 REST = 300.0
 """Seconds that a site is left out which did not take part in a job, or has ended two in a row."""
+UNREACHED = 10.0
+"""The same for one that the server did not reach. It takes 30 s to see that a site has gone."""
 GRACE = 2.0
 """Seconds that the controller may take to say that time is over, and the server to say who has ended a job."""
 ATTEMPTS = 3
 """Jobs that may end within one ask without anybody who is to blame."""
 STOPPED, LATE = "its job process stopped", "connected, but did not take part in the job"
+NOT_REACHED = "the server did not reach it"
 
 
 class JobError(Exception):
@@ -46,6 +51,14 @@ class JobError(Exception):
         self.blamed = blamed
 
 
+class Rest(NamedTuple):
+    """Of a site that is left out for a while (monotonic), or until it comes anew."""
+
+    since: float
+    until: float
+    why: str
+
+
 class Link:
     """Use it as a context, in a thread that lives on: NVFlare's server is a child of the thread."""
 
@@ -54,7 +67,7 @@ class Link:
         self._stack = ExitStack()
         self._job: RunningJob | None = None
         self._ended: list[str] = []
-        self._resting: dict[str, float] = {}
+        self._resting: dict[str, Rest] = {}
         self._faults: Counter[str] = Counter()
 
     def __enter__(self) -> Link:
@@ -86,12 +99,12 @@ class Link:
     def ask(self, contents: Mapping[str, bytes], *, timeout: float, limit: int) -> Iterator[Answer]:
         """Send each site its content; one answer a site, as they come. Contents may be one object that sites share.
 
-        The time counts from when a job is there that has the sites. A site that is not connected is answered for at
-        once. If the server or a job's process dies, what was not answered is asked again in the time that is left; a
-        worker is not made to do the same twice by that.
+        The time counts while a job is there that has the sites. A site that is not connected is answered for at once.
+        If the server or a job's process dies, what was not answered is asked again in the time that is left; a worker
+        is not made to do the same twice by that.
         """
         number, waiting, left_out = uuid.uuid4().hex, dict(contents), set[str]()
-        deadline, strikes, why = 0.0, 0, ""
+        left, strikes, why, late = timeout, 0, "", f"no answer within {timeout:g} s"
         while waiting and strikes < ATTEMPTS:
             try:
                 job, missing = self._job_for(set(waiting), left_out)
@@ -101,19 +114,19 @@ class Link:
                 yield from _answered(missing, waiting)
                 continue
             yield from _answered(missing, waiting)
-            deadline = deadline or time.monotonic() + timeout
-            left = deadline - time.monotonic()
-            if job is None or not waiting or left <= 0:
+            if job is None or not waiting:
                 break
+            deadline = time.monotonic() + left
             job.ask(waiting, number=number, timeout=left, limit=limit)
             for answer in job.answers(number, until=deadline + GRACE, is_over=partial(self._is_lost, job)):
                 if waiting.pop(answer.site, None) is not None:
                     self._faults.pop(answer.site, None)
-                    yield answer
+                    yield replace(answer, error=late) if answer.error == bridge.TIME_OVER else answer
                 if not waiting:
                     return
-            if not self._is_lost(job):
-                why = "the job's controller did not answer"
+            left = deadline - time.monotonic()
+            if left <= 0 or not self._is_lost(job):
+                why = late if left <= 0 else "the job's controller did not answer"
                 break
             missing = self._blame(self._engine.blamed(job.number, patience=GRACE), left_out)
             strikes, why = strikes + (not missing), "NVFlare's server or its job stopped again and again"
@@ -121,8 +134,6 @@ class Link:
             yield from _answered(missing, waiting)
         if waiting:
             self._forget_job()
-        if deadline and time.monotonic() >= deadline:
-            why = f"no answer within {timeout:g} s"
         yield from _answered(dict.fromkeys(waiting, why), waiting)
 
     def _is_lost(self, job: RunningJob) -> bool:
@@ -136,23 +147,34 @@ class Link:
         left_out.add(site)
         self._faults[site] += 1
         if self._faults[site] > 1:
-            self._resting[site] = time.monotonic() + REST
+            self._rest(site, STOPPED)
         return {site: STOPPED}
+
+    def _rest(self, site: str, why: str) -> None:
+        now = time.monotonic()
+        self._resting[site] = Rest(now, now + (UNREACHED if why == NOT_REACHED else REST), why)
 
     def _job_for(self, sites: set[str], left_out: set[str]) -> tuple[RunningJob | None, Mapping[str, str]]:
         """A job that has these sites, and why not for those that it has not. Raises JobError if it does not start."""
         connected = self._engine.connected_of(sites)
         now = time.monotonic()
-        resting = {site for site, until in self._resting.items() if until > now}
-        missing = dict.fromkeys(sites - connected, "not connected") | dict.fromkeys(sites & connected & resting, LATE)
-        wanted = sites & connected - resting
+        resting = {
+            site: rest.why
+            for site, rest in self._resting.items()
+            if now < rest.until and self._engine.joined_at(site) < rest.since
+        }
+        missing = {
+            site: resting.get(site, "not connected") for site in sites if site in resting or site not in connected
+        }
+        wanted = sites - missing.keys()
         if not wanted:
             return None, missing
         if self._job is None or self._is_lost(self._job) or not wanted <= self._present(self._job):
             self._forget_job()
-            self._job = self._new_job(sorted(connected - resting - left_out))
+            self._job = self._new_job(sorted(connected - resting.keys() - left_out))
             late = self._await_sites(self._job, wanted)
-            self._resting |= dict.fromkeys(late, time.monotonic() + REST)
+            for site, why in late.items():
+                self._rest(site, why)
             missing |= late
             self._ended = [number for number in self._ended if not self._engine.delete(number)]
         return self._job, missing
@@ -169,8 +191,8 @@ class Link:
         except SessionError as error:
             raise JobError(str(error)) from error
         while time.monotonic() < since + START_JOB:
-            if (connection := self._accept(number)) is not None:
-                return RunningJob(number, connection, since=since)
+            if (found := self._accept(number)) is not None:
+                return RunningJob(number, found[0], since=since, reached=found[1])
             if self._engine.has_ended(number):
                 site = self._engine.blamed(number, patience=GRACE)
                 raise JobError(f"it ended at its start{f', at {site}' if site else ''}", site)
@@ -178,8 +200,8 @@ class Link:
         self._engine.give_up()
         raise JobError(f"the server did not start it within {START_JOB:g} s")
 
-    def _accept(self, number: str) -> socket.socket | None:
-        """The connection of the job's controller, if it comes within a second."""
+    def _accept(self, number: str) -> tuple[socket.socket, list[str]] | None:
+        """The connection of the job's controller, and who is in the job, if it comes within a second."""
         self._listener.settimeout(1.0)
         try:
             connection, _ = self._listener.accept()
@@ -189,7 +211,7 @@ class Link:
         hello = bridge.receive(connection)
         connection.settimeout(None)
         if hello is not None and hello[0].get("job") == number:
-            return connection
+            return connection, hello[0]["sites"]
         connection.close()  # Of a job that was given up.
         return None
 
@@ -197,6 +219,7 @@ class Link:
         """Wait until the sites take part; those that do not, and why not."""
         refusals = self._engine.refusals(job.number)
         late = {site: f"refused the job: {one_line(why)}" for site, why in refusals.items() if site in sites}
+        late |= dict.fromkeys(sites - job.reached - late.keys(), NOT_REACHED)
         until = time.monotonic() + START_SITE
         while not sites - late.keys() <= job.present and not self._is_lost(job) and time.monotonic() < until:
             time.sleep(0.05)

@@ -104,9 +104,20 @@ class Child:
         handler.close()
 
 
-def log_file(path: Path) -> RotatingFileHandler:
+class LogFile(RotatingFileHandler):
+    """Loses what cannot be written, on a full disk, without a word on the terminal: others say that."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name.
+        pass
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
+def log_file(path: Path) -> LogFile:
     """A file that makes room by itself."""
-    return RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=OLD_LOGS, encoding="utf-8")
+    return LogFile(path, maxBytes=LOG_BYTES, backupCount=OLD_LOGS, encoding="utf-8")
 
 
 def nvflare_command(kind: str, kit: Path, *settings: str) -> list[str]:

@@ -6,7 +6,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -23,10 +23,11 @@ class Answer:
 
 
 class RunningJob:
-    """``number`` is NVFlare's for the job, ``since`` when it was submitted (monotonic)."""
+    """``number`` is NVFlare's for the job, ``since`` when it was submitted (monotonic). The server has sent it to the
+    sites ``reached``."""
 
-    def __init__(self, number: str, connection: socket.socket, *, since: float) -> None:
-        self.number, self.since = number, since
+    def __init__(self, number: str, connection: socket.socket, *, since: float, reached: Collection[str]) -> None:
+        self.number, self.since, self.reached = number, since, frozenset(reached)
         self.present: frozenset[str] = frozenset()
         """Sites whose job process is heard."""
         self._connection = connection

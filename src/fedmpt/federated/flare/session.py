@@ -48,10 +48,10 @@ class Session:
         return str(within(COMMAND, lambda: self._api.get_job_status(job)))
 
     def refusals(self, job: str) -> dict[str, str]:
-        """The sites that did not take a job when it was sent to them, and why not, in NVFlare's words."""
+        """The sites that refused a job when it was sent to them, and why, in NVFlare's words."""
         meta = within(COMMAND, lambda: self._api.get_job_meta(job))
         told = (str(line).partition(": ") for line in meta.get("job_deploy_detail") or ())
-        return {site: why for site, colon, why in told if colon and why != "OK"}
+        return {site: why for site, colon, why in told if colon and why != "OK" and not why.startswith("no reply")}
 
     def delete(self, job: str) -> None:
         """Remove a job that has ended from the server's disk."""

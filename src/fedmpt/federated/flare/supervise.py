@@ -16,6 +16,7 @@ from fedmpt.federated.flare.news import News
 from fedmpt.federated.flare.processes import SETTINGS, Child, nvflare_command, remove_jobs
 from fedmpt.federated.flare.sockets import is_listening, private_folder
 
+INTERRUPTED = 130
 WRONG_INPUT = 2
 """The exit code of a worker that has nothing to work with. To start it again would not help."""
 PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
@@ -30,8 +31,8 @@ HEARTBEAT = 4
 
 
 def supervise(kit: Path, *, worker: Sequence[str], note: Callable[[str], None]) -> int:
-    """Keep a site's worker and its client alive until Ctrl-C (130) or SIGTERM (0), or until the worker ends with
-    `WRONG_INPUT`; returns that exit code.
+    """Keep a site's worker and its client alive until Ctrl-C (`INTERRUPTED`) or SIGTERM (0), or until the worker ends
+    with `WRONG_INPUT`; returns that exit code.
 
     The worker has our terminal. It finds its socket's path in $FEDMPT_WORKER_SOCKET, and may take hours to listen
     there. ``note`` gets one line for each thing that a site's engineer should know, from any thread. To be called in
@@ -113,7 +114,7 @@ def _stopped_by_signals() -> Iterator[list[int]]:
     codes: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        codes.append(130 if number == signal.SIGINT else 0)
+        codes.append(INTERRUPTED if number == signal.SIGINT else 0)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

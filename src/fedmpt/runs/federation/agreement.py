@@ -28,18 +28,18 @@ def agreed_options(config: RunConfig) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in OWN}
 
 
-def differences_of(mine: Mapping[str, Any], theirs: Any) -> list[str]:
-    """Where a site's word differs from the coordinator's, in words; ``theirs`` comes from the site and may be anything.
+def differences_of(mine: Mapping[str, Any], theirs: Any, *, here: str = "here", there: str = "there") -> list[str]:
+    """Where a site's word differs from the coordinator's, in words; ``theirs`` comes from outside and may be anything.
 
-    Nested words are compared by dotted names.
+    Nested words are compared by dotted names. ``here`` and ``there`` say whose each value is.
     """
     if not isinstance(theirs, Mapping):
         return [f"it describes itself by {type(theirs).__name__}, not by names and values"]
-    here, there = flat(mine), flat(theirs)
+    own, other = flat(mine), flat(theirs)
     return [
-        f"{name} is {there.get(name)!r} there and {value!r} here"
-        for name, value in here.items()
-        if there.get(name) != value
+        f"{name} is {other.get(name)!r} {there} and {value!r} {here}"
+        for name, value in own.items()
+        if other.get(name) != value
     ]
 
 

@@ -31,6 +31,8 @@ ANSWER, ENTER = 15.0, 120.0
 """Seconds within which a site says what it has, as its model and features are loaded by then; and builds the method."""
 RETRY = 30.0
 """Seconds after which a site that waits outside is compared again: its engineer may have mended what was wrong."""
+SOON = 5.0
+"""The same for one that cannot be asked, which shows before the time to answer is over: it is being started."""
 
 
 class FederationStoppedError(InputError):
@@ -52,7 +54,7 @@ class Membership:
     class_names: tuple[str, ...] | None = None
     method: Method | None = None
     _described: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    _tried: dict[str, float] = field(default_factory=dict)
+    _not_before: dict[str, float] = field(default_factory=dict)
     _counted: dict[str, LabelCounts] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
     _since: float = field(default_factory=time.monotonic)
@@ -79,7 +81,7 @@ class Membership:
     def begin(self, method: Method, class_names: tuple[str, ...]) -> None:
         """Let the sites in that were gathered; from now on, newcomers are let in between rounds."""
         self.method, self.class_names = method, class_names
-        self._tried.clear()
+        self._not_before.clear()
         self.present()
         if self.counts is None and self._counted:
             self.counts = reduce(add, (self._counted[site] for site in sorted(self._counted)))
@@ -105,7 +107,7 @@ class Membership:
     def forget(self, site: str) -> None:
         """A site that did not answer is compared and let in again before the next round."""
         self.members.pop(site, None)
-        self._tried.pop(site, None)
+        self._not_before.pop(site, None)
 
     def round_done(self) -> None:
         """Patience begins anew."""
@@ -125,21 +127,24 @@ class Membership:
     def _arrivals(self, inside: Collection[str]) -> list[str]:
         """Connected sites that are to be compared now. Those that have gone leave."""
         connected, now = self.sites.connected(), time.monotonic()
-        for site in [site for site in self.members if site not in connected]:
-            self.members.pop(site)
-            self.sites.changed(site, "away", "not connected")
+        for site, status in self.sites.status.sites.items():
+            if site not in connected and status.state in ("here", "outside"):
+                self.members.pop(site, None)
+                self.sites.changed(site, "away", "not connected")
         for site in [site for site in self._described if site not in connected]:
             self._described.pop(site)
-        new = [site for site in connected if site not in inside and now - self._tried.get(site, -RETRY) >= RETRY]
-        self._tried |= dict.fromkeys(new, now)
+        new = [site for site in connected if site not in inside and now >= self._not_before.get(site, now)]
+        self._not_before |= dict.fromkeys(new, now + RETRY)
         return sorted(new)
 
     def _describe(self, new: Collection[str]) -> list[str]:
         """Those of the ``new`` sites that may take part; the others wait outside, and are told why."""
         message = Message("describe", {"options": agreed_options(self.sites.plan.run)})
         answers = self.sites.asked(dict.fromkeys(new, message), timeout=ANSWER, limit=WORDS_LIMIT)
-        fitting = []
-        for site, answer, error, _ in answers:
+        fitting, began = [], time.monotonic()
+        for site, answer, error, is_lost in answers:
+            if is_lost and time.monotonic() < began + ANSWER:
+                self._not_before[site] = time.monotonic() + SOON
             try:
                 if answer is None:
                     raise InputError(error)
@@ -159,7 +164,7 @@ class Membership:
             raise InputError(f"it does not fit the coordinator: {'; '.join(different)}")
         names = class_names_of(words.get("class_names"), source=f"site {site}")
         if self.class_names is not None:
-            check_known(names, self.class_names, where=f"site {site}")
+            check_known(names, self.class_names, where="its labels")
         status = self.sites.status.sites[site]
         status.images, status.test_images = (whole(words, name, site) for name in ("images", "test_images"))
         return names

@@ -115,8 +115,9 @@ class Site:
     def _describe(self, message: Message) -> Message:
         own = self._own
         here = agreed_options(own.plan.run)
-        if different := differences_of(here, message.words.get("options")):
-            raise InputError(f"the coordinator asks for other options than this site's kit has: {'; '.join(different)}")
+        words = message.words.get("options")
+        if different := differences_of(here, words, here=f"in the kit of {own.name}", there="at the coordinator"):
+            raise InputError(f"their options differ: {'; '.join(different)}")
         return Message(
             "description",
             {
