@@ -22,7 +22,7 @@ WORKER, CLIENT, JOB = "fedmpt.runs.federation.worker", "client.client_train", "c
 SERVER, CONTROLLER = "server.server_train", "server.runner_process"
 FOREIGN = re.compile(r"Traceback| - (INFO|WARNING|ERROR) - |nvflare\.|^\s+File ", re.MULTILINE)
 """What no command of ours may print: a traceback, or a line of NVFlare's log."""
-SECONDS = 60.0
+SECONDS = 150.0
 AFTER = 20.0
 """Seconds that what a killed process has started may live on; NVFlare's jobs take a while to see it."""
 

@@ -100,7 +100,7 @@ def test_a_late_answer_counts_for_no_other_round(running: RealFederation) -> Non
     worker.suspend()
     left_out = running.hears("site birch is left out: ", after=events)
     assert f"no answer within {DEADLINE:g} s" in left_out
-    assert running.status()["sites"]["birch"]["reason"]
+    until(lambda: "no answer within" in running.status()["sites"]["birch"]["reason"], "a word in the status")
     worker.resume()
     running.hears("^site birch takes part$", after=events)
     running.counts(0, 1, 2)
@@ -183,14 +183,11 @@ def test_a_site_that_answers_half_a_gigabyte_is_left_out(running: RealFederation
     options = WorkerOptions(kit=str(kit), data=data, cache=str(running.root / "cache")).command()[-1]
     words = (sys.executable, "-c", JOINER, kit, sys.executable, "-c", HOSTILE, options)
     hostile = running.begin(words, log="hostile")
-    said = running.hears("site birch is left out: its answer has 500000000 bytes", after=events)
-    assert "are allowed" in said
+    running.hears("site birch is left out: .* 50000000[01] bytes, and [0-9]+ are allowed", after=events)
     running.counts(0, 2, rounds=2)
     assert sum(one.memory_info().rss for one in running.started.family()) < before + 200e6
     assert hostile.stop() == 130
-    running.join("birch")
-    running.hears("^site birch takes part$", after=len(running.events()))
-    running.counts(0, 1, 2)
+    assert hostile.survivors() == []
 
 
 def test_everybody_stops_by_ctrl_c(running: RealFederation) -> None:

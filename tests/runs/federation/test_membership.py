@@ -1,0 +1,101 @@
+"""Who takes part, and when a site is asked again; no processes."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from federation_bed import Answered, plan_of
+
+from fedmpt.backbone import load_backbone
+from fedmpt.federated.flare.messages import Message, pack
+from fedmpt.runs.config import preset
+from fedmpt.runs.federation import membership
+from fedmpt.runs.federation.membership import POLL, RETRY, SOON, Membership
+from fedmpt.runs.federation.plan import Rules
+from fedmpt.runs.federation.sites import Sites
+from fedmpt.runs.federation.status import Status
+
+
+class Clock:
+    """Time that passes only by sleeping."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Doors:
+    """A link whose sites say why they do not take part. ``asked`` are the times at which they were."""
+
+    def __init__(self, clock: Clock, answers: dict[str, bytes | str]) -> None:
+        self.clock, self.answers = clock, answers
+        self.asked: dict[str, list[float]] = {site: [] for site in answers}
+
+    def connected(self) -> dict[str, float]:
+        return dict.fromkeys(self.answers, 1.0)
+
+    def ask(self, contents: dict[str, bytes], *, timeout: float, limit: int) -> Any:
+        for site in contents:
+            self.asked[site].append(self.clock.now)
+            answer = self.answers[site]
+            if isinstance(answer, bytes):
+                yield Answered(site, answer)
+                continue
+            if answer.startswith("no answer"):
+                self.clock.now += timeout
+            yield Answered(site, None, answer)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(membership, "time", clock)
+    return clock
+
+
+def gathering(doors: Doors, folder: Path, clip: Path) -> tuple[Membership, Status, list[str]]:
+    plan = plan_of(preset("default", "promptfl", "sites"), rules=Rules(min_sites=2, gather=1, patience=100))
+    status, said = Status.read(folder, plan.sites), list[str]()
+    return Membership(Sites(plan, doors, folder, status, said.append), load_backbone(str(clip))), status, said
+
+
+REFUSAL = pack(Message("error", {"error": "their options differ"}))
+
+
+@pytest.mark.parametrize(
+    ("answer", "pause"),
+    [(REFUSAL, RETRY), ("its worker: it is not running, or still starting", SOON), ("no answer within 15 s", RETRY)],
+    ids=["refuses", "starts", "is silent"],
+)
+def test_a_site_that_is_just_starting_is_asked_again_soon(
+    clock: Clock, tmp_path: Path, tiny_clip_folder: Path, answer: bytes | str, pause: float
+) -> None:
+    doors = Doors(clock, {"ash": answer})
+    members, _, _ = gathering(doors, tmp_path, tiny_clip_folder)
+    with pytest.raises(membership.FederationStoppedError):
+        members.gather()
+    times = doors.asked["ash"]
+    assert len(times) > 2
+    assert all(pause <= after - before <= pause + POLL for before, after in pairwise(times))
+
+
+def test_a_site_that_waited_outside_and_goes_is_away(clock: Clock, tmp_path: Path, tiny_clip_folder: Path) -> None:
+    doors = Doors(clock, {"ash": REFUSAL})
+    members, status, said = gathering(doors, tmp_path, tiny_clip_folder)
+    members._describe(members._arrivals(()))
+    assert said[-1] == "site ash waits outside: their options differ"
+    doors.answers.clear()
+    members._arrivals(())
+    assert said[-1] == "site ash is away: not connected"
+    assert (status.sites["ash"].state, status.sites["birch"].state) == ("away", "never")
