@@ -11,7 +11,8 @@ import pytest
 from command_line import Command
 
 from fedmpt.federated.flare.admitted import read_admitted
-from fedmpt.federated.flare.kits import assemble
+from fedmpt.federated.flare.kits import Invitation, assemble
+from fedmpt.files import exclusive
 from fedmpt.runs.config import preset
 from fedmpt.runs.federation.plan import Plan
 
@@ -78,6 +79,7 @@ def test_from_nothing_to_a_finished_kit(run: Command, here: Path) -> None:
         ("--rounds 0", "--rounds must be positive"),
         ("--deadline 0", "--deadline must be positive"),
         ("--classes none.txt", "none.txt"),
+        ("--aggregator median", "a round counts with --min-sites 2, and --aggregator median needs at least 3 clients"),
     ],
 )
 def test_what_no_federation_can_have_is_refused_before_anything_is_made(
@@ -128,3 +130,45 @@ def test_a_site_that_is_not_in_the_plan_makes_no_key(run: Command, here: Path) -
     assert (told.code, told.out) == (2, "")
     assert "'../../c', which is not among its plan's sites" in told.err
     assert [path.name for path in here.iterdir()] == ["a.json"]
+
+
+def test_a_site_becomes_no_node_of_a_simulation(run: Command, here: Path) -> None:
+    """A node heeds no policy, and its personal tensors leave it."""
+    run_config = preset("default", "promptfl", data="folder:/srv")
+    plan = Plan(name="nodes", sites=("a", "b"), address="localhost:1", run=run_config, is_simulation=True)
+    root = "SHA256:" + ":".join(["AB"] * 32)
+    (here / "a.json").write_text(json.dumps({"format": 1, "site": "a", "root": root, "plan": plan.to_json()}))
+    told = run("federation", "request", "a.json")
+    assert (told.code, told.out) == (2, "")
+    assert "is of fedmpt train --engine flare" in told.err
+    assert [path.name for path in here.iterdir()] == ["a.json"]
+
+
+def test_a_coordinator_starts_once_at_a_time(run: Command, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan(name="fed", sites=("a", "b"), address="localhost:1", run=preset("default", "promptfl", data="sites"))
+    (here / "federation.json").write_text(json.dumps(plan.to_json()))
+
+    def made(*given: object, **words: object) -> None:
+        raise AssertionError("another one runs")
+
+    monkeypatch.setattr("fedmpt.federated.flare.link.Link", made)
+    monkeypatch.setattr("fedmpt.federated.flare.authority.assemble_server", made)
+    with exclusive(here):
+        told = run("federation", "start", str(here))
+    assert (told.code, told.out) == (2, "")
+    assert f"another process is writing to {here}" in told.err
+
+
+def test_a_site_joins_once_at_a_time(run: Command, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan(name="fed", sites=("a", "b"), address="localhost:1", run=preset("default", "promptfl", data="sites"))
+    invitation = Invitation("a", "SHA256:" + ":".join(["AB"] * 32), plan.to_json())
+    monkeypatch.setattr("fedmpt.federated.flare.kits.assemble", lambda folder, data: invitation)
+
+    def supervised(*given: object, **words: object) -> int:
+        raise AssertionError("another one runs")
+
+    monkeypatch.setattr("fedmpt.federated.flare.supervise.supervise", supervised)
+    with exclusive(here):
+        told = run("federation", "join", str(here), "--data", "folder:photos")
+    assert (told.code, told.out) == (2, "")
+    assert "another process is writing to" in told.err

@@ -35,6 +35,12 @@ WRONG_OPTIONS = {
     "too long prompts": (["--num-class-context", "90"], "tokens, the text tower takes 77"),
     "hub while offline": (["--backbone", "openai/clip-vit-base-patch16"], "the hub did not give it .* local folder"),
     "backbone path": (["--backbone", "./nowhere"], "no such folder"),
+    "nodes without an engine": (["--nodes", "2"], "--nodes goes with --engine flare"),
+    "an engine without nodes": (["--engine", "flare"], "--engine flare needs --nodes, at least 1"),
+    "no address": (
+        ["--engine", "flare", "--nodes", "2", "--address", "x", "--data", "voc:/none"],
+        "'x' is no HOST:PORT",
+    ),
 }
 
 

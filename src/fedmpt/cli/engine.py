@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fedmpt.federated.flare.processes import Child
     from fedmpt.runs.config import RunConfig
     from fedmpt.runs.federation.plan import Plan
     from fedmpt.runs.prepare import Prepared
@@ -44,10 +46,10 @@ class Engine:
         from fedmpt.runs.federation.status import Status
 
         folder = out / KITS
-        plan = self._plan()
+        plan = self.plan()
         self._set_up(folder, plan)
         coordinator = folder / "coordinator"
-        started: list[subprocess.Popen[bytes]] = []
+        started: list[Child] = []
         assemble_server(coordinator)
         try:
             with Link(coordinator, note=self.note) as link:
@@ -59,17 +61,18 @@ class Engine:
                 sites = Sites(plan, link, coordinator, Status.read(coordinator, plan.sites), self.note)
                 yield Nodes(sites, prepared).updates
         finally:
-            for process in started:
-                process.terminate()
-            for process in started:
-                process.wait()
+            for node in started:  # All at once, as each may take seconds.
+                os.kill(node.pid, signal.SIGTERM)
+            for node in started:
+                node.stop()
             if self.address is None:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _plan(self) -> Plan:
+    def plan(self) -> Plan:
+        """Raises InputError for an address that is none."""
         from fedmpt.runs.federation.plan import Plan, Rules
 
-        return Plan(
+        plan = Plan(
             name="nodes",
             sites=tuple(sorted(f"node-{number + 1}" for number in range(self.nodes))),
             address=self.address or f"localhost:{free_port()}",
@@ -77,6 +80,8 @@ class Engine:
             rules=Rules(min_sites=1, deadline=3600, gather=600, patience=3600),
             is_simulation=True,
         )
+        plan.check()
+        return plan
 
     def _set_up(self, folder: Path, plan: Plan) -> None:
         """Kits for all nodes; those of a run that goes on stay, as machines may have copies."""
@@ -90,10 +95,12 @@ class Engine:
         address = (plan.host, plan.port)
         set_up(folder, plan.to_json(), address=address, days=DAYS, root_days=2 * DAYS, trial=True)
 
-    def _join(self, kit: Path) -> subprocess.Popen[bytes]:
+    def _join(self, kit: Path) -> Child:
+        from fedmpt.federated.flare.processes import Child
+
         options = ["--cache", str(self.cache), "--device", self.config.device, "--quiet"]
         options += ["--backbone", self.config.backbone]  # Said here, it may be code: the plan's may not.
-        return subprocess.Popen([*COMMAND, str(kit), *options], stdin=subprocess.DEVNULL)
+        return Child([*COMMAND, str(kit), *options], env={})
 
 
 def free_port() -> int:

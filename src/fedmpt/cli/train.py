@@ -72,6 +72,7 @@ def _workers(options: TrainOptions, console: Console) -> Workers | None:
         cache=cache_folder(options.cache),
         note=lambda text: console.print(text, markup=False),
     )
+    engine.plan()  # What cannot be shows before the long work.
     return engine.workers
 
 

@@ -19,7 +19,7 @@ from fedmpt.federated.aggregation import Aggregation
 from fedmpt.federated.client import LocalResult
 from fedmpt.federated.privacy import EXACT, Privacy
 from fedmpt.federated.protect import Noise, seeded
-from fedmpt.federated.wire import Wire, as_sent
+from fedmpt.federated.wire import Wire, as_sent, from_exact
 from fedmpt.methods import Method
 from fedmpt.seeding import generator
 from fedmpt.state import Update, Weighting, get_state, mix_states
@@ -244,7 +244,7 @@ class Rounds:
         def updates() -> Iterator[Update]:
             """One by one, for an aggregation that holds no more than one at a time."""
             for result in self.updates(ask):
-                update = result.update
+                update = from_exact(result.update, ask.state, before.state, federation.wire)
                 if result.personal:
                     personal[update.client] = result.personal
                 counted.append(replace(update, state={}))

@@ -53,6 +53,22 @@ def through(update: Update, received: State, wire: Wire) -> Update:
     return replace(update, state=restored(changes(update, received, wire), received, wire))
 
 
+def from_exact(update: Update, received: State, exact: State, wire: Wire) -> Update:
+    """The update as if the client had had the server's ``exact`` state, of which it ``received`` a shorter one.
+
+    Without this, the server's state would be rounded in every round, and a change below half a step of float16 lost.
+    """
+    if wire == "float32":
+        return update
+    state = {
+        name: (exact[name].double() + (tensor.double() - received[name].double())).to(tensor.dtype)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in update.state.items()
+    }
+    return replace(update, state=state)
+
+
 def _rounded(tensor: Tensor, name: str) -> Tensor:
     if not tensor.is_floating_point():
         return tensor

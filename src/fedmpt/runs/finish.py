@@ -12,7 +12,7 @@ from fedmpt.data.pairs import measured_pairs
 from fedmpt.evaluation.calibration import Calibration
 from fedmpt.evaluation.final import FinalModel
 from fedmpt.evaluation.scoring import score
-from fedmpt.federated.rounds import Best, Progress
+from fedmpt.federated.rounds import Best, Progress, cohort_size
 from fedmpt.files import write_json
 from fedmpt.runs.config import RunConfig
 from fedmpt.runs.prediction import keep_counts, save_prediction
@@ -81,11 +81,12 @@ def finish(
     keep_counts(checkpoint, ready.counts, ready.class_names)
     save_prediction(checkpoint, options, calibration, ready.class_names)
     scores = scorer.scores(model, calibration)
+    cohort = cohort_size(len(ready.client_names), config.federation.participation)
     fallen = [*([] if ready.num_held_out else falls(log.mAP)), *ended_early(config, progress)]
     results = {
         **scores,
         **_kept(ready, kept),
-        **spent(config, progress, num_clients=len(ready.client_names)),
+        **spent(config, progress, at_least=ready.min_clients or cohort),
         "params": {
             "trainable": num_parameters(start),
             "sent_bytes_per_round": num_bytes(progress.state),

@@ -32,7 +32,7 @@ class Ready:
 
     ``counts`` are the clients' counts of labels, summed; None where no one asked for them. ``client_images`` are how
     many images each trains on. ``digests`` stand for the data, by ``train`` and ``test``. ``skipped`` are images that
-    cannot be read.
+    cannot be read. ``min_clients`` is the number of updates without which a round does not count; None: all.
     """
 
     backbone: Backbone
@@ -47,6 +47,7 @@ class Ready:
     notes: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     seconds: float = 0.0
+    min_clients: int | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fedmpt.federated.privacy import most_rounds
-from fedmpt.federated.rounds import Progress, cohort_size
+from fedmpt.federated.rounds import Progress
 from fedmpt.runs.config import RunConfig
 
 
@@ -38,10 +38,11 @@ def ended_early(config: RunConfig, progress: Progress) -> list[str]:
     ]
 
 
-def spent(config: RunConfig, progress: Progress, *, num_clients: int) -> dict[str, Any]:
+def spent(config: RunConfig, progress: Progress, *, at_least: int) -> dict[str, Any]:
     """For results.json: epsilon of the client that took part most often, and what it follows from.
 
-    ``epsilon_server`` is there where clients add the noise: of the same client, towards the server.
+    ``epsilon_server`` is there where clients add the noise: of the same client, towards the server. ``at_least`` shares
+    of it make the whole noise, see `fedmpt.federated.protect.protected`.
     """
     privacy = config.privacy
     if not privacy.is_on:
@@ -56,6 +57,5 @@ def spent(config: RunConfig, progress: Progress, *, num_clients: int) -> dict[st
         "most_rounds_of_a_client": most,
     }
     if privacy.is_at_sites:
-        size = cohort_size(num_clients, config.federation.participation)
-        found["epsilon_server"] = privacy.epsilon_at_server(most, at_least=size)
+        found["epsilon_server"] = privacy.epsilon_at_server(most, at_least=at_least)
     return {"privacy": found}

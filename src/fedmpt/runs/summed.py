@@ -57,7 +57,7 @@ class Summed:
         scores: dict[str, Any] = {}
         thresholds = calibration.thresholds
         found = self.sources.sums(model, thresholds=thresholds)
-        if found:
+        if any(map(is_scored, found.values())):
             scores |= summed_scores(sum_of(found), self.class_names, thresholds=thresholds, pairs=NO_PAIRS)
             scores["sites"] = [{"name": site, **self._metrics(sums)} for site, sums in found.items() if is_scored(sums)]
             tables = {site: sums.histograms for site, sums in found.items() if is_scored(sums)}
@@ -66,7 +66,8 @@ class Summed:
         if found and model.method.personal:
             own = self.sources.sums(model, thresholds=thresholds, own=True)
             rows = [{"name": site, **self._metrics(sums)} for site, sums in own.items() if is_scored(sums)]
-            scores["test_personal"] = {**self._metrics(sum_of(own)), "clients": rows}
+            if rows:
+                scores["test_personal"] = {**self._metrics(sum_of(own)), "clients": rows}
         if self.test is not None:
             at_server = multilabel_scores(model.probabilities(self.test), self.test.labels)
             scores["server_test"] = at_server.to_json(self.class_names)

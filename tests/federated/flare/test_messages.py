@@ -43,6 +43,8 @@ def with_header(header: bytes, body: bytes = b"") -> bytes:
 
 GOOD = pack(Message("train", WORDS, {"x": torch.ones(3)}))
 METADATA = {"__metadata__": {"kind": "train", "words": "{}"}}
+NO_NUMBERS = {"dtype": "F32", "shape": [0, 2**62, 8], "data_offsets": [0, 0]}
+"""None, in a shape whose steps no whole number of PyTorch's can hold."""
 
 
 @pytest.mark.parametrize(
@@ -57,6 +59,7 @@ METADATA = {"__metadata__": {"kind": "train", "words": "{}"}}
         save({}, metadata={"kind": "train", "words": "{"}),
         save({}, metadata={"kind": "train", "words": '{"a": ' + "1" * 5000 + "}"}),
         save({}, metadata={"kind": "train", "words": "[" * 100_000}),
+        with_header(json.dumps({**METADATA, "x": NO_NUMBERS}).encode()),
         GOOD[:-1],
         GOOD[:20],
         GOOD + b"more",

@@ -12,6 +12,7 @@ import pytest
 import torch
 from federation_bed import CLASSES, FakeLink, plan_of, site_handle, write_sites
 
+from fedmpt.evaluation.final import Prediction
 from fedmpt.federated.checkpoint import load_checkpoint
 from fedmpt.federated.flare.messages import Message, pack, unpack
 from fedmpt.federated.rounds import Federation
@@ -62,6 +63,10 @@ def state_files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "checkpoint").glob("state-*.safetensors")}
 
 
+def rounds_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+
+
 def sites_plan(config: RunConfig, **options: Any) -> Plan:
     return plan_of(replace(config, data="sites"), **options)
 
@@ -86,8 +91,7 @@ def test_a_federation_ends_with_the_same_bytes_as_one_process(
     bed.run(plan, bed.link(plan, tmp_path), tmp_path)
     one, many = tmp_path / "one", tmp_path / "coordinator" / "run"
     assert state_files(one) == state_files(many) != {}
-    lines = [[json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()] for run in (one, many)]
-    for mine, theirs in zip(*lines, strict=True):
+    for mine, theirs in zip(rounds_of(one), rounds_of(many), strict=True):
         assert (mine["clients"], mine["loss"]) == (theirs["clients"], theirs["loss"])
     assert (one / "checkpoint/calibration.json").read_text() == (many / "checkpoint/calibration.json").read_text()
 
@@ -140,7 +144,7 @@ def test_a_bad_update_leaves_out_its_site_for_that_round(bed: Bed, tmp_path: Pat
 
     link.faults["birch"] = fault
     _, said = bed.run(plan, link, tmp_path)
-    lines = [json.loads(line) for line in (tmp_path / "coordinator/run/rounds.jsonl").read_text().splitlines()]
+    lines = rounds_of(tmp_path / "coordinator/run")
     assert [line["clients"] for line in lines] == [
         [0, 2] if index in rounds else [0, 1, 2] for index in range(1, len(lines) + 1)
     ]
@@ -275,16 +279,25 @@ def test_every_site_has_the_final_model_with_its_own_tensors(bed: Bed, tmp_path:
     assert found[0] != found[1]
 
 
-@pytest.mark.parametrize("method", ["promptfl", "fedpgp"])
-def test_one_process_scores_by_sums_with_the_same_numbers(bed: Bed, tmp_path: Path, method: str) -> None:
-    config = bed.config(method, scoring="summed")
+@pytest.mark.parametrize(("method", "strength"), [("promptfl", 2.0), ("fedpgp", 0.0)])
+def test_one_process_scores_by_sums_with_the_same_numbers(
+    bed: Bed, tmp_path: Path, method: str, strength: float
+) -> None:
+    config = replace(bed.config(method, scoring="summed"), prediction=Prediction(soft_ties=strength))
     one = train(config, out=tmp_path / "one", cache=bed.cache, show_progress=False)
     plan = sites_plan(config)
     many, _ = bed.run(plan, bed.link(plan, tmp_path), tmp_path)
     assert one.keys() - {"clients", "time"} == many.keys() - {"clients", "time"}
     for key in ("test", "test_calibrated", "sites", "test_personal"):
         assert one.get(key) == many.get(key), key
-    pooled = train(bed.config(method), out=tmp_path / "pooled", cache=bed.cache, show_progress=False)
+    for mine, theirs in zip(rounds_of(tmp_path / "one"), rounds_of(tmp_path / "coordinator/run"), strict=True):
+        assert {**mine, "seconds": 0} == {**theirs, "seconds": 0}
+    pooled = train(
+        replace(bed.config(method), prediction=config.prediction),
+        out=tmp_path / "pooled",
+        cache=bed.cache,
+        show_progress=False,
+    )
     for metric in ("CF1", "OF1", "CF1_PR"):
         assert one["test"][metric] == pytest.approx(pooled["test"][metric], abs=1e-9)
         assert one["test_calibrated"][metric] == pytest.approx(pooled["test_calibrated"][metric], abs=1e-9)

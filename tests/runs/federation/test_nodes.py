@@ -12,7 +12,7 @@ from federation_bed import FakeLink, write_sites
 
 from fedmpt.federated.rounds import Federation
 from fedmpt.runs.config import RunConfig, preset
-from fedmpt.runs.federation.nodes import Node, Nodes
+from fedmpt.runs.federation.nodes import Node, Nodes, shares_of
 from fedmpt.runs.federation.plan import Plan, Rules
 from fedmpt.runs.federation.sites import Sites
 from fedmpt.runs.federation.status import Status
@@ -86,3 +86,11 @@ def test_a_node_with_other_data_is_refused(data: Path, tiny_clip_folder: Path, t
     with pytest.raises(InputError, match=r"node node-2 does not fit: options.clients is 4 there and 5 here; data is"):
         train(config, out=tmp_path / "out", cache=tmp_path / "cache", show_progress=False, workers=cluster.workers)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_node_is_asked_for_no_more_than_one_message_can_hold() -> None:
+    """Else no answer would ever come, and the same would be asked again without end."""
+    clients, nodes = list(range(7)), ["a", "b"]
+    assert shares_of(clients, nodes, most=9) == {"a": [0, 2, 4, 6], "b": [1, 3, 5]}
+    assert shares_of(clients, nodes, most=2) == {"a": [0, 2], "b": [1, 3]}
+    assert shares_of(clients, nodes, most=0) == {"a": [0], "b": [1]}

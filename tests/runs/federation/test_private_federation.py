@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -88,7 +89,7 @@ def test_the_servers_noise_cannot_be_drawn_again(place: Path, tiny_clip_folder: 
 
 def test_sites_send_noised_updates_and_each_of_them_once(place: Path, tiny_clip_folder: Path, tmp_path: Path) -> None:
     noised = plan(tiny_clip_folder, Privacy(dp_noise=2.0, dp_at="sites"))
-    _, _, sent = run(place, noised, tmp_path, lost=1)
+    _, results, sent = run(place, noised, tmp_path, lost=1)
     contexts = []
     for number, site in enumerate(sorted(CLASSES)):
         first, *again = sent[site, 1]
@@ -96,5 +97,7 @@ def test_sites_send_noised_updates_and_each_of_them_once(place: Path, tiny_clip_
         assert all(torch.equal(tensor, again[0][name]) for name, tensor in first.items())
         contexts.append(first[f"state/{number}/context"])
     # With at least two sites in a round, each adds 2 * 0.01 / sqrt(2).
+    expected = gaussian_epsilon(2.0 / math.sqrt(2), rounds=2, delta=1e-5)
+    assert results["privacy"]["epsilon_server"] == expected
     for one, other in ((0, 1), (0, 2), (1, 2)):
         assert (contexts[one] - contexts[other]).std().item() == pytest.approx(2 * CLIP, rel=0.2)

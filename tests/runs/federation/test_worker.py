@@ -44,6 +44,13 @@ def error_of(handle: Handle, content: bytes | Message) -> str:
     return str(found.words["error"])
 
 
+def test_no_answer_is_longer_than_the_policy_allows() -> None:
+    answer = answering(lambda message: Message("scores", {}, {"x": torch.zeros(1000)}), most=4000)
+    found = unpack(answer(pack(Message("score"))), source="test")
+    assert "bytes, and its policy.json allows 4000 (max_bytes)" in found.words["error"]
+    assert len(answering(lambda message: Message("scores"), most=4000)(pack(Message("score")))) < 4000
+
+
 @pytest.mark.parametrize(
     ("policy", "expected"),
     [

@@ -49,6 +49,7 @@ def join(arguments: list[str]) -> None:
     needs_engine()
     from fedmpt.federated.flare.kits import assemble
     from fedmpt.federated.flare.supervise import INTERRUPTED, supervise
+    from fedmpt.files import exclusive
     from fedmpt.runs.federation.plan import Plan
     from fedmpt.runs.federation.worker import WorkerOptions, said
     from fedmpt.types import InputError
@@ -67,7 +68,8 @@ def join(arguments: list[str]) -> None:
         quiet=options.quiet,
     )
     note = said(options.quiet)
-    code = supervise(options.kit.absolute(), worker=worker.command(), note=note)
+    with exclusive(options.kit):  # Two would register as one site, in turns.
+        code = supervise(options.kit.absolute(), worker=worker.command(), note=note)
     if code == INTERRUPTED:
         raise KeyboardInterrupt("; the same command takes part again")
     sys.exit(code)

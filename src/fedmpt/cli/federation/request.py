@@ -43,6 +43,11 @@ def request(arguments: list[str]) -> None:
     plan = Plan.from_json(invitation.plan, source=str(options.invitation))
     if invitation.site not in plan.sites:
         raise InputError(f"{options.invitation} is for {invitation.site!r}, which is not among its plan's sites")
+    if plan.is_simulation:  # Its nodes do what the coordinator says, whatever a site's policy.
+        raise InputError(
+            f"{options.invitation} is of fedmpt train --engine flare, where a node has no images of its own; ask for "
+            "an invitation that fedmpt federation init made"
+        )
     folder = options.out or Path(invitation.site)
     sent = make(invitation, folder, federation=plan.name, renew=options.renew)
     replace = ", and say that it replaces the earlier one" if options.renew else ""

@@ -49,11 +49,11 @@ def start(arguments: list[str]) -> None:
     from fedmpt.cli.tables import print_scores, print_sites
     from fedmpt.federated.flare.authority import assemble_server
     from fedmpt.federated.flare.link import Link
+    from fedmpt.files import exclusive
     from fedmpt.runs.federation.run import Options, load_plan, run_federation
 
     folder = options.coordinator
     plan = load_plan(folder)
-    assemble_server(folder)
     console = Console(stderr=True, quiet=options.quiet, highlight=False, soft_wrap=True, emoji=False)
 
     def note(text: str) -> None:
@@ -67,8 +67,10 @@ def start(arguments: list[str]) -> None:
         show_progress=not options.quiet,
     )
     try:
-        with TerminalWatcher(console) as watcher, Link(folder, note=note) as link:
-            results = run_federation(plan, link, folder=folder, options=chosen, watcher=watcher, note=note)
+        with exclusive(folder):  # A second server would remove the first one's jobs.
+            assemble_server(folder)
+            with TerminalWatcher(console) as watcher, Link(folder, note=note) as link:
+                results = run_federation(plan, link, folder=folder, options=chosen, watcher=watcher, note=note)
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(
             f"; complete rounds are stored, continue with: fedmpt federation start {folder}"

@@ -47,5 +47,5 @@ def unpack(content: bytes, *, source: str) -> Message:
         if not (isinstance(kind, str) and isinstance(words, dict)):
             raise TypeError("kind or words are something else")
         return Message(kind, words, load(content))
-    except (SafetensorError, struct.error, ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
+    except (SafetensorError, struct.error, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
         raise InputError(f"{source} sent {len(content)} bytes that are no message of fedmpt ({error})") from error

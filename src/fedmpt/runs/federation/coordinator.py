@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median_low
 from typing import Any, TypeVar
 
@@ -23,8 +23,8 @@ from fedmpt.federated.rounds import Ask, Progress, Round, Rounds, TooFewUpdates
 from fedmpt.runs.federation.exchange import STATE, histograms_of, results_of, train_message, with_prefix
 from fedmpt.runs.federation.membership import POLL, Membership
 from fedmpt.runs.federation.site import NOT_ENTERED
-from fedmpt.runs.federation.sites import WORDS_LIMIT, Sites
-from fedmpt.runs.summed import sum_of
+from fedmpt.runs.federation.sites import MAX_ERROR, WORDS_LIMIT, Sites, plain
+from fedmpt.runs.summed import is_scored, sum_of
 from fedmpt.state import num_bytes
 from fedmpt.types import InputError, State
 
@@ -41,6 +41,8 @@ class Coordinator:
     members: Membership
     best: int = 0
     last: int = 0
+    _failed: set[int] = field(default_factory=set)
+    """Sites that were left out of the round that is asked now."""
 
     def rounds(self, start: Progress | None) -> Iterator[Round]:
         """The rounds after ``start``, as `fedmpt.federated.rounds.Rounds` has them."""
@@ -64,14 +66,17 @@ class Coordinator:
         for done in loop.run(start):
             self.best = done.progress.best.index if done.progress.best else 0
             self.last = done.index
+            self._failed.clear()
             self.members.round_done()
             self._write(done)
             yield done
 
     def _present(self) -> list[int]:
+        """Where a round is asked again, without the sites that were left out, as far as there are enough others."""
         found = self.members.present()
         self.sites.standing("training")
-        return found
+        others = [number for number in found if number not in self._failed]
+        return others if len(others) >= self.sites.plan.rules.min_sites else found
 
     def _updates(self, ask: Ask) -> Iterator[LocalResult]:
         """What arrived within the deadline and is sound, by client number; nothing else can reach the mean."""
@@ -88,11 +93,15 @@ class Coordinator:
                     self.members.forget(site)
                 if answer is None:
                     raise InputError(error)
-                (found[number],) = results_of(answer, ask, clients=[number], wire=wire, source=f"site {site}")
+                (result,) = results_of(answer, ask, clients=[number], wire=wire, source=f"site {site}")
+                self._check_images(site, result.update.num_examples)
+                found[number] = replace(result, personal={})  # None should have come.
                 self.sites.status.sites[site].seconds = round(time.monotonic() - began, 3)
             except InputError as wrong:
                 self._left_out(site, ask.index, str(wrong))
-        for number, length in too_long(found, ask.state).items():
+        # Noise covers no client that decides whether another counts; and a change is clipped then in any case.
+        far = {} if plan.run.privacy.is_on else too_long(found, ask.state)
+        for number, length in far.items():
             found.pop(number)
             self._left_out(plan.sites[number], ask.index, f"its change is {length:.3g} long, far beyond the others'")
         if len(found) < plan.rules.min_sites:
@@ -106,7 +115,15 @@ class Coordinator:
             status.round, status.loss = ask.index, found[number].update.loss
             yield found[number]
 
+    def _check_images(self, site: str, images: int) -> None:
+        """Raises InputError where a site has other images than it entered with: by their number it may weigh more."""
+        entered = self.members.members[site]["images"]
+        if images != entered:
+            raise InputError(f"it says it has {images} images, and it entered with {entered}")
+
     def _left_out(self, site: str, index: int, reason: str) -> None:
+        reason = plain(reason)[:MAX_ERROR]
+        self._failed.add(self.sites.plan.sites.index(site))
         self.sites.say(f"round {index}: site {site} is left out: {reason}", site=site, round=index)
         self.sites.status.sites[site].reason = f"round {index}: {reason}"
 
@@ -116,25 +133,28 @@ class Coordinator:
         tests = self._sums(state, None, own=False)
         held_out = None
         if self.sites.plan.run.federation.held_out_share and (found := self._histograms(state, "held_out")):
-            held_out = mean_average_precision(torch.stack(list(found.values())).sum(0))
-        return (SummedScores.of(sum_of(tests)) if tests else None), held_out
+            counts = torch.stack(list(found.values())).sum(0)
+            held_out = mean_average_precision(counts) if counts[1].any() else None
+        scored = [sums for sums in tests.values() if is_scored(sums)]
+        return (SummedScores.of(sum_of(tests)) if scored else None), held_out
 
     def histograms(self, model: FinalModel) -> dict[str, Int64[Tensor, "2 C bins"]]:
         """Of the sites' training images, as `fedmpt.runs.summed.Sources` has them."""
-        return self._histograms(model.shared, "train")
+        return self._histograms(model.shared, "train", ties=self.sites.plan.run.prediction.soft_ties)
 
     def sums(self, model: FinalModel, *, thresholds: Tensor, own: bool = False) -> dict[str, ScoreSums]:
         """Of the sites' test images, as `fedmpt.runs.summed.Sources` has them."""
         return self._sums(model.shared, thresholds, own=own)
 
-    def _histograms(self, state: State, split: str) -> dict[str, Int64[Tensor, "2 C bins"]]:
+    def _histograms(self, state: State, split: str, *, ties: float = 0.0) -> dict[str, Int64[Tensor, "2 C bins"]]:
         size = len(self.members.class_names or ())
-        return self._scored(
-            state, {"split": split}, lambda tensors, source: histograms_of(tensors, size, source=source)
-        )
+        words = {"split": split, "soft_ties": ties}
+        return self._scored(state, words, lambda tensors, source: histograms_of(tensors, size, source=source))
 
     def _sums(self, state: State, thresholds: Tensor | None, *, own: bool) -> dict[str, ScoreSums]:
+        """Without thresholds of a round, which has no soft ties, as in one process."""
         kept = self.best if self.sites.plan.run.federation.keep == "best" and self.best else self.last
+        ties = 0.0 if thresholds is None else self.sites.plan.run.prediction.soft_ties
         size = len(self.members.class_names or ())
 
         def read(tensors: State, source: str) -> ScoreSums:
@@ -142,7 +162,8 @@ class Coordinator:
                 tensors, num_classes=size, pairs=(), is_calibrated=thresholds is not None, source=source
             )
 
-        return self._scored(state, {"split": "test", "personal": kept if own else 0}, read, thresholds=thresholds)
+        words = {"split": "test", "personal": kept if own else 0, "soft_ties": ties}
+        return self._scored(state, words, read, thresholds=thresholds)
 
     def _scored(
         self,
@@ -155,7 +176,7 @@ class Coordinator:
         """What each site says of its scores, by name; without sites that have no such images or do not answer."""
         plan, size = self.sites.plan, len(self.members.class_names or ())
         tensors = with_prefix(STATE, state) | ({} if thresholds is None else {"thresholds": thresholds})
-        message = Message("score", {**words, "soft_ties": plan.run.prediction.soft_ties}, tensors)
+        message = Message("score", words, tensors)
         limit = WORDS_LIMIT + 16 * 1024 * size
         found: dict[str, T] = {}
         asked = dict.fromkeys(sorted(self.members.members), message)

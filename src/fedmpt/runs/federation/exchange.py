@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +21,8 @@ from fedmpt.types import DivergedError, InputError, State
 STATE, PERSONAL = "state/", "personal/"
 MAX_IMAGES = 10**12
 """More than any site has; a number of images that is larger is a fault."""
+MAX_LOSS = 1e30
+"""A loss that is larger is a fault. It may come as a whole number that no float can hold."""
 
 
 def with_prefix(prefix: str, state: State) -> dict[str, Tensor]:
@@ -103,7 +104,7 @@ def _result(row: Mapping[str, Any], message: Message, ask: Ask, *, wire: Wire, s
     client, images, loss = row["client"], row.get("num_examples"), row.get("loss")
     if not isinstance(images, int) or not 0 < images < MAX_IMAGES:
         raise InputError(f"{source} says it has {images!r} images")
-    if not isinstance(loss, (int, float)) or not math.isfinite(loss):
+    if not isinstance(loss, (int, float)) or not -MAX_LOSS < loss < MAX_LOSS:
         raise DivergedError(f"{source} reports a loss of {loss!r}; a lower learning rate usually helps")
     sent = part_of(message.tensors, f"{STATE}{client}/")
     check_state(sent, like=shortened(ask.state, wire), source=source)

@@ -13,6 +13,7 @@ from pathlib import Path
 from fedmpt.federated.balance import Balance
 from fedmpt.federated.client import LocalResult, local_update
 from fedmpt.federated.flare.messages import Message
+from fedmpt.federated.flare.policy import Policy
 from fedmpt.federated.rounds import Ask
 from fedmpt.runs.federation.agreement import agreed_options, differences_of, own_versions
 from fedmpt.runs.federation.exchange import ask_of, results_of, train_message, update_message
@@ -79,6 +80,12 @@ def words_of(plan: Plan, prepared: Prepared) -> dict[str, object]:
     }
 
 
+def shares_of(waiting: list[int], nodes: list[str], *, most: int) -> dict[str, list[int]]:
+    """Which clients each node trains next: about the same number, and no more than ``most``, or one, whose answers fit
+    into one message."""
+    return {node: waiting[place :: len(nodes)][: max(1, most)] for place, node in enumerate(nodes)}
+
+
 @dataclass
 class Nodes:
     """The driver's side: has the clients of a round trained by the nodes that are there."""
@@ -102,10 +109,10 @@ class Nodes:
 
     def _asked(self, ask: Ask, waiting: list[int], nodes: list[str]) -> dict[int, LocalResult]:
         """The results of those clients whose node answers."""
-        shares = {node: waiting[place :: len(nodes)] for place, node in enumerate(nodes)}
+        full = num_bytes(get_state(self.prepared.method))
+        shares = shares_of(waiting, nodes, most=(Policy().max_bytes - WORDS_LIMIT) // (2 * full + 1024))
         messages = {node: train_message(ask, own, wire="float32", best=0) for node, own in shares.items() if own}
         most = max(map(len, shares.values()))
-        full = num_bytes(get_state(self.prepared.method))
         limit = most * (2 * full + 1024) + WORDS_LIMIT
         found: dict[int, LocalResult] = {}
         for node, answer, error, is_lost in self.sites.asked(

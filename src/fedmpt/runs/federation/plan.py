@@ -105,6 +105,11 @@ class Plan:
                 f"and --min-sites asks for {self.rules.min_sites}; give a larger --participation"
             )
 
+        try:
+            run.aggregation.check_cohort(self.rules.min_sites)
+        except InputError as error:
+            raise InputError(f"a round counts with --min-sites {self.rules.min_sites}, and {error}") from error
+
     def to_json(self) -> dict[str, Any]:
         words = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         listed = None if self.class_names is None else list(self.class_names)

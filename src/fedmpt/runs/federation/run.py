@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from fedmpt.runs.privacy import what_is_private
 from fedmpt.runs.run import Watcher, conduct, earlier, fresh_unless_stored, held, is_finished
 from fedmpt.runs.summed import Summed
 from fedmpt.seeding import generator
-from fedmpt.types import Backbone, InputError
+from fedmpt.types import PRESENT, Backbone, InputError
 
 PLAN, RUN = "federation.json", "run"
 
@@ -70,6 +70,9 @@ def run_federation(
     with held(out):
         sites = Sites(plan, link, folder, begun_status(folder, plan), note)
         try:
+            if is_finished(out) and all(site.has_model for site in sites.status.sites.values()):
+                sites.standing("finished")
+                return dict(read_json(out / "results.json"))
             results = _run(plan, config, sites, backbone, out=out, options=options, watcher=watcher)
         except BaseException as error:
             with suppress(OSError):  # Where the disk is full, the message is all that is left.
@@ -112,6 +115,7 @@ def _run(
             num_held_out=sum(words["held_out_images"] for words in here.values()),
             digests={},
             seconds=time.perf_counter() - began,
+            min_clients=plan.rules.min_sites,
         )
         test = None if options.test is None else server_test(options, config, ready)
         sites.status.rounds = config.federation.rounds
@@ -142,10 +146,13 @@ def resolved(config: RunConfig) -> RunConfig:
 
 
 def begun_status(folder: Path, plan: Plan) -> Status:
-    """A new status, which remembers of each site what it was before."""
-    before = Status.read(folder, plan.sites).sites
+    """A new status, which remembers of each site what it was before, and of a run that goes on who has its model."""
+    before: Mapping[str, SiteStatus] = {}
+    with suppress(InputError):  # Damaged, or of another version: it is written anew.
+        before = Status.read(folder, plan.sites).sites
     sites = {site: before.get(site, SiteStatus()) for site in plan.sites}
     for site in sites.values():
+        site.has_model &= is_finished(folder / RUN)
         if site.state != "never":
             site.state, site.reason = "away", "not seen since the start"
     return Status(sites=sites)
@@ -162,6 +169,8 @@ def server_test(options: Options, config: RunConfig, ready: Ready) -> FeatureSet
     assert options.test is not None
     data = load_data(options.test, cache=options.cache, progress=options.show_progress)
     check_known(data.class_names, ready.class_names, where=f"--test {options.test}")
+    if not (data.test.labels == PRESENT).any():
+        raise InputError(f"--test {options.test}: no test image shows any of the classes; check its annotations")
     features = open_features(
         ready.backbone,
         data.test,

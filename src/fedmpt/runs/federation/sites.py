@@ -16,6 +16,8 @@ from fedmpt.types import InputError
 
 WORDS_LIMIT = 4 * 2**20
 """Bytes of an answer beyond its tensors: names of classes, numbers."""
+MAX_ERROR = 1000
+"""Letters of what a site says went wrong."""
 
 
 @runtime_checkable
@@ -54,14 +56,19 @@ class Reply(NamedTuple):
 
 def _reply(answer: Answer) -> Reply:
     if answer.content is None:
-        return Reply(answer.site, None, answer.error, is_lost=True)
+        return Reply(answer.site, None, plain(answer.error)[:MAX_ERROR], is_lost=True)
     try:
         found = unpack(answer.content, source=f"site {answer.site}")
     except InputError as error:
-        return Reply(answer.site, None, str(error))
+        return Reply(answer.site, None, plain(str(error))[:MAX_ERROR])
     if found.kind == "error":
-        return Reply(answer.site, None, str(found.words.get("error"))[:2000])
+        return Reply(answer.site, None, plain(str(found.words.get("error")))[:MAX_ERROR])
     return Reply(answer.site, found)
+
+
+def plain(text: str) -> str:
+    """On one line, without what could change a terminal: words may come from anybody."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
 
 
 @dataclass
@@ -76,6 +83,7 @@ class Sites:
 
     def say(self, text: str, **words: Any) -> None:
         """Tell people, and the file of events."""
+        text = plain(text)
         self.note(text)
         line = {"time": round(time.time(), 3), "event": text, **words}
         with (self.folder / EVENTS).open("a", encoding="utf-8") as file:
@@ -93,7 +101,7 @@ class Sites:
 
     def changed(self, site: str, state: str, reason: str = "") -> None:
         """Note where a site stands now, and say it if that is new."""
-        was = self.status.sites.setdefault(site, SiteStatus())
+        was, reason = self.status.sites.setdefault(site, SiteStatus()), plain(reason)[:MAX_ERROR]
         if (was.state, was.reason) == (state, reason):
             return
         was.state, was.reason, was.since = state, reason, time.time()

@@ -7,6 +7,7 @@ goes; what is loaded here stays.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import sys
@@ -61,7 +62,7 @@ def main() -> None:
     except (InputError, OSError) as error:
         print(f"fedmpt federation join: {error}", file=sys.stderr)
         sys.exit(2)
-    serve(Path(os.environ[SOCKET]), answering(handle))
+    serve(Path(os.environ[SOCKET]), answering(handle, most=read_policy(Path(options.kit)).max_bytes))
 
 
 def ready(options: WorkerOptions, *, note: Callable[[str], None]) -> Handle:
@@ -143,12 +144,15 @@ def holdings_of(options: WorkerOptions, name: str, plan: Plan, data: ImageData, 
     )
 
 
-def answering(handle: Handle) -> Callable[[bytes], bytes]:
-    """Bytes in, bytes out: whatever goes wrong becomes an answer in words, and the worker goes on."""
+def answering(handle: Handle, *, most: float = math.inf) -> Callable[[bytes], bytes]:
+    """Bytes in, bytes out, at most ``most``: whatever goes wrong becomes an answer in words, and the worker goes on."""
 
     def answer(content: bytes) -> bytes:
         try:
-            return pack(handle(unpack(content, source="the coordinator")))
+            found = pack(handle(unpack(content, source="the coordinator")))
+            if len(found) > most:
+                raise InputError(f"its answer has {len(found)} bytes, and its policy.json allows {most} (max_bytes)")
+            return found
         except InputError as error:
             return pack(Message("error", {"error": without_folders(str(error))}))
         except Exception as error:
