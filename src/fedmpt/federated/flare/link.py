@@ -22,7 +22,7 @@ from fedmpt.federated.flare import bridge
 from fedmpt.federated.flare.engine import Engine
 from fedmpt.federated.flare.job import write_job
 from fedmpt.federated.flare.running import Answer, RunningJob
-from fedmpt.federated.flare.session import SessionError, logging_to
+from fedmpt.federated.flare.session import SessionError, keep_memory_together, logging_to
 from fedmpt.federated.flare.sockets import MAX_BYTES, listening, one_line, private_folder
 
 __all__ = ["Answer", "Link"]
@@ -72,6 +72,7 @@ class Link:
 
     def __enter__(self) -> Link:
         """Raises InputError if NVFlare's server does not start."""
+        keep_memory_together()
         with ExitStack() as stack:
             folder = stack.enter_context(private_folder())
             path = folder / "driver"

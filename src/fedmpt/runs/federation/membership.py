@@ -29,6 +29,9 @@ POLL = 1.0
 """Seconds between two looks at who is there."""
 ANSWER, ENTER = 15.0, 120.0
 """Seconds within which a site says what it has, as its model and features are loaded by then; and builds the method."""
+SETTLE = 3.0
+"""Seconds without a newcomer after which those that are there are compared, before all are there. To compare some
+takes a job of NVFlare's, and the next one would have to wait for it."""
 RETRY = 30.0
 """Seconds after which a site that waits outside is compared again: its engineer may have mended what was wrong."""
 SOON = 5.0
@@ -58,6 +61,7 @@ class Membership:
     _counted: dict[str, LabelCounts] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
     _since: float = field(default_factory=time.monotonic)
+    _seen: tuple[list[str], float] = ([], 0.0)
 
     def gather(self) -> tuple[str, ...]:
         """Wait for sites as the rules say. The class list: the plan's, or all that the sites name, sorted.
@@ -70,13 +74,22 @@ class Membership:
         patience = f"; after {rules.gather:.0f} s with {rules.min_sites}" if rules.min_sites < len(plan.sites) else ""
         self.sites.note(f"waiting at {plan.address} for {len(plan.sites)} sites{patience}")
         while True:
-            self._describe(self._arrivals(self._described))
+            if self._has_settled():
+                self._describe(self._arrivals(self._described))
             num, waited = len(self._described), time.monotonic() - began
             if num == len(plan.sites) or (waited >= rules.gather and num >= rules.min_sites):
                 break
             self._check_patience(f"{num} of {len(plan.sites)} sites are there")
             time.sleep(POLL)
         return self.class_names or joined_classes(self._described)
+
+    def _has_settled(self) -> bool:
+        """Whether all sites are connected, or nobody has come or gone for a moment."""
+        connected, now = self.sites.connected(), time.monotonic()
+        if connected != self._seen[0]:
+            self._seen = (connected, now)
+        is_all = len(connected) == len(self.sites.plan.sites)
+        return is_all or now - self._seen[1] >= min(SETTLE, self.sites.plan.rules.gather)
 
     def begin(self, method: Method, class_names: tuple[str, ...]) -> None:
         """Let the sites in that were gathered; from now on, newcomers are let in between rounds."""
