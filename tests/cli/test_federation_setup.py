@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import stat
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 from command_line import Command
 
 from fedmpt.federated.flare.admitted import read_admitted
+from fedmpt.federated.flare.founding import set_up
 from fedmpt.federated.flare.kits import assemble
+from fedmpt.files import LOCK, hold
 from fedmpt.runs.config import preset
 from fedmpt.runs.federation.plan import Plan
 
@@ -128,3 +131,38 @@ def test_a_site_that_is_not_in_the_plan_makes_no_key(run: Command, here: Path) -
     assert (told.code, told.out) == (2, "")
     assert "'../../c', which is not among its plan's sites" in told.err
     assert [path.name for path in here.iterdir()] == ["a.json"]
+
+
+def test_a_second_join_of_one_site_is_refused(run: Command, here: Path) -> None:
+    plan = Plan(name="fed", sites=("a", "b"), address="localhost:1", run=preset("default", "promptfl", data="sites"))
+    set_up(here / "trial", plan.to_json(), address=(plan.host, plan.port), days=2, root_days=3, trial=True)
+    with hold(here / "trial" / "sites" / "a" / LOCK):
+        told = run("federation", "join", "trial/sites/a", "--data", "folder:photos")
+    assert (told.code, told.out) == (2, "")
+    assert "join runs already for trial/sites/a" in told.err
+
+
+def test_status_says_that_a_federation_that_is_begun_again_gathers(run: Command, here: Path) -> None:
+    plan = Plan(name="fed", sites=("a", "b"), address="localhost:1", run=preset("default", "promptfl", data="sites"))
+    set_up(here / "fed", plan.to_json(), address=(plan.host, plan.port), days=2, root_days=3, trial=False)
+    words = ("federation", "status", "fed/coordinator", "--json")
+    assert json.loads(run(*words).out)["state"] == "stopped"
+    (here / "fed" / "coordinator" / "run").mkdir()
+    with hold(here / "fed" / "coordinator" / "run" / LOCK):
+        assert json.loads(run(*words).out)["state"] == "gathering"
+
+
+def test_a_second_start_and_a_port_that_is_taken_are_refused(run: Command, here: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        address = ("localhost", int(other.getsockname()[1]))
+        chosen = preset("default", "promptfl", data="sites")
+        plan = Plan(name="fed", sites=("a", "b"), address=f"localhost:{address[1]}", run=chosen)
+        set_up(here / "fed", plan.to_json(), address=address, days=2, root_days=3, trial=False)
+        told = run("federation", "start", "fed/coordinator")
+        assert (told.code, told.err.startswith(f"fedmpt federation: port {address[1]} is taken")) == (2, True)
+    (here / "fed" / "coordinator" / "run").mkdir()
+    with hold(here / "fed" / "coordinator" / "run" / LOCK):
+        told = run("federation", "start", "fed/coordinator")
+    assert (told.code, "start runs already for fed/coordinator" in told.err) == (2, True)

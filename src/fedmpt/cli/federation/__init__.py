@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 
 HELP = """usage: fedmpt federation COMMAND [OPTIONS]
 
@@ -53,3 +54,12 @@ def needs_engine() -> None:
         from fedmpt.types import InputError
 
         raise InputError("training between machines needs NVFlare (Linux): pip install 'fedmpt[federation]'")
+
+
+def refuse_a_second(command: str, folder: Path, lock: Path) -> None:
+    """Raises InputError while another process holds ``lock``: two would push each other out."""
+    from fedmpt.files import is_held
+    from fedmpt.types import InputError
+
+    if lock.exists() and is_held(lock):
+        raise InputError(f"fedmpt federation {command} runs already for {folder}, perhaps as a service; stop it first")

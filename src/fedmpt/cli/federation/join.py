@@ -11,6 +11,9 @@ import tyro
 
 from fedmpt.cli.cache import cache_folder
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class JoinOptions:
@@ -44,11 +47,12 @@ class JoinOptions:
 
 def join(arguments: list[str]) -> None:
     options = tyro.cli(JoinOptions, args=arguments, prog="fedmpt federation join")
-    from fedmpt.cli.federation import needs_engine
+    from fedmpt.cli.federation import needs_engine, refuse_a_second
 
     needs_engine()
     from fedmpt.federated.flare.kits import assemble
     from fedmpt.federated.flare.supervise import supervise
+    from fedmpt.files import LOCK, exclusive
     from fedmpt.runs.federation.plan import Plan
     from fedmpt.runs.federation.worker import WorkerOptions, said
     from fedmpt.types import InputError
@@ -66,6 +70,10 @@ def join(arguments: list[str]) -> None:
         skip_corrupt=options.skip_corrupt,
         quiet=options.quiet,
     )
+    refuse_a_second("join", options.kit, options.kit / LOCK)
     note = said(options.quiet)
-    code = supervise(options.kit.absolute(), worker=worker.command(), note=note)
+    with exclusive(options.kit):
+        code = supervise(options.kit.absolute(), worker=worker.command(), note=note)
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt("; the same command goes on")
     sys.exit(code)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,17 +44,20 @@ class StartOptions:
 
 def start(arguments: list[str]) -> None:
     options = tyro.cli(StartOptions, args=arguments, prog="fedmpt federation start")
-    from fedmpt.cli.federation import needs_engine
+    from fedmpt.cli.federation import needs_engine, refuse_a_second
 
     needs_engine()
     from fedmpt.cli.progress import TerminalWatcher
     from fedmpt.cli.tables import print_scores, print_sites
     from fedmpt.federated.flare.authority import assemble_server
     from fedmpt.federated.flare.link import Link
-    from fedmpt.runs.federation.run import Options, load_plan, run_federation
+    from fedmpt.files import LOCK
+    from fedmpt.runs.federation.run import RUN, Options, load_plan, run_federation
 
     folder = options.coordinator
     plan = load_plan(folder)
+    refuse_a_second("start", folder, folder / RUN / LOCK)  # Before its server would touch what the other's has.
+    _check_port(plan.port)
     assemble_server(folder)
     console = Console(stderr=True, quiet=options.quiet, highlight=False, soft_wrap=True, emoji=False)
 
@@ -76,3 +81,23 @@ def start(arguments: list[str]) -> None:
     if not options.quiet:
         print_scores(results)
         print_sites(results)
+        note(f"the run is in {folder / RUN}")
+
+
+def _check_port(port: int) -> None:
+    """Raises InputError if another program listens on the port: NVFlare would only try on and on."""
+    from fedmpt.types import InputError
+
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # What is left of a server before is no program.
+        try:
+            one.bind(("", port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise InputError(
+                    f"port {port} is taken on this machine: another program listens there, perhaps another federation "
+                    f"(ss -ltnp shows which). Stop it"
+                ) from error
+            raise InputError(
+                f"port {port} cannot be used: {error.strerror}; ports below 1024 need more rights"
+            ) from error
