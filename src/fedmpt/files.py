@@ -13,7 +13,7 @@ from typing import Any
 
 import platformdirs
 
-from fedmpt.types import InputError
+from fedmpt.errors import InputError
 
 LOCK = ".fedmpt.lock"
 """The lock file of a folder that one process at a time may write to. It is empty, and stays."""

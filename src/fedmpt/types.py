@@ -25,6 +25,9 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from jaxtyping import Float, Int8
 from torch import Tensor, nn
 
+from fedmpt.errors import DivergedError as DivergedError
+from fedmpt.errors import InputError as InputError
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -36,14 +39,6 @@ Pair = tuple[int, int]
 
 PRESENT, ABSENT, UNKNOWN = 1, 0, -1
 """The three values of a label. Unknown labels carry no loss and no score."""
-
-
-class InputError(ValueError):
-    """Something the user gave is wrong; the message says what, where, and how to mend it."""
-
-
-class DivergedError(InputError):
-    """Training has led to numbers that are not finite, mostly by a learning rate that is too high."""
 
 
 def check_options(options: object, interval: str, *names: str) -> None:

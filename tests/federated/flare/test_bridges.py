@@ -22,7 +22,7 @@ from fedmpt.federated.flare.sockets import is_listening, private_folder, serve
 NUMBER = "0123456789abcdef" * 2
 
 
-@pytest.mark.parametrize("name", ["executor", "controller", "supervise"])
+@pytest.mark.parametrize("name", ["executor", "controller", "supervise", "gate"])
 def test_job_processes_and_supervisors_do_without_torch(name: str) -> None:
     code = f"import sys, fedmpt.federated.flare.{name}; print('torch' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from fedmpt.errors import InputError
 from fedmpt.files import read_json, write_json
-from fedmpt.types import InputError
 
 FILE = "admitted.json"
 """In ``local/`` of the server's kit."""

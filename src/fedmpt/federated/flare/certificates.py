@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from fedmpt.types import InputError
+from fedmpt.errors import InputError
 
 FINGERPRINT = re.compile(r"SHA256:(?:[0-9A-F]{2}:){31}[0-9A-F]{2}")
 """Of a certificate, as people read it out to each other."""

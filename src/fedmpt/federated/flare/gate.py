@@ -23,10 +23,10 @@ from nvflare.fuel.f3.message import Message
 from nvflare.lighter.utils import load_crt_chain_bytes
 from nvflare.private.defs import AUTH_CLIENT_NAME_FOR_SJ, CellChannel, CellChannelTopic, CellMessageHeaderKeys
 
+from fedmpt.errors import InputError
 from fedmpt.federated.flare.admitted import FILE, Admission, read_admitted
 from fedmpt.federated.flare.certificates import fingerprint
 from fedmpt.federated.flare.doorman import Doorman
-from fedmpt.types import InputError
 
 NOT_ADMITTED = "site {site} is not admitted with this certificate"
 SESSION_ENDED = "the session of site {site} has ended, it must register anew"
