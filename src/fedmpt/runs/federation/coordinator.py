@@ -112,7 +112,7 @@ class Coordinator:
             raise TooFewUpdates(note)
         for number in sorted(found):
             status = self.sites.status.sites[plan.sites[number]]
-            status.round, status.loss = ask.index, found[number].update.loss
+            status.round, status.loss, status.reason = ask.index, found[number].update.loss, ""
             yield found[number]
 
     def _check_images(self, site: str, images: int) -> None:
