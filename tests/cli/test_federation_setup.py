@@ -25,6 +25,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_from_nothing_to_a_finished_kit(run: Command, here: Path) -> None:
     (here / "classes.txt").write_text("cat\ndog\n")
     words = "--method promptfl --num-context 4 --rounds 3 --classes classes.txt --deadline 90 --name study --days 30"
