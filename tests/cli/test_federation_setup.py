@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import stat
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 from command_line import Command
 
 from fedmpt.federated.flare.admitted import read_admitted
+from fedmpt.federated.flare.founding import set_up
 from fedmpt.federated.flare.kits import Invitation, assemble
-from fedmpt.files import exclusive
+from fedmpt.files import LOCK, exclusive, hold
 from fedmpt.runs.config import preset
 from fedmpt.runs.federation.plan import Plan
 
@@ -23,6 +25,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_from_nothing_to_a_finished_kit(run: Command, here: Path) -> None:
     (here / "classes.txt").write_text("cat\ndog\n")
     words = "--method promptfl --num-context 4 --rounds 3 --classes classes.txt --deadline 90 --name study --days 30"
@@ -172,3 +175,24 @@ def test_a_site_joins_once_at_a_time(run: Command, here: Path, monkeypatch: pyte
         told = run("federation", "join", str(here), "--data", "folder:photos")
     assert (told.code, told.out) == (2, "")
     assert "another process is writing to" in told.err
+
+
+def test_status_says_that_a_federation_that_is_begun_again_gathers(run: Command, here: Path) -> None:
+    plan = Plan(name="fed", sites=("a", "b"), address="localhost:1", run=preset("default", "promptfl", data="sites"))
+    set_up(here / "fed", plan.to_json(), address=(plan.host, plan.port), days=2, root_days=3, trial=False)
+    words = ("federation", "status", "fed/coordinator", "--json")
+    assert json.loads(run(*words).out)["state"] == "stopped"
+    with hold(here / "fed" / "coordinator" / LOCK):
+        assert json.loads(run(*words).out)["state"] == "gathering"
+
+
+def test_a_port_that_is_taken_is_refused(run: Command, here: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        address = ("localhost", int(other.getsockname()[1]))
+        chosen = preset("default", "promptfl", data="sites")
+        plan = Plan(name="fed", sites=("a", "b"), address=f"localhost:{address[1]}", run=chosen)
+        set_up(here / "fed", plan.to_json(), address=address, days=2, root_days=3, trial=False)
+        told = run("federation", "start", "fed/coordinator")
+        assert (told.code, told.err.startswith(f"fedmpt federation: port {address[1]} is taken")) == (2, True)

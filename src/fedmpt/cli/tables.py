@@ -20,6 +20,7 @@ def print_scores(results: Mapping[str, Any]) -> None:
         "test": "fixed 0.5",
         "test_calibrated": "calibrated by the clients",
         "test_personal": "fixed 0.5, mean of the clients' own models",
+        "server_test": "fixed 0.5, images at the coordinator",
     }
     for key, name in names.items():
         if key in results:

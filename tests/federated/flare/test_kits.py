@@ -11,9 +11,12 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from nvflare.apis.fl_constant import SystemConfigs
 from nvflare.apis.workspace import Workspace
+from nvflare.app_common.logging.constants import ALLOW_LOG_STREAMING_VAR, is_log_streaming_allowed
 from nvflare.app_common.widgets.component_path_authorizer import ComponentPathAuthorizer
 from nvflare.fuel.sec.authz import AuthzContext, Person
+from nvflare.fuel.utils.config_service import ConfigService
 from nvflare.security.security import COMMAND_CATEGORIES, FLAuthorizer
 
 from fedmpt.federated.flare import founding, tool
@@ -105,6 +108,17 @@ def test_the_classes_that_settings_name_are_there(made: Path, kit: str) -> None:
     for component in resources["components"]:
         module, _, name = component["path"].rpartition(".")
         assert isinstance(getattr(import_module(module), name), type)
+
+
+def test_nvflare_reads_from_our_settings_that_a_site_sends_no_logs(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    local = made / "sites" / "clinic-a" / "local"
+    read = json.loads((local / "resources.json").read_text())
+    assert not any("Log" in component["path"] for component in read["components"])
+    for allowed in (True, False):  # NVFlare's own default is to send them.
+        words = read if not allowed else {key: value for key, value in read.items() if key != ALLOW_LOG_STREAMING_VAR}
+        monkeypatch.setattr(ConfigService, "_sections", {SystemConfigs.RESOURCES_CONF: words})
+        monkeypatch.setattr(ConfigService, "_var_values", {})
+        assert is_log_streaming_allowed() is allowed
 
 
 def test_the_server_stores_nothing_outside_its_kit(trial: Path) -> None:

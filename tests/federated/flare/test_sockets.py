@@ -174,3 +174,16 @@ def test_a_long_place_for_temporary_files(monkeypatch: pytest.MonkeyPatch, tmp_p
     with private_folder() as folder:
         Worker(folder / "worker")
         assert call(folder / "worker", b"ab", timeout=10) == b"ba"
+
+
+def test_nothing_is_sent_for_an_empty_part_of_a_frame() -> None:
+    """Who has the whole frame may answer and go: to send nothing to it would then be an error, now and then."""
+    sent: list[bytes] = []
+
+    class Connection(socket.socket):
+        def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
+            sent.append(data)
+
+    with Connection() as connection:
+        send_frame(connection, b"key", b"", b"content")
+    assert sent == [struct.pack(">Q", 10), b"key", b"content"]

@@ -50,3 +50,13 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "round-000001.safetensors").write_bytes(b"short")
     with pytest.raises(InputError, match=r"round-000001.safetensors is damaged"):
         store.before(2)
+
+
+def test_rounds_that_the_coordinator_does_not_have_are_forgotten(tmp_path: Path) -> None:
+    store = PersonalStore(tmp_path)
+    store.store(2, tensors(2), best=0)
+    store.store(3, tensors(3), best=0)
+    store.drop_after(2)
+    assert value_of(store, 9) == 2
+    store.drop_after(0)  # A new run.
+    assert value_of(store, 9) is None

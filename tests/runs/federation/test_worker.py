@@ -105,7 +105,7 @@ def test_whatever_comes_is_answered_in_words(plan: Plan, handle: Handle) -> None
         assert "their options differ" in error_of(handle, Message("describe", words))
     for names in (None, ["cat", "cat"], ["cat"], [1, 2], ["cat", "table" * 100]):
         assert error_of(handle, Message("enter", {"class_names": names}))
-    handle(Message("enter", {"class_names": ["cat", "cup", "table"]}))
+    handle(Message("enter", {"class_names": ["cat", "cup", "table"], "rounds_done": 0}))
     wrong: list[dict[str, Any]] = [
         {},
         {"round": 0, "learning_rate": 0.1, "clients": [1], "best": 0},

@@ -100,8 +100,9 @@ def _what_next(options: InitOptions, plan: Plan) -> str:
 3. You run for each:     fedmpt federation approve {first}.request.zip --coordinator {folder / "coordinator"}
    and send the file {first}.signed.zip back.
 4. Let the sites reach TCP port {plan.port} of {plan.host}. That is the only port.
-5. You run:              fedmpt federation start {folder / "coordinator"}
-   and each site runs:   fedmpt federation join {first} --data folder:PHOTOS
+5. Each site puts the answer into its folder {first}, and runs:
+                         fedmpt federation join {first} --data folder:PHOTOS
+6. You run:              fedmpt federation start {folder / "coordinator"}
 
 Whoever has {folder / "coordinator" / "authority"} can admit anybody. Keep it to yourself, and keep a copy."""
 

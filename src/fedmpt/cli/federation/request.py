@@ -50,16 +50,24 @@ def request(arguments: list[str]) -> None:
         )
     folder = options.out or Path(invitation.site)
     sent = make(invitation, folder, federation=plan.name, renew=options.renew)
-    replace = ", and say that it replaces the earlier one" if options.renew else ""
     Console(highlight=False, soft_wrap=True, emoji=False).print(
-        f"""site {invitation.site} of federation {plan.name} at {plan.address}, method {plan.run.method.name}
-root certificate: {invitation.root}
-
-What comes next:
-1. Ask the coordinator for the root certificate's fingerprint by telephone. If it is not the one above, somebody has
-   changed the invitation: delete {folder}.
-2. Send {sent} to the coordinator{replace}. Keep {folder / "request"} to yourself.
-3. Put the answer into {folder} as {invitation.site}.signed.zip.
-4. Run: fedmpt federation join {folder} --data folder:PHOTOS""",
+        f"site {invitation.site} of federation {plan.name} at {plan.address}, method {plan.run.method.name}\n"
+        f"root certificate: {invitation.root}\n\nWhat comes next:\n"
+        + (_after_renewal if options.renew else _what_next)(invitation.site, folder, sent),
         markup=False,
     )
+
+
+def _what_next(site: str, folder: Path, sent: Path) -> str:
+    return f"""1. Ask the coordinator for the root certificate's fingerprint by telephone. If it is not the one above,
+   somebody has changed the invitation: delete {folder}, and ask for the invitation again.
+2. Send {sent} to the coordinator. Keep {folder / "request"} to yourself.
+3. Put the answer into {folder} as {site}.signed.zip.
+4. Run: fedmpt federation join {folder} --data folder:PHOTOS"""
+
+
+def _after_renewal(site: str, folder: Path, sent: Path) -> str:
+    return f"""1. Send {sent} to the coordinator, and say that it replaces the earlier one.
+   Keep {folder / "request"} to yourself.
+2. Put the answer into {folder} as {site}.signed.zip.
+3. Stop fedmpt federation join, and start it again: it takes the answer at its start."""

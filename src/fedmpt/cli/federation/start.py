@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +52,7 @@ def start(arguments: list[str]) -> None:
     from fedmpt.federated.flare.authority import assemble_server
     from fedmpt.federated.flare.link import Link
     from fedmpt.files import exclusive
-    from fedmpt.runs.federation.run import Options, load_plan, run_federation
+    from fedmpt.runs.federation.run import RUN, Options, load_plan, run_federation
 
     folder = options.coordinator
     plan = load_plan(folder)
@@ -68,6 +70,7 @@ def start(arguments: list[str]) -> None:
     )
     try:
         with exclusive(folder):  # A second server would remove the first one's jobs.
+            _check_port(plan.port)
             assemble_server(folder)
             with TerminalWatcher(console) as watcher, Link(folder, note=note) as link:
                 results = run_federation(plan, link, folder=folder, options=chosen, watcher=watcher, note=note)
@@ -78,3 +81,23 @@ def start(arguments: list[str]) -> None:
     if not options.quiet:
         print_scores(results)
         print_sites(results)
+        note(f"the run is in {folder / RUN}")
+
+
+def _check_port(port: int) -> None:
+    """Raises InputError if another program listens on the port: NVFlare would only try on and on."""
+    from fedmpt.types import InputError
+
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # What is left of a server before is no program.
+        try:
+            one.bind(("", port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise InputError(
+                    f"port {port} is taken on this machine: another program listens there, perhaps another federation "
+                    f"(ss -ltnp shows which). Stop it"
+                ) from error
+            raise InputError(
+                f"port {port} cannot be used: {error.strerror}; ports below 1024 need more rights"
+            ) from error

@@ -47,14 +47,16 @@ def status(arguments: list[str]) -> None:
     needs_engine()
     from fedmpt.federated.flare.authority import expiries
     from fedmpt.files import LOCK, is_held
-    from fedmpt.runs.federation.run import RUN, load_plan
+    from fedmpt.runs.federation.run import load_plan
     from fedmpt.runs.federation.status import Status
 
     folder = options.coordinator
     plan = load_plan(folder)
     found = Status.read(folder, plan.sites)
-    lock = folder / RUN / LOCK
+    lock = folder / LOCK
     is_running = lock.exists() and is_held(lock)
+    if is_running and found.state in ("finished", "stopped"):  # Begun again, and nothing is written yet.
+        found.state, found.note = "gathering", ""
     if not is_running and found.state not in ("finished", "stopped"):
         found.state, found.note = "stopped", "its process has ended without a word; start it again, it goes on"
     ends = expiries(folder)
@@ -62,10 +64,10 @@ def status(arguments: list[str]) -> None:
         words = {"federation": plan.name, "running": is_running, **found.to_json()}
         print(json.dumps({**words, "certificates": {name: end.isoformat() for name, end in ends.items()}}, indent=2))
         return
-    _print(plan.name, found.to_json(), ends)
+    _print(plan.name, found.to_json(), ends, is_running=is_running)
 
 
-def _print(name: str, found: Mapping[str, Any], ends: Mapping[str, datetime]) -> None:
+def _print(name: str, found: Mapping[str, Any], ends: Mapping[str, datetime], *, is_running: bool) -> None:
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     note = f": {found['note']}" if found["note"] else ""
     console.print(f"federation {name}: {found['state']}{note}", markup=False)
@@ -74,7 +76,7 @@ def _print(name: str, found: Mapping[str, Any], ends: Mapping[str, datetime]) ->
         numbers += [form.format(found[key])] if found[key] is not None else []
     if numbers:
         console.print(f"{', '.join(numbers)}; written {_ago(found['updated'])}", markup=False)
-    table = Table("site", "is", "since", "images", "round", "loss", "why")
+    table = Table("site", "is" if is_running else "was", "since", "images", "round", "loss")
     for site, row in found["sites"].items():
         table.add_row(
             site,
@@ -83,14 +85,26 @@ def _print(name: str, found: Mapping[str, Any], ends: Mapping[str, datetime]) ->
             str(row["images"] or ""),
             str(row["round"] or ""),
             "" if row["loss"] is None else f"{row['loss']:.3f}",
-            Text("its kit is not approved" if site not in ends and row["state"] == "never" else row["reason"]),
         )
     console.print(table)
+    for site, row in found["sites"].items():  # Not in the table: a reason may be longer than a line.
+        for reason in _reasons(found["state"], row, is_approved=site in ends):
+            console.print(f"{site}: {reason}", markup=False)
     for owner, end in ends.items():
         days = (end - datetime.now(UTC)).days
         if days < SOON:
             when = f"ends in {days} days" if days >= 0 else "has ended"
             console.print(f"note: the certificate of {owner} {when}: see docs/federation.md, Certificates end")
+
+
+def _reasons(state: str, row: Mapping[str, Any], *, is_approved: bool) -> list[str]:
+    """What is to be said of a site, beside the table."""
+    found = [row["reason"]] if row["reason"] else []
+    if not is_approved:
+        found.append("no certificate of it counts; see fedmpt federation approve")
+    if state == "finished" and not row["has_model"]:
+        found.append("it does not have the final model; start once more when it is there")
+    return found
 
 
 def _ago(moment: float) -> str:

@@ -167,7 +167,7 @@ def _site_of(copy: Path, request: Path, plan: Mapping[str, Any]) -> str:
     words = _words(copy, request)
     name, federation, kind = (words.get(key) for key in ("name", "project", "cert_type"))
     if kind != "client":
-        raise InputError(f"{request} asks for a certificate of a {kind!r}, and only sites get one here")
+        raise InputError(f"{request} asks for a certificate of a {str(kind)[:20]!a}, and only sites get one here")
     if federation != plan["name"]:
         raise InputError(f"{request} is for the federation {federation!r}, and this one is {plan['name']!r}")
     if name not in plan["sites"]:

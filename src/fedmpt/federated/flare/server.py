@@ -68,7 +68,8 @@ class Server:
         if STARTED.search(line):
             self._is_up = True
         elif found := FAILED_JOB.search(line):
-            self._blamed[found[1]] = found[2].partition(".")[0]
+            # The first word counts: a site's own follow, which may hold lines as the server writes them.
+            self._blamed.setdefault(found[1], found[2].partition(".")[0])
         elif found := JOINED.search(line):
             self._joined[found[1]] = time.monotonic()
         elif "ERROR" in line or "Error" in line:

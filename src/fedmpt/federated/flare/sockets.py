@@ -40,7 +40,8 @@ def send_frame(connection: socket.socket, *parts: bytes) -> None:
     """One frame of all parts together."""
     connection.sendall(LENGTH.pack(sum(map(len, parts))))
     for part in parts:
-        connection.sendall(part)
+        if part:  # Nothing, sent to one who has answered already and gone, would be an error.
+            connection.sendall(part)
 
 
 def receive_frame(connection: socket.socket, *, limit: int = MAX_BYTES) -> bytes | None:

@@ -65,7 +65,7 @@ class Coordinator:
         self.best = start.best.index if start and start.best else 0
         for done in loop.run(start):
             self.best = done.progress.best.index if done.progress.best else 0
-            self.last = done.index
+            self.last = self.members.rounds_done = done.index
             self._failed.clear()
             self.members.round_done()
             self._write(done)
@@ -112,7 +112,7 @@ class Coordinator:
             raise TooFewUpdates(note)
         for number in sorted(found):
             status = self.sites.status.sites[plan.sites[number]]
-            status.round, status.loss = ask.index, found[number].update.loss
+            status.round, status.loss, status.reason = ask.index, found[number].update.loss, ""
             yield found[number]
 
     def _check_images(self, site: str, images: int) -> None:
@@ -209,7 +209,7 @@ def too_long(found: Mapping[int, LocalResult], before: State) -> dict[int, float
         )
         for number, result in found.items()
     }
-    if not lengths:
+    if len(lengths) < 3:  # Of two, nobody can say which one is wrong.
         return {}
     most = MAX_RATIO * median_low(list(lengths.values()))
     return {number: length for number, length in lengths.items() if length > most > 0}

@@ -54,6 +54,7 @@ class Membership:
     backbone: Backbone
     members: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     counts: LabelCounts | None = None
+    rounds_done: int = 0
     class_names: tuple[str, ...] | None = None
     method: Method | None = None
     _described: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -185,7 +186,7 @@ class Membership:
     def _enter(self, fitting: Collection[str]) -> None:
         assert self.class_names is not None
         assert self.method is not None
-        message = Message("enter", {"class_names": list(self.class_names)})
+        message = Message("enter", {"class_names": list(self.class_names), "rounds_done": self.rounds_done})
         limit = WORDS_LIMIT + 16 * len(self.class_names) ** 2
         for site, answer, error, _ in self.sites.asked(dict.fromkeys(fitting, message), timeout=ENTER, limit=limit):
             try:

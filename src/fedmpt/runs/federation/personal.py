@@ -43,6 +43,12 @@ class PersonalStore:
         for one in set(rounds) - needed:
             self._path(one).unlink(missing_ok=True)
 
+    def drop_after(self, rounds_done: int) -> None:
+        """Forget rounds that the coordinator does not have: they come again, or were of an earlier run."""
+        for index in self._rounds():
+            if index > rounds_done:
+                self._path(index).unlink(missing_ok=True)
+
     def _rounds(self) -> list[int]:
         if not self._folder.is_dir():
             return []

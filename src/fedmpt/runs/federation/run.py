@@ -34,6 +34,7 @@ from fedmpt.seeding import generator
 from fedmpt.types import PRESENT, Backbone, InputError
 
 PLAN, RUN = "federation.json", "run"
+STOPPED: Mapping[type[BaseException], str] = {KeyboardInterrupt: "by Ctrl-C"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,7 @@ def run_federation(
     backbone = load_backbone(options.backbone or config.backbone, device=options.device, dtype=DTYPES[config.dtype])
     with held(out):
         sites = Sites(plan, link, folder, begun_status(folder, plan), note)
+        sites.status.write(folder)
         try:
             if is_finished(out) and all(site.has_model for site in sites.status.sites.values()):
                 sites.standing("finished")
@@ -76,7 +78,7 @@ def run_federation(
             results = _run(plan, config, sites, backbone, out=out, options=options, watcher=watcher)
         except BaseException as error:
             with suppress(OSError):  # Where the disk is full, the message is all that is left.
-                sites.standing("stopped", note=str(error).strip() or type(error).__name__)
+                sites.standing("stopped", note=str(error).strip() or STOPPED.get(type(error), type(error).__name__))
             raise
         sites.standing("finished")
         return results
@@ -96,6 +98,7 @@ def _run(
     checkpoint = earlier(config, out, resume=True)
     stored = tuple(checkpoint.record["class_names"]) if checkpoint else None
     members = Membership(sites, backbone, class_names=stored or plan.class_names, counts=stored_counts(out, stored))
+    members.rounds_done = checkpoint.progress.rounds_done if checkpoint else 0
     names = members.gather()
     if stored is None and plan.class_names is None:
         sites.say(f"{len(names)} classes, all that the sites' labels name: {', '.join(names)}")

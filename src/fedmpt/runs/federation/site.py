@@ -142,6 +142,7 @@ class Site:
             train, held_out = every.subset(kept), every.subset(held)
         test = None if own.test is None else relabelled(own.test, own.class_names, class_names)
         _, initial = method.split(get_state(method))
+        self._personal.drop_after(int(number_in(message, "rounds_done")))
         self._entered = Entered(class_names, method, initial, every, train, held_out, test)
         others = [name for name in class_names if name not in own.class_names]
         self._note(f"takes part, with {len(class_names)} classes: {', '.join(class_names)}")
@@ -217,6 +218,8 @@ class Site:
         entered = self._in_federation()
         split, strength = str(message.words.get("split")), number_in(message, "soft_ties")
         features = {"train": entered.every, "test": entered.test, "held_out": entered.held_out}.get(split)
+        if split == "train" and not self._own.send_counts:
+            features = None  # Histograms of labels are counts of them.
         method = entered.method
         shared, _ = method.split(method.state_dict())
         state = received_state(message, shared, wire="float32", source="the coordinator")
