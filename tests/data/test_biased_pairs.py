@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedmpt.data.pairs import biased_pairs
+from fedmpt.conditions.labels.counts import count_labels
+from fedmpt.data.pairs import MAX_CANDIDATES, BiasedPair, BiasedPairs, biased_pairs, candidate_pairs, measurable
 from fedmpt.evaluation.context_shift import context_shift
 from fedmpt.types import InputError
 
@@ -119,6 +120,51 @@ def test_pairs_that_cannot_be_measured_are_counted() -> None:
 def test_classes_that_avoid_each_other_or_never_occur_are_no_pair() -> None:
     labels = rows(([1, 1, 0], 20), ([1, 0, 0], 40), ([0, 1, 0], 40), ([0, 0, 0], 5))
     assert biased_pairs(labels, labels).num_biased == 0
+
+
+def candidates_of(*sites: Tensor) -> BiasedPairs:
+    first, *others = map(count_labels, sites)
+    counts = sum(others, first)
+    return candidate_pairs(counts.singles, counts.pairs, counts.known)
+
+
+def kinds_of(test: Tensor, found: BiasedPairs) -> Tensor:
+    """Images with the target alone, with both, with the context alone."""
+    rows = [[(test[:, a] == x) & (test[:, b] == y) for x, y in ((0, 1), (1, 1), (1, 0))] for a, b in found.pairs]
+    return torch.tensor([[int(one.sum()) for one in row] for row in rows]).reshape(-1, 3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pairs_by_counts_are_those_by_labels_where_all_are_known(seed: int) -> None:
+    train, test = (random_labels(400, 9, seed=number).clamp(min=0) for number in (seed, seed + 100))
+    test[4:, 4] = 0  # Class 4 comes with class 2, and nobody can measure that.
+    expected, candidates = biased_pairs(train, test), candidates_of(train[:150], train[150:])
+    found, places = measurable(candidates, kinds_of(test, candidates))
+    assert found == expected
+    assert 0 < found.num_measurable < found.num_biased
+    assert [candidates.pairs[place] for place in places] == list(found.pairs)
+
+
+def test_no_more_pairs_are_candidates_than_sites_count_and_no_more_measured_than_usual() -> None:
+    shown = torch.rand(2000, 12, generator=torch.Generator().manual_seed(0)) < 0.3
+    labels = (shown & (torch.arange(2000) % 3 > 0)[:, None]).to(torch.int8)
+    candidates, expected = candidates_of(labels), biased_pairs(labels, labels)
+    assert candidates.num_biased == expected.num_biased > MAX_CANDIDATES == len(candidates.per_pair)
+    found, places = measurable(candidates, kinds_of(labels, candidates))
+    assert found.per_pair == expected.per_pair
+    assert places == list(range(10))
+    assert found.num_measurable == MAX_CANDIDATES
+
+
+def test_classes_that_only_some_sites_label_are_no_pair_for_that() -> None:
+    """Each site has independent classes of its own, unknown at the other. Over all images their lift would be 2."""
+    own = rows(([1, 1], 20), ([1, 0], 20), ([0, 1], 20), ([0, 0], 20))
+    unknown = torch.full_like(own, -1)
+    candidates = candidates_of(torch.cat([own, unknown], 1), torch.cat([unknown, own], 1))
+    assert candidates == BiasedPairs((), num_biased=0, num_measurable=0)
+    tied = rows(([1, 1], 30), ([1, 0], 10), ([0, 1], 20), ([0, 0], 20))
+    (pair,) = candidates_of(torch.cat([tied, unknown], 1), torch.cat([unknown, own], 1)).per_pair
+    assert pair == BiasedPair(0, 1, 30 * 80 / 40 / 50, 40, 50, 30, 0, 0, 0)
 
 
 def test_json_names_the_pairs() -> None:

@@ -7,7 +7,7 @@ b with a and without it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,8 @@ from torch import Tensor
 from fedmpt.types import ABSENT, PRESENT, ImageData, InputError, Pair
 
 NUM_PAIRS, MIN_JOINT, MIN_TEST = 10, 15, 5
+MAX_CANDIDATES = 30
+"""Pairs whose test images sites count, for `NUM_PAIRS` that have enough."""
 MIN_CONTEXT_ONLY = 15
 
 
@@ -120,6 +122,37 @@ def count_pairs(train: Int8[Tensor, "train C"], test: Int8[Tensor, "test C"], pa
     )
 
 
+def candidate_pairs(singles: Int64[Tensor, "C"], pairs: Int64[Tensor, "C C"], known: Int64[Tensor, "C"]) -> BiasedPairs:
+    """The `MAX_CANDIDATES` pairs of largest lift by counts of training labels: of images with each class, with each two
+    classes, and with a known label of each class. Test images are not counted yet, so their numbers are 0.
+
+    Where no label is unknown, order and counts are those of `biased_pairs`. Otherwise two classes are taken to be known
+    together in as many images as can be, as where sites list different classes, and to be as frequent there as
+    elsewhere. If they are known together in fewer images, their lift is larger than is said here.
+    """
+    trained = _Counts.summed(singles, pairs, known)
+    is_biased = (trained.lift > 1) & (trained.joint >= MIN_JOINT)
+    nothing = _Counts(*[np.zeros_like(trained.joint)] * 3)
+    found = trained.by_lift(is_biased)
+    per_pair = tuple(_counted(trained, nothing, pair) for pair in found[:MAX_CANDIDATES])
+    return BiasedPairs(per_pair, num_biased=len(found), num_measurable=0)
+
+
+def measurable(candidates: BiasedPairs, kinds: Int64[Tensor, "pairs 3"]) -> tuple[BiasedPairs, list[int]]:
+    """The candidates that are measured as `biased_pairs` measures them, and their places among the candidates.
+
+    ``kinds`` are numbers of test images: with the target alone, with both, with the context alone. ``num_measurable``
+    is the number among the candidates alone.
+    """
+    places = (kinds.amin(-1) >= MIN_TEST).nonzero().flatten().tolist()
+    counted = [(candidates.per_pair[place], kinds[place].tolist()) for place in places[:NUM_PAIRS]]
+    per_pair = tuple(
+        replace(pair, num_exclusive=alone, num_cooccurring=both, num_context_only=context_only)
+        for pair, (alone, both, context_only) in counted
+    )
+    return replace(candidates, per_pair=per_pair, num_measurable=len(places)), places[:NUM_PAIRS]
+
+
 def tied_pairs(
     labels: Int8[Tensor, "images C"],
     *,
@@ -148,6 +181,12 @@ class _Counts:
         present, known = (labels == PRESENT).float(), ((labels == PRESENT) | (labels == ABSENT)).float()
         tables = [known.T @ known, present.T @ known, present.T @ present]
         return cls(*(table.round().to(torch.int64).numpy() for table in tables))
+
+    @classmethod
+    def summed(cls, singles: Int64[Tensor, "C"], pairs: Int64[Tensor, "C C"], known: Int64[Tensor, "C"]) -> _Counts:
+        """See `candidate_pairs`. Numbers that have to be guessed are whole all the same."""
+        one, both = known.numpy()[:, None], np.minimum(known.numpy()[:, None], known.numpy())
+        return cls(both, singles.numpy()[:, None] * both // np.maximum(one, 1), pairs.numpy())
 
     @property
     def alone(self) -> Int64[np.ndarray, "C C"]:

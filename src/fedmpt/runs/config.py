@@ -83,6 +83,11 @@ class RunConfig:
     prediction: Prediction = field(default_factory=Prediction)
     method: MethodConfig = field(default_factory=FedMPTConfig)
 
+    @property
+    def needs_counts(self) -> bool:
+        """Whether clients tell their counts of labels."""
+        return self.training.balance or self.prediction.soft_ties > 0
+
     def check(self) -> None:
         """Raises InputError for values that cannot be: one message, naming the flag."""
         federation, training = self.federation, self.training

@@ -30,7 +30,7 @@ from fedmpt.runs.records import (
     check_writable,
     fingerprints,
 )
-from fedmpt.runs.summed import Here, Summed
+from fedmpt.runs.summed import WITHOUT_COUNTS, Here
 from fedmpt.state import Update, get_state
 from fedmpt.types import InputError, State
 
@@ -115,10 +115,12 @@ def _train(
         on_update=watcher.client_done,
     )
 
-    names = prepared.data.class_names
+    is_pooled = config.federation.scoring == "pooled"
 
     def begin(rounds_done: int) -> list[str]:
         notes = [*unfamiliar(config, prepared), *what_is_private(config)]
+        if not (is_pooled or config.needs_counts or prepared.data.pairs):
+            notes.append(WITHOUT_COUNTS)
         watcher.started(config, prepared, rounds_done=rounds_done)
         return notes
 
@@ -127,7 +129,7 @@ def _train(
         prepared.ready,
         checkpoint,
         rounds=simulation.rounds,
-        scorer=Pooled(prepared) if config.federation.scoring == "pooled" else Summed(Here(prepared), names),
+        scorer=Pooled(prepared) if is_pooled else Here.scorer(config, prepared),
         out=out,
         watcher=watcher,
         begin=begin,

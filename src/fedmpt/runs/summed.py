@@ -5,23 +5,31 @@ Between machines it is the only way; in one process ``--scoring summed`` does th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from fedmpt.conditions.labels.counts import LabelCounts
 from fedmpt.data.features.store import FeatureSet
+from fedmpt.data.pairs import BiasedPairs, candidate_pairs, measurable, measured_pairs
 from fedmpt.evaluation.calibration import Calibration, calibrate, score_histograms
 from fedmpt.evaluation.final import FinalModel
 from fedmpt.evaluation.metrics import METRICS, multilabel_scores
 from fedmpt.evaluation.site_labels import site_labels
 from fedmpt.evaluation.sums import NO_PAIRS, ScoreSums, client_sums, score_sums, summed_scores
+from fedmpt.runs.config import RunConfig
 from fedmpt.runs.prepare import Prepared
 from fedmpt.state import get_state, set_state
-from fedmpt.types import InputError
+from fedmpt.types import InputError, Pair
+
+WITHOUT_COUNTS = (
+    "context shift is not measured: which classes come together is known by counts of labels, which clients tell only "
+    "with --balance or --soft-ties"
+)
 
 
 @runtime_checkable
@@ -32,17 +40,24 @@ class Sources(Protocol):
         """Of each site's training images, as `fedmpt.evaluation.calibration.calibrate` takes them."""
         ...
 
-    def sums(self, model: FinalModel, *, thresholds: Tensor, own: bool = False) -> dict[str, ScoreSums]:
+    def sums(
+        self, model: FinalModel, *, thresholds: Tensor, pairs: Sequence[Pair], own: bool = False
+    ) -> dict[str, ScoreSums]:
         """Of each site's test images; with ``own`` of its own model."""
         ...
 
 
 @dataclass(frozen=True)
 class Summed:
-    """Scores the final model by what sites tell. ``test`` are images at the coordinator, if it has any."""
+    """Scores the final model by what sites tell. ``test`` are images at the coordinator, if it has any.
+
+    Context shift is of the ``given`` pairs, or where there are none, of ``candidates`` that have test images enough.
+    """
 
     sources: Sources
     class_names: tuple[str, ...]
+    candidates: BiasedPairs
+    given: BiasedPairs = NO_PAIRS
     test: FeatureSet | None = None
 
     def calibration(self, model: FinalModel) -> Calibration:
@@ -56,15 +71,20 @@ class Summed:
     def scores(self, model: FinalModel, calibration: Calibration) -> dict[str, Any]:
         scores: dict[str, Any] = {}
         thresholds = calibration.thresholds
-        found = self.sources.sums(model, thresholds=thresholds)
+        asked = self.given if self.given.per_pair else self.candidates
+        found = self.sources.sums(model, thresholds=thresholds, pairs=asked.pairs)
         if any(map(is_scored, found.values())):
-            scores |= summed_scores(sum_of(found), self.class_names, thresholds=thresholds, pairs=NO_PAIRS)
+            sums, pairs = sum_of(found), self.given
+            if not pairs.per_pair:
+                pairs, places = measurable(self.candidates, sums.contexts.sum(-1))
+                sums = replace(sums, contexts=sums.contexts[places])
+            scores |= summed_scores(sums, self.class_names, thresholds=thresholds, pairs=pairs)
             scores["sites"] = [{"name": site, **self._metrics(sums)} for site, sums in found.items() if is_scored(sums)]
             tables = {site: sums.histograms for site, sums in found.items() if is_scored(sums)}
             if len(tables) > 1:
                 scores["site_labels"] = site_labels(tables, self.class_names).to_json()
         if found and model.method.personal:
-            own = self.sources.sums(model, thresholds=thresholds, own=True)
+            own = self.sources.sums(model, thresholds=thresholds, pairs=(), own=True)
             rows = [{"name": site, **self._metrics(sums)} for site, sums in own.items() if is_scored(sums)]
             if rows:
                 scores["test_personal"] = {**self._metrics(sum_of(own)), "clients": rows}
@@ -76,6 +96,11 @@ class Summed:
     def _metrics(self, sums: ScoreSums) -> dict[str, float]:
         test = summed_scores(sums, self.class_names, thresholds=None, pairs=NO_PAIRS)["test"]
         return {"images": int(sums.images), **{metric: test[metric] for metric in METRICS}}
+
+
+def candidates_of(counts: LabelCounts | None) -> BiasedPairs:
+    """The pairs whose test images sites count; none where nobody told counts of labels."""
+    return NO_PAIRS if counts is None else candidate_pairs(counts.singles, counts.pairs, counts.known)
 
 
 def is_scored(sums: ScoreSums) -> bool:
@@ -100,11 +125,20 @@ class Here:
 
     prepared: Prepared
 
+    @classmethod
+    def scorer(cls, config: RunConfig, prepared: Prepared) -> Summed:
+        """Pairs whose tie was cut are given; other pairs are chosen as between machines."""
+        given = measured_pairs(prepared.data, prepared.test.labels) if prepared.data.pairs else NO_PAIRS
+        candidates = candidates_of(prepared.counts if config.needs_counts else None)
+        return Summed(cls(prepared), prepared.data.class_names, candidates, given)
+
     def histograms(self, model: FinalModel) -> dict[str, Int64[Tensor, "2 C bins"]]:
         train = self.prepared.train
         return {ALL: score_histograms(model.probabilities(train), train.labels)}
 
-    def sums(self, model: FinalModel, *, thresholds: Tensor, own: bool = False) -> dict[str, ScoreSums]:
+    def sums(
+        self, model: FinalModel, *, thresholds: Tensor, pairs: Sequence[Pair], own: bool = False
+    ) -> dict[str, ScoreSums]:
         test, owners = self.prepared.test, self._owners()
         names = sorted(set(owners))
         clients = torch.tensor([names.index(owner) for owner in owners])
@@ -115,7 +149,7 @@ class Here:
                 clients,
                 num_clients=len(names),
                 thresholds=thresholds,
-                pairs=(),
+                pairs=pairs,
             )
             return dict(zip(names, found, strict=True))
         return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median_low
 from typing import Any, TypeVar
@@ -26,7 +26,7 @@ from fedmpt.runs.federation.site import NOT_ENTERED
 from fedmpt.runs.federation.sites import MAX_ERROR, WORDS_LIMIT, Sites, plain
 from fedmpt.runs.summed import is_scored, sum_of
 from fedmpt.state import num_bytes
-from fedmpt.types import InputError, State
+from fedmpt.types import InputError, Pair, State
 
 T = TypeVar("T")
 MAX_RATIO = 1000.0
@@ -130,7 +130,7 @@ class Coordinator:
     def _evaluate(self, state: State) -> tuple[SummedScores | None, float | None]:
         """Of the global model, on what the sites keep out of training."""
         self.sites.standing("scoring")
-        tests = self._sums(state, None, own=False)
+        tests = self._sums(state, None, pairs=(), own=False)
         held_out = None
         if self.sites.plan.run.federation.held_out_share and (found := self._histograms(state, "held_out")):
             counts = torch.stack(list(found.values())).sum(0)
@@ -142,16 +142,20 @@ class Coordinator:
         """Of the sites' training images, as `fedmpt.runs.summed.Sources` has them."""
         return self._histograms(model.shared, "train", ties=self.sites.plan.run.prediction.soft_ties)
 
-    def sums(self, model: FinalModel, *, thresholds: Tensor, own: bool = False) -> dict[str, ScoreSums]:
+    def sums(
+        self, model: FinalModel, *, thresholds: Tensor, pairs: Sequence[Pair], own: bool = False
+    ) -> dict[str, ScoreSums]:
         """Of the sites' test images, as `fedmpt.runs.summed.Sources` has them."""
-        return self._sums(model.shared, thresholds, own=own)
+        return self._sums(model.shared, thresholds, pairs=pairs, own=own)
 
     def _histograms(self, state: State, split: str, *, ties: float = 0.0) -> dict[str, Int64[Tensor, "2 C bins"]]:
         size = len(self.members.class_names or ())
         words = {"split": split, "soft_ties": ties}
         return self._scored(state, words, lambda tensors, source: histograms_of(tensors, size, source=source))
 
-    def _sums(self, state: State, thresholds: Tensor | None, *, own: bool) -> dict[str, ScoreSums]:
+    def _sums(
+        self, state: State, thresholds: Tensor | None, *, pairs: Sequence[Pair], own: bool
+    ) -> dict[str, ScoreSums]:
         """Without thresholds of a round, which has no soft ties, as in one process."""
         kept = self.best if self.sites.plan.run.federation.keep == "best" and self.best else self.last
         ties = 0.0 if thresholds is None else self.sites.plan.run.prediction.soft_ties
@@ -159,10 +163,10 @@ class Coordinator:
 
         def read(tensors: State, source: str) -> ScoreSums:
             return ScoreSums.from_tensors(
-                tensors, num_classes=size, pairs=(), is_calibrated=thresholds is not None, source=source
+                tensors, num_classes=size, pairs=pairs, is_calibrated=thresholds is not None, source=source
             )
 
-        words = {"split": "test", "personal": kept if own else 0, "soft_ties": ties}
+        words = {"split": "test", "personal": kept if own else 0, "soft_ties": ties, "pairs": list(map(list, pairs))}
         return self._scored(state, words, read, thresholds=thresholds)
 
     def _scored(

@@ -10,13 +10,14 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from fedmpt.conditions.labels.counts import LabelCounts
+from fedmpt.data.pairs import MAX_CANDIDATES
 from fedmpt.evaluation.calibration import NUM_BINS
 from fedmpt.federated.client import LocalResult
 from fedmpt.federated.flare.messages import Message
 from fedmpt.federated.rounds import Ask
 from fedmpt.federated.wire import Wire, changes, restored
 from fedmpt.state import Update, check_state
-from fedmpt.types import DivergedError, InputError, State
+from fedmpt.types import DivergedError, InputError, Pair, State
 
 STATE, PERSONAL = "state/", "personal/"
 MAX_IMAGES = 10**12
@@ -137,6 +138,21 @@ def counts_of(tensors: State, num_classes: int, *, source: str) -> LabelCounts:
     if not is_possible:
         raise InputError(f"{source}: its counts of labels contradict each other; count anew")
     return LabelCounts(images, tensors["singles"], pairs, tensors["known"])
+
+
+def pairs_of(message: Message, num_classes: int, *, source: str) -> list[Pair]:
+    """The pairs of classes whose test images a site is to count. Raises InputError unless they can be such."""
+    found = message.words.get("pairs", [])
+    if not isinstance(found, list) or len(found) > MAX_CANDIDATES:
+        raise InputError(f"{source} asks for pairs that are no list of at most {MAX_CANDIDATES}; update fedmpt")
+    for pair in found:
+        is_pair = isinstance(pair, list) and len(pair) == 2 and all(type(one) is int for one in pair)
+        if not (is_pair and pair[0] != pair[1] and all(0 <= one < num_classes for one in pair)):
+            raise InputError(
+                f"{source} asks for {pair!r}, which does not name two of the classes 0 to {num_classes - 1}; "
+                "update fedmpt"
+            )
+    return [(context, target) for context, target in found]
 
 
 def histograms_of(tensors: State, num_classes: int, *, source: str) -> Int64[Tensor, "2 C bins"]:

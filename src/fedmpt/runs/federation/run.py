@@ -29,7 +29,7 @@ from fedmpt.runs.prediction import COUNTS, load_prediction, summed_counts
 from fedmpt.runs.prepare import Ready
 from fedmpt.runs.privacy import what_is_private
 from fedmpt.runs.run import Watcher, conduct, earlier, fresh_unless_stored, held, is_finished
-from fedmpt.runs.summed import Summed
+from fedmpt.runs.summed import WITHOUT_COUNTS, Summed, candidates_of
 from fedmpt.seeding import generator
 from fedmpt.types import PRESENT, Backbone, InputError
 
@@ -125,7 +125,8 @@ def _run(
 
         def begin(rounds_done: int) -> list[str]:
             watcher.begin(config, ready, rounds_done=rounds_done)
-            return what_is_private(config, is_simulated=False)
+            notes = what_is_private(config, is_simulated=False)
+            return notes if members.counts else [*notes, WITHOUT_COUNTS]
 
         with fresh_unless_stored(out):
             conduct(
@@ -133,7 +134,7 @@ def _run(
                 ready,
                 checkpoint,
                 rounds=coordinator.rounds,
-                scorer=Summed(coordinator, names, test),
+                scorer=Summed(coordinator, names, candidates_of(members.counts), test=test),
                 out=out,
                 watcher=watcher,
                 begin=begin,

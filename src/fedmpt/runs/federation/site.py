@@ -29,6 +29,7 @@ from fedmpt.runs.federation.delivery import deliver
 from fedmpt.runs.federation.exchange import (
     ask_of,
     counts_of,
+    pairs_of,
     part_of,
     received_state,
     tensors_of_counts,
@@ -67,6 +68,11 @@ class Holdings:
     def number(self) -> int:
         """The site's number as a client."""
         return self.plan.sites.index(self.name)
+
+    @property
+    def may_count(self) -> bool:
+        """Whether counts of two classes together leave the site."""
+        return self.send_counts and self.plan.run.needs_counts
 
 
 @dataclass
@@ -148,8 +154,7 @@ class Site:
         self._note(f"takes part, with {len(class_names)} classes: {', '.join(class_names)}")
         if others:
             self._note(f"{len(others)} of them are other sites', and unknown in the images here: {', '.join(others)}")
-        needs_counts = config.training.balance or config.prediction.soft_ties > 0
-        counts = tensors_of_counts(count_labels(train.labels)) if needs_counts and own.send_counts else {}
+        counts = tensors_of_counts(count_labels(train.labels)) if own.may_count else {}
         words: dict[str, Any] = {
             "images": len(train),
             "held_out_images": 0 if held_out is None else len(held_out),
@@ -217,6 +222,7 @@ class Site:
         model, or of the site's own as it was after a round ``personal``."""
         entered = self._in_federation()
         split, strength = str(message.words.get("split")), number_in(message, "soft_ties")
+        pairs = pairs_of(message, len(entered.class_names), source="the coordinator")
         features = {"train": entered.every, "test": entered.test, "held_out": entered.held_out}.get(split)
         if split == "train" and not self._own.send_counts:
             features = None  # Histograms of labels are counts of them.
@@ -234,7 +240,9 @@ class Site:
             own = self._personal.before(index + 1) or entered.initial
             set_state(method, {**state, **own}, source="the site's own tensors")
         thresholds = message.tensors.get("thresholds")
-        sums = score_sums(model.probabilities(features), features.labels, thresholds=thresholds, pairs=())
+        sums = score_sums(model.probabilities(features), features.labels, thresholds=thresholds, pairs=pairs)
+        if not self._own.may_count:
+            sums = replace(sums, contexts=torch.zeros_like(sums.contexts))
         return Message("scores", {}, sums.to_tensors())
 
     def _finish(self, message: Message) -> Message:
