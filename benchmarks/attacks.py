@@ -33,6 +33,7 @@ from fedmpt.evaluation.scoring import probabilities
 from fedmpt.federated.aggregation import Aggregation
 from fedmpt.federated.balance import Balance
 from fedmpt.federated.client import LocalResult, local_update
+from fedmpt.federated.evaluation import Evaluation
 from fedmpt.federated.rounds import Ask, Rounds
 from fedmpt.files import default_cache, write_json
 from fedmpt.report.demo.trials import Trial, world_scores
@@ -173,7 +174,7 @@ def loop_of(
         federation=config.federation,
         seed=config.seed,
         updates=updates,
-        evaluate=lambda _: (None, None),
+        evaluate=lambda state, best: Evaluation(),
         aggregation=aggregation,
         mix=config.prediction.mix,
     )

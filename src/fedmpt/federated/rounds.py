@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -17,6 +17,7 @@ from fedmpt.evaluation.scoring import set_global
 from fedmpt.federated.aggregate import MEAN, aggregate, check_fits
 from fedmpt.federated.aggregation import Aggregation
 from fedmpt.federated.client import LocalResult
+from fedmpt.federated.evaluation import Evaluation, SomeScores
 from fedmpt.federated.privacy import EXACT, Privacy
 from fedmpt.federated.protect import Noise, seeded
 from fedmpt.federated.wire import Wire, as_sent, from_exact
@@ -95,27 +96,14 @@ class Progress:
         return self.best if federation.keep == "best" and self.best is not None else self
 
 
-@runtime_checkable
-class SomeScores(Protocol):
-    """What a round shows of its scores on test images, in percent."""
-
-    @property
-    def mAP(self) -> float: ...
-    @property
-    def CF1(self) -> float: ...
-    @property
-    def OF1(self) -> float: ...
-    @property
-    def CF1_PR(self) -> float: ...
-
-
 @dataclass(frozen=True)
 class Round:
     """What happened in a round, and where it led.
 
     ``index`` counts from 1. ``clients`` are those whose updates counted. ``scores`` on the test set and
     ``held_out_mAP`` in percent are there only where the round was evaluated, the second only where images are held
-    out. ``epsilon`` is the largest of any client so far, None without differential privacy.
+    out. ``scored_by`` is as in `Evaluation`. ``epsilon`` is the largest of any client so far, None without differential
+    privacy.
     """
 
     index: int
@@ -126,6 +114,7 @@ class Round:
     seconds: float
     progress: Progress
     held_out_mAP: float | None = None
+    scored_by: tuple[str, ...] | None = None
     epsilon: float | None = None
 
 
@@ -153,7 +142,7 @@ class Rounds:
 
     ``updates`` has the clients of an `Ask` train: it yields their results in the order of their numbers, and may leave
     out clients that did not answer. ``evaluate`` scores the global model, which has these shared tensors and which
-    ``method`` is then: on test images, and on those that clients hold out, its mAP in percent; None without any.
+    ``method`` is then. It is told the best round so far, which it scores anew where other images are held out now.
     Rounds are scored as the final model predicts: with ``mix`` of the trained state and the rest of its start, see
     `mix_states`. ``present`` says which clients can be asked now, all of them unless it is given. ``noise`` draws the
     server's noise of a round; unless given, from the seed, which only simulates privacy.
@@ -164,7 +153,7 @@ class Rounds:
     federation: Federation
     seed: int
     updates: Callable[[Ask], Iterable[LocalResult]]
-    evaluate: Callable[[State], tuple[SomeScores | None, float | None]]
+    evaluate: Callable[[State, Best | None], Evaluation]
     aggregation: Aggregation = MEAN
     privacy: Privacy = EXACT
     noise: Callable[[int], Noise] | None = None
@@ -195,21 +184,24 @@ class Rounds:
         trained = self._trained(index, before)
         state = mix_states(trained.state, start, self.mix)
         set_global(self.method, state, initial=initial, source="server")
-        scores, held_out_mAP, best = None, None, before.best
+        found, best = Evaluation(), before.best
         participations = self.privacy.counted(before.participations, trained.clients)
         if index % federation.eval_every == 0 or not self._has(index + 1, participations):
-            scores, held_out_mAP = self.evaluate(state)
-        if held_out_mAP is not None and (best is None or held_out_mAP > best.mAP):
-            best = Best(index, held_out_mAP, trained.state, trained.personal)
+            found = self.evaluate(state, best)
+        if best is not None and found.of_best is not None:
+            best = replace(best, mAP=found.of_best)
+        if found.held_out_mAP is not None and (best is None or found.held_out_mAP > best.mAP):
+            best = Best(index, found.held_out_mAP, trained.state, trained.personal)
         return Round(
             index=index,
             clients=trained.clients,
             loss=trained.loss,
             learning_rate=learning_rate_of(index, federation),
-            scores=scores,
+            scores=found.scores,
             seconds=time.perf_counter() - began,
             progress=Progress(index, trained.state, trained.personal, trained.memory, best, participations),
-            held_out_mAP=held_out_mAP,
+            held_out_mAP=found.held_out_mAP,
+            scored_by=found.scored_by,
             epsilon=self.privacy.spent(participations),
         )
 

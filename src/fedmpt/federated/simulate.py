@@ -14,9 +14,10 @@ from fedmpt.federated.aggregate import MEAN
 from fedmpt.federated.aggregation import Aggregation
 from fedmpt.federated.balance import Balance
 from fedmpt.federated.client import LocalResult, LocalTraining, local_update
+from fedmpt.federated.evaluation import Evaluation, SomeScores
 from fedmpt.federated.privacy import EXACT, Privacy
 from fedmpt.federated.protect import protected, seeded
-from fedmpt.federated.rounds import Ask, Federation, Progress, Round, Rounds, SomeScores
+from fedmpt.federated.rounds import Ask, Federation, Progress, Round, Rounds
 from fedmpt.federated.wire import through
 from fedmpt.methods import Method
 from fedmpt.state import Update, get_state
@@ -65,7 +66,7 @@ class Simulation:
             federation=self.federation,
             seed=self.seed,
             updates=lambda ask: self._sent((self.updates or self._updates)(ask, initial), ask),
-            evaluate=lambda _: self._evaluate(),
+            evaluate=lambda state, best: self._evaluate(),
             aggregation=self.aggregation,
             privacy=self.privacy,
             mix=self.mix,
@@ -110,7 +111,7 @@ class Simulation:
             noise=seeded(self.seed, ask.index, update.client),
         )
 
-    def _evaluate(self) -> tuple[SomeScores, float | None]:
+    def _evaluate(self) -> Evaluation:
         """Of the global model, which the method is now."""
         found = probabilities(self.method, self.test)
         if self.federation.scoring == "pooled":
@@ -118,6 +119,6 @@ class Simulation:
         else:
             scores = SummedScores.of(score_sums(found, self.test.labels, thresholds=None, pairs=()))
         if self.held_out is None:
-            return scores, None
+            return Evaluation(scores)
         held_out = score_histograms(probabilities(self.method, self.held_out), self.held_out.labels)
-        return scores, mean_average_precision(held_out)
+        return Evaluation(scores, mean_average_precision(held_out))

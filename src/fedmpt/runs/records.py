@@ -37,8 +37,6 @@ def check_writable(path: Path, *, kind: Literal["folder", "file"]) -> None:
 class RoundLog:
     """rounds.jsonl: one line a round, on the disk before the round's checkpoint is.
 
-    ``mAP`` has the test set's scores of evaluated rounds by their numbers, in percent.
-
     Opening it drops what stands behind round ``keep``, which a killed run may have left.
     """
 
@@ -47,7 +45,13 @@ class RoundLog:
         kept = [line for line in _complete_lines(path) if line["round"] <= keep]
         write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self.seconds = sum(line["seconds"] for line in kept)
-        self.mAP: dict[int, float] = {line["round"]: line["mAP"] for line in kept if "mAP" in line}
+        self._scored = [line for line in kept if "mAP" in line]
+
+    @property
+    def mAP(self) -> dict[int, float]:
+        """In percent, by round: of those that the same clients scored as the last one, on the same test images."""
+        last = self._scored[-1].get("scored_by") if self._scored else None
+        return {line["round"]: line["mAP"] for line in self._scored if line.get("scored_by") == last}
 
     def append(self, done: Round) -> None:
         line: dict[str, Any] = {
@@ -59,7 +63,9 @@ class RoundLog:
         }
         if done.scores is not None:
             line |= {metric: getattr(done.scores, metric) for metric in METRICS}
-            self.mAP[done.index] = done.scores.mAP
+            self._scored.append(line)
+        if done.scored_by is not None:
+            line["scored_by"] = list(done.scored_by)
         if done.held_out_mAP is not None:
             line["held_out_mAP"] = done.held_out_mAP
         if done.epsilon is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median_low
 from typing import Any, TypeVar
@@ -17,15 +17,16 @@ from fedmpt.evaluation.calibration import mean_average_precision
 from fedmpt.evaluation.final import FinalModel
 from fedmpt.evaluation.sums import ScoreSums, SummedScores
 from fedmpt.federated.client import LocalResult
+from fedmpt.federated.evaluation import Evaluation
 from fedmpt.federated.flare.messages import Message
 from fedmpt.federated.protect import entropy
-from fedmpt.federated.rounds import Ask, Progress, Round, Rounds, TooFewUpdates
+from fedmpt.federated.rounds import Ask, Best, Progress, Round, Rounds, TooFewUpdates
 from fedmpt.runs.federation.exchange import STATE, histograms_of, results_of, train_message, with_prefix
 from fedmpt.runs.federation.membership import POLL, Membership
 from fedmpt.runs.federation.site import NOT_ENTERED
 from fedmpt.runs.federation.sites import MAX_ERROR, WORDS_LIMIT, Sites, plain
 from fedmpt.runs.summed import is_scored, sum_of
-from fedmpt.state import num_bytes
+from fedmpt.state import get_state, mix_states, num_bytes
 from fedmpt.types import InputError, Pair, State
 
 T = TypeVar("T")
@@ -41,6 +42,8 @@ class Coordinator:
     members: Membership
     best: int = 0
     last: int = 0
+    _held_out_by: frozenset[str] = frozenset()
+    """Sites whose held-out images the best round was last scored on. After a restart it is scored anew."""
     _failed: set[int] = field(default_factory=set)
     """Sites that were left out of the round that is asked now."""
 
@@ -48,13 +51,14 @@ class Coordinator:
         """The rounds after ``start``, as `fedmpt.federated.rounds.Rounds` has them."""
         plan, method = self.sites.plan, self.members.method
         assert method is not None
+        before, _ = method.split(get_state(method))
         loop = Rounds(
             method=method,
             num_clients=len(plan.sites),
             federation=plan.run.federation,
             seed=plan.run.seed,
             updates=self._updates,
-            evaluate=self._evaluate,
+            evaluate=lambda state, best: self._evaluate(state, best, before),
             aggregation=plan.run.aggregation,
             privacy=plan.run.privacy,
             noise=lambda index: entropy,  # Not from the seed, which all sites know.
@@ -127,16 +131,29 @@ class Coordinator:
         self.sites.say(f"round {index}: site {site} is left out: {reason}", site=site, round=index)
         self.sites.status.sites[site].reason = f"round {index}: {reason}"
 
-    def _evaluate(self, state: State) -> tuple[SummedScores | None, float | None]:
-        """Of the global model, on what the sites keep out of training."""
+    def _evaluate(self, state: State, best: Best | None, before: State) -> Evaluation:
+        """Of the global model, on what the sites keep out of training. ``before`` is its state before training."""
         self.sites.standing("scoring")
         tests = self._sums(state, None, pairs=(), own=False)
-        held_out = None
-        if self.sites.plan.run.federation.held_out_share and (found := self._histograms(state, "held_out")):
-            counts = torch.stack(list(found.values())).sum(0)
-            held_out = mean_average_precision(counts) if counts[1].any() else None
-        scored = [sums for sums in tests.values() if is_scored(sums)]
-        return (SummedScores.of(sum_of(tests)) if scored else None), held_out
+        mAP, of_best = self._held_out(state, best, before)
+        if not any(map(is_scored, tests.values())):
+            return Evaluation(None, mAP, of_best)
+        scored_by = None if len(tests) == len(self.sites.plan.sites) else tuple(tests)
+        return Evaluation(SummedScores.of(sum_of(tests)), mAP, of_best, scored_by)
+
+    def _held_out(self, state: State, best: Best | None, before: State) -> tuple[float | None, float | None]:
+        """mAP on held-out images, and that of the best round where other sites' images were its measure."""
+        run = self.sites.plan.run
+        found = self._histograms(state, "held_out") if run.federation.held_out_share else {}
+        again: dict[str, Int64[Tensor, "2 C bins"]] = {}
+        if best is not None and found and found.keys() != self._held_out_by:
+            again = self._histograms(mix_states(best.state, before, run.prediction.mix), "held_out")
+            found = {site: counts for site, counts in found.items() if site in again}
+        mAP = mean_precision(found.values())
+        if mAP is None:
+            return None, None
+        self._held_out_by = frozenset(found)
+        return mAP, mean_precision([again[site] for site in found if again])
 
     def histograms(self, model: FinalModel) -> dict[str, Int64[Tensor, "2 C bins"]]:
         """Of the sites' training images, as `fedmpt.runs.summed.Sources` has them."""
@@ -200,6 +217,14 @@ class Coordinator:
         if done.scores is not None:
             status.mAP = done.scores.mAP
         status.write(self.sites.folder)
+
+
+def mean_precision(histograms: Collection[Int64[Tensor, "2 C bins"]]) -> float | None:
+    """Of all sites' images together; None where they show no class."""
+    if not histograms:
+        return None
+    counts = torch.stack(list(histograms)).sum(0)
+    return mean_average_precision(counts) if counts[1].any() else None
 
 
 def too_long(found: Mapping[int, LocalResult], before: State) -> dict[int, float]:
