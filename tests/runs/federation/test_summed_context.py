@@ -123,10 +123,16 @@ def test_pairs_whose_tie_was_cut_are_those_of_the_data(config: RunConfig, place:
 def test_without_counts_of_labels_a_note_says_why_there_is_none(config: RunConfig, place: Path, tmp_path: Path) -> None:
     config = replace(config, prediction=Prediction())
     one = in_one_process(config, place, tmp_path / "one")
-    many = between_machines(config, place, tmp_path, sites(config, place, tmp_path))
+    link = sites(config, place, tmp_path)
+    heard, ash = recorded(link, "ash"), link.handles["ash"]
+    many = between_machines(config, place, tmp_path, link)
     for found in (one, many):
         assert "context_shift" not in found
         assert WITHOUT_COUNTS in found["notes"]
+    asked = [message for message, _ in heard if message.words.get("split") == "test"][-1]
+    answer = unpack(ash(pack(replace(asked, words={**asked.words, "pairs": [[0, 1]]}))), source="test")
+    assert answer.tensors["images"] > 0
+    assert answer.tensors["contexts"].sum() == 0, "who asks all the same learns nothing"
 
 
 def test_pairs_are_asked_for_once_and_a_site_that_keeps_its_counts_tells_none(
