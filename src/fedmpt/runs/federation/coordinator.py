@@ -25,7 +25,7 @@ from fedmpt.runs.federation.membership import POLL, Membership
 from fedmpt.runs.federation.site import NOT_ENTERED
 from fedmpt.runs.federation.sites import MAX_ERROR, WORDS_LIMIT, Sites, plain
 from fedmpt.runs.summed import is_scored, sum_of
-from fedmpt.state import num_bytes
+from fedmpt.state import get_state, num_bytes
 from fedmpt.types import InputError, State
 
 T = TypeVar("T")
@@ -35,12 +35,20 @@ MAX_RATIO = 1000.0
 
 @dataclass
 class Coordinator:
-    """Asks the sites for updates and sums of scores. ``best`` is the best round so far, 0 without one."""
+    """Asks the sites for updates and sums of scores. ``best`` is the best round so far, 0 without one.
+
+    ``store`` keeps where the run stands. It is called before a state with the server's noise goes to be scored, with
+    those counted whom the noise hides: after a kill, the round is asked again and gets other noise.
+    """
 
     sites: Sites
     members: Membership
+    store: Callable[[Progress], None] = lambda progress: None
     best: int = 0
     last: int = 0
+    _before: Progress | None = None
+    """Where the round begins that is asked now."""
+    _answered: tuple[int, ...] = ()
     _failed: set[int] = field(default_factory=set)
     """Sites that were left out of the round that is asked now."""
 
@@ -63,7 +71,9 @@ class Coordinator:
         )
         self.last = start.rounds_done if start else 0
         self.best = start.best.index if start and start.best else 0
+        self._before = start or Progress(0, method.split(get_state(method))[0], {})
         for done in loop.run(start):
+            self._before = done.progress
             self.best = done.progress.best.index if done.progress.best else 0
             self.last = self.members.rounds_done = done.index
             self._failed.clear()
@@ -110,7 +120,8 @@ class Coordinator:
             self.members.check_patience(note)
             time.sleep(POLL)
             raise TooFewUpdates(note)
-        for number in sorted(found):
+        self._answered = tuple(sorted(found))
+        for number in self._answered:
             status = self.sites.status.sites[plan.sites[number]]
             status.round, status.loss, status.reason = ask.index, found[number].update.loss, ""
             yield found[number]
@@ -130,6 +141,7 @@ class Coordinator:
     def _evaluate(self, state: State) -> tuple[SummedScores | None, float | None]:
         """Of the global model, on what the sites keep out of training."""
         self.sites.standing("scoring")
+        self._count_release()
         tests = self._sums(state, None, own=False)
         held_out = None
         if self.sites.plan.run.federation.held_out_share and (found := self._histograms(state, "held_out")):
@@ -137,6 +149,12 @@ class Coordinator:
             held_out = mean_average_precision(counts) if counts[1].any() else None
         scored = [sums for sums in tests.values() if is_scored(sums)]
         return (SummedScores.of(sum_of(tests)) if scored else None), held_out
+
+    def _count_release(self) -> None:
+        privacy, before = self.sites.plan.run.privacy, self._before
+        if privacy.is_on and not privacy.is_at_sites:
+            assert before is not None
+            self.store(replace(before, participations=privacy.counted(before.participations, self._answered)))
 
     def histograms(self, model: FinalModel) -> dict[str, Int64[Tensor, "2 C bins"]]:
         """Of the sites' training images, as `fedmpt.runs.summed.Sources` has them."""

@@ -13,7 +13,7 @@ from fedmpt.backbone import load_backbone
 from fedmpt.conditions.labels.counts import LabelCounts
 from fedmpt.data import load_data
 from fedmpt.data.features.store import FeatureSet, open_features
-from fedmpt.federated.checkpoint import load_checkpoint
+from fedmpt.federated.checkpoint import load_checkpoint, save_checkpoint
 from fedmpt.federated.rounds import Best
 from fedmpt.files import read_json
 from fedmpt.runs.config import DTYPES, RunConfig
@@ -28,7 +28,7 @@ from fedmpt.runs.federation.status import SiteStatus, Status
 from fedmpt.runs.prediction import COUNTS, load_prediction, summed_counts
 from fedmpt.runs.prepare import Ready
 from fedmpt.runs.privacy import what_is_private
-from fedmpt.runs.run import Watcher, conduct, earlier, fresh_unless_stored, held, is_finished
+from fedmpt.runs.run import Watcher, conduct, earlier, fresh_unless_stored, held, is_finished, record_of
 from fedmpt.runs.summed import Summed
 from fedmpt.seeding import generator
 from fedmpt.types import PRESENT, Backbone, InputError
@@ -127,6 +127,8 @@ def _run(
             watcher.begin(config, ready, rounds_done=rounds_done)
             return what_is_private(config, is_simulated=False)
 
+        record = record_of(config, ready)
+        coordinator.store = lambda progress: save_checkpoint(out / "checkpoint", progress, record)
         with fresh_unless_stored(out):
             conduct(
                 config,
