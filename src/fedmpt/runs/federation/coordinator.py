@@ -203,10 +203,21 @@ class Coordinator:
                 if answer is None:
                     raise InputError(error)
                 if answer.tensors:
-                    found[site] = read(answer.tensors, f"site {site}")
+                    scored = read(answer.tensors, f"site {site}")
+                    self._check_scored(site, str(words["split"]), scored)
+                    found[site] = scored
             except InputError as wrong:
                 self.sites.say(f"site {site} does not score its {words['split']} images: {wrong}", site=site)
         return dict(sorted(found.items()))
+
+    def _check_scored(self, site: str, split: str, scored: Any) -> None:
+        """Raises InputError where a site scored more images than it entered with."""
+        entered, tests = self.members.members[site], self.sites.status.sites[site].test_images or 0
+        held_out = entered["held_out_images"]
+        most = {"test": tests, "held_out": held_out, "train": entered["images"] + held_out}[split]
+        num = int(scored.images if isinstance(scored, ScoreSums) else scored.sum((0, -1)).max())
+        if num > most:
+            raise InputError(f"it says it has scored {num}, and it entered with {most}")
 
     def _write(self, done: Round) -> None:
         status = self.sites.status

@@ -31,9 +31,12 @@ from fedmpt.runs.privacy import what_is_private
 from fedmpt.runs.run import Watcher, conduct, earlier, fresh_unless_stored, held, is_finished, record_of
 from fedmpt.runs.summed import Summed
 from fedmpt.seeding import generator
+from fedmpt.state import Weighting
 from fedmpt.types import PRESENT, Backbone, InputError
 
 PLAN, RUN = "federation.json", "run"
+NEARLY_ALL = 0.9
+"""Share of all training images with which one site decides the model alone."""
 STOPPED: Mapping[type[BaseException], str] = {KeyboardInterrupt: "by Ctrl-C"}
 
 
@@ -125,7 +128,9 @@ def _run(
 
         def begin(rounds_done: int) -> list[str]:
             watcher.begin(config, ready, rounds_done=rounds_done)
-            return what_is_private(config, is_simulated=False)
+            images = {site: words["images"] for site, words in here.items()}
+            weighting = config.federation.weighting or method.weighting
+            return [*what_is_private(config, is_simulated=False), *who_outweighs(images, weighting=weighting)]
 
         record = record_of(config, ready)
         coordinator.store = lambda progress: save_checkpoint(out / "checkpoint", progress, record)
@@ -148,6 +153,17 @@ def resolved(config: RunConfig) -> RunConfig:
     """The config as a federation stores it: nothing of it depends on files, and scores are always summed."""
     federation = replace(config.federation, scoring="summed")
     return replace(config, method=config.method.resolved(), federation=federation)
+
+
+def who_outweighs(images: Mapping[str, int], *, weighting: Weighting) -> list[str]:
+    """A note where one site has nearly all ``images`` that the sites train on, and counts by their number."""
+    most, total = max(images, key=images.__getitem__), sum(images.values())
+    if weighting == "uniform" or len(images) < 2 or images[most] <= NEARLY_ALL * total:
+        return []
+    return [
+        f"site {most} has {images[most]} of {total} training images: the mean of the sites is nearly its model alone. "
+        "With --weighting uniform all sites count the same"
+    ]
 
 
 def begun_status(folder: Path, plan: Plan) -> Status:
