@@ -1,4 +1,4 @@
-"""A site's own count of its noised answers: the same question gets the same bytes, and the count never falls."""
+"""A site's own count of its noised answers: the same question gets the same numbers, and the count never falls."""
 
 from __future__ import annotations
 
