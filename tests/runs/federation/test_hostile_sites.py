@@ -175,7 +175,7 @@ def test_no_site_counts_labels_of_more_images_than_it_trains_on(config: RunConfi
         return pack(more(unpack(answer, source="test"), "counts/images", 10**6)) if kind == "enter" else answer
 
     _, said = run(plan_of(counting), birch=fault)
-    assert "site birch waits outside: site birch counts labels of 1000008 images, and trains on 8" in said
+    assert "site birch waits outside: it counts labels of 1000008 images, and trains on 8" in said
 
 
 @pytest.mark.parametrize(

@@ -213,7 +213,7 @@ class Membership:
                 )
             found = counts_of(counts, len(self.class_names), source=f"site {site}")
             if found.num_images > (images := whole(words, "images", site)):
-                raise InputError(f"site {site} counts labels of {found.num_images} images, and trains on {images}")
+                raise InputError(f"it counts labels of {found.num_images} images, and trains on {images}")
             self._counted[site] = found
         status, digest = self.sites.status.sites[site], str(words.get("digest"))[:64]
         if status.digest not in ("", digest):
