@@ -189,3 +189,21 @@ def test_importing_the_package_loads_no_heavy_library() -> None:
 
 def test_importing_metrics_leaves_scikit_learn_alone() -> None:
     assert "sklearn" not in loaded_by("import fedmpt.evaluation.metrics")
+
+
+JOIN = """
+import sys
+import fedmpt.federated.flare.kits as kits, fedmpt.federated.flare.supervise as supervise
+kits.assemble = lambda folder, data: None
+supervise.supervise = lambda *given, **words: 0
+from fedmpt.cli.main import main
+try:
+    main(["federation", "join", sys.argv[1], "--data", "folder:photos"])
+except SystemExit as ended:
+    print(ended.code, "torch" in sys.modules)
+"""
+
+
+def test_the_process_that_watches_over_a_sites_worker_loads_no_torch(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", JOIN, str(tmp_path)]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "0 False\n"

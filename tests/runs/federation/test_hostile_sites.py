@@ -18,7 +18,7 @@ from fedmpt.federated.rounds import Federation
 from fedmpt.files import read_json
 from fedmpt.runs.config import RunConfig, preset
 from fedmpt.runs.federation.plan import Plan, Rules
-from fedmpt.runs.federation.run import Options, run_federation
+from fedmpt.runs.federation.run import Options, run_federation, who_outweighs
 from fedmpt.runs.federation.worker import Handle
 from fedmpt.runs.run import Watcher
 
@@ -140,3 +140,60 @@ def test_a_new_run_sends_its_model_to_sites_that_have_an_earlier_one(
     status.write_text('{"state": "finis')  # The disk was full.
     run(plan)
     assert read_json(status)["state"] == "finished"
+
+
+def more(found: Message, name: str, num: int) -> Message:
+    """As if the site had ``num`` more images: with an absent label of the first class in the histograms."""
+    change = found.tensors[name].clone()
+    change.view(-1)[0] += num
+    return replace(found, tensors={**found.tensors, name: change})
+
+
+def test_no_site_scores_more_images_than_it_entered_with(config: RunConfig, run: Run) -> None:
+    federation = replace(config.federation, eval_every=1, keep="best", held_out=0.3)
+
+    def fault(kind: str, index: int, answer: bytes) -> bytes:
+        found = unpack(answer, source="test")
+        if kind != "score":
+            return answer
+        return pack(
+            more(found, "histograms" if "histograms" in found.tensors and len(found.tensors) == 1 else "images", 7)
+        )
+
+    _, said = run(plan_of(replace(config, federation=federation)), birch=fault)
+    honest = {"test": 2, "held_out": 2, "train": 8}
+    for split, most in honest.items():
+        told = {line for line in said if line.startswith(f"site birch does not score its {split} images: ")}
+        assert any(f"and it entered with {most}" in line for line in told), (split, told)
+        assert not any(line.startswith(f"site ash does not score its {split}") for line in said)
+
+
+def test_no_site_counts_labels_of_more_images_than_it_trains_on(config: RunConfig, run: Run) -> None:
+    counting = replace(config, training=replace(config.training, balance=True))
+
+    def fault(kind: str, index: int, answer: bytes) -> bytes:
+        return pack(more(unpack(answer, source="test"), "counts/images", 10**6)) if kind == "enter" else answer
+
+    _, said = run(plan_of(counting), birch=fault)
+    assert "site birch waits outside: it counts labels of 1000008 images, and trains on 8" in said
+
+
+@pytest.mark.parametrize(
+    ("images", "weighting", "is_told"),
+    [
+        ({"ash": 91, "birch": 9}, "data", True),
+        ({"ash": 90, "birch": 10}, "data", False),
+        ({"ash": 91, "birch": 9}, "uniform", False),
+        ({"ash": 91}, "data", False),
+    ],
+)
+def test_one_site_with_nearly_all_images_is_noted(images: dict[str, int], weighting: Any, is_told: bool) -> None:
+    notes = who_outweighs(images, weighting=weighting)
+    assert [note.startswith("site ash has 91 of 100 training images") for note in notes] == [True] * is_told
+
+
+def test_the_note_is_in_the_results(config: RunConfig, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedmpt.runs.federation.run.NEARLY_ALL", 0.3)
+    by_images = replace(config, federation=replace(config.federation, rounds=1, weighting="data"))
+    results, _ = run(plan_of(by_images))
+    assert any("--weighting uniform" in note for note in results["notes"])

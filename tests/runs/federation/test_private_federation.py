@@ -47,9 +47,11 @@ def plan(backbone: Path, privacy: Privacy) -> Plan:
     return plan_of(config)
 
 
-def run(place: Path, made: Plan, folder: Path, *, lost: int = 0) -> tuple[Tensor, dict[str, Any], Sent]:
+def run(
+    place: Path, made: Plan, folder: Path, *, lost: int = 0, killed: int = 0
+) -> tuple[Tensor, dict[str, Any], Sent]:
     """The context in the end, the results, and what every site sent in each round. The first ``lost`` updates of ash
-    and cedar get lost on their way."""
+    and cedar get lost on their way; a kill comes where the sites score the round ``killed``."""
     handles = {
         site: site_handle(made, site, place / "data" / site, kit=folder / "sites" / site, cache=place / "cache")
         for site in CLASSES
@@ -58,13 +60,15 @@ def run(place: Path, made: Plan, folder: Path, *, lost: int = 0) -> tuple[Tensor
     for site in CLASSES:
 
         def seen(kind: str, index: int, answer: bytes, site: str = site) -> bytes | str:
+            if kind == "score" and (site, killed) in sent:
+                raise KeyboardInterrupt
             if kind != "train":
                 return answer
             sent.setdefault((site, index), []).append(unpack(answer, source="test").tensors)
             return "no answer" if site != "birch" and len(sent[site, index]) <= lost and index == 1 else answer
 
         link.faults[site] = seen
-    (folder / "coordinator").mkdir(parents=True)
+    (folder / "coordinator").mkdir(parents=True, exist_ok=True)
     options = Options(cache=place / "cache", show_progress=False)
     results = run_federation(
         made, link, folder=folder / "coordinator", options=options, watcher=Watcher(), note=lambda text: None
@@ -101,3 +105,22 @@ def test_sites_send_noised_updates_and_each_of_them_once(place: Path, tiny_clip_
     assert results["privacy"]["epsilon_server"] == expected
     for one, other in ((0, 1), (0, 2), (1, 2)):
         assert (contexts[one] - contexts[other]).std().item() == pytest.approx(2 * CLIP, rel=0.2)
+
+
+def test_a_noised_state_that_was_scored_counts_even_if_its_round_is_not_stored(
+    place: Path, tiny_clip_folder: Path, tmp_path: Path
+) -> None:
+    """Killed twice while the sites score: in round 1, before there is a checkpoint, and in round 2."""
+    budget = Privacy(dp_noise=2.0).epsilon(4)
+    made = plan(tiny_clip_folder, Privacy(dp_noise=2.0, dp_budget=budget))
+    made = replace(made, run=replace(made.run, federation=replace(made.run.federation, rounds=9, eval_every=1)))
+    for killed in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            run(place, made, tmp_path, killed=killed)
+    _, results, _ = run(place, made, tmp_path)
+    # Noise was drawn twice for round 1, and twice for round 2; a third round's would be the fifth.
+    lines = [json.loads(line) for line in (tmp_path / "coordinator/run/rounds.jsonl").read_text().splitlines()]
+    expected = [gaussian_epsilon(2.0, rounds=drawn, delta=1e-5) for drawn in (2, 4)]
+    assert [line["epsilon"] for line in lines] == expected
+    assert results["privacy"]["epsilon"] == expected[-1]
+    assert any("ended the training after 2 of 9 rounds" in note for note in results["notes"])

@@ -15,8 +15,10 @@ from fedmpt.federated.flare.messages import Message, pack, unpack
 from fedmpt.federated.rounds import Federation
 from fedmpt.runs.config import preset
 from fedmpt.runs.federation.agreement import agreed_options
+from fedmpt.runs.federation.joining import WorkerOptions
+from fedmpt.runs.federation.places import without_folders
 from fedmpt.runs.federation.plan import Plan
-from fedmpt.runs.federation.worker import Handle, WorkerOptions, answering, prepare_site
+from fedmpt.runs.federation.worker import Handle, answering, main, prepare_site
 from fedmpt.types import InputError
 
 
@@ -179,6 +181,53 @@ def test_a_plan_cannot_name_code_that_a_site_would_run(plan: Plan, data: Path, t
     ],
 )
 def test_the_coordinator_does_not_hear_where_files_are(text: str, expected: str) -> None:
-    from fedmpt.runs.federation.worker import without_folders
-
     assert without_folders(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/srv/ward 7/a.png is broken; copy it", "a.png is broken; copy it"),
+        ("/srv/ward 7/x ray/left/a b.png is broken", "a b.png is broken"),
+        ("[Errno 28] No space left on device: '/srv/ward 7'", "[Errno 28] No space left on device: '(a folder)'"),
+        ("[Errno 2] No such file: '/mnt/its own disk/a.png'", "[Errno 2] No such file: 'a.png'"),
+        ('No such file: "/mnt/ann\'s disk/a b.png"', 'No such file: "a b.png"'),
+        ("photos/left/a.png: two photos are one", "a.png: two photos are one"),
+        ("scans/ward 7/labels.csv, line 3: no image 'a.png'", "labels.csv, line 3: no image 'a.png'"),
+        ("folder:scans/ward 7 has no labels", "(a folder) has no labels"),
+        ("/srv/ward 70/a.png and my-scans/b.png", "a.png and my-scans/b.png"),  # The last is none of those known.
+        ("/srv/v1.0 x/a.png holds 3/4 of it", "a.png holds 3/4 of it"),
+        ("D:\\its scans\\left side\\a.png is broken", "a.png is broken"),
+        ("3/4 of the labels and/or images", "3/4 of the labels and/or images"),
+    ],
+)
+def test_what_the_worker_knows_is_hidden_with_blanks_and_as_it_was_given(text: str, expected: str) -> None:
+    known = ("/srv/ward 7", "/srv", "photos", "scans/ward 7", "folder:scans/ward 7", "scans", "D:\\its scans")
+    assert without_folders(text, known) == expected
+
+
+def test_a_worker_answers_without_its_folders(
+    plan: Plan, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit, photos = tmp_path / "the kit", tmp_path / "x ray" / "photos"
+    kit.mkdir()
+    photos.mkdir(parents=True)
+    (tmp_path / "linked").symlink_to(photos)
+    monkeypatch.chdir(tmp_path)
+    options = WorkerOptions(kit=str(kit), data="folder:linked", cache="the cache", backbone="x ray")
+    places = [kit, photos, tmp_path / "linked", tmp_path / "the cache", Path.home() / "my files", tmp_path]
+    errors = iter(
+        [*(f"{place}/a b.png is broken" for place in [*places, "linked", "x ray", "the cache"]), "folder:linked"]
+    )
+
+    def fails(message: Message) -> Message:
+        raise InputError(next(errors))
+
+    served: list[Any] = []
+    monkeypatch.setattr("fedmpt.runs.federation.worker.ready", lambda options, note: fails)
+    monkeypatch.setattr("fedmpt.federated.flare.sockets.serve", lambda path, answer: served.append(answer))
+    monkeypatch.setattr("sys.argv", options.command()[2:])
+    monkeypatch.setenv("FEDMPT_WORKER_SOCKET", "socket")
+    main()
+    found = [unpack(served[0](pack(Message("score"))), source="test").words["error"] for _ in range(10)]
+    assert found == ["a b.png is broken"] * 9 + ["(a folder)"]

@@ -53,14 +53,9 @@ def join(arguments: list[str]) -> None:
     from fedmpt.federated.flare.kits import assemble
     from fedmpt.federated.flare.supervise import INTERRUPTED, supervise
     from fedmpt.files import exclusive
-    from fedmpt.runs.federation.plan import Plan
-    from fedmpt.runs.federation.worker import WorkerOptions, said
-    from fedmpt.types import InputError
+    from fedmpt.runs.federation.joining import WorkerOptions, said
 
-    invitation = assemble(options.kit, data=options.data)
-    plan = Plan.from_json(invitation.plan, source=str(options.kit))
-    if options.data is None and not plan.is_simulation:
-        raise InputError("give the site's images with --data, for example --data folder:photos")
+    assemble(options.kit, data=options.data)
     worker = WorkerOptions(
         kit=str(options.kit.absolute()),
         data=options.data,

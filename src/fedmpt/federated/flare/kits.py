@@ -14,13 +14,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from fedmpt.errors import InputError
 from fedmpt.federated.flare.certificates import FINGERPRINT, check_in_time
 from fedmpt.federated.flare.local import keep_startup, write_site_local
 from fedmpt.federated.flare.policy import read_policy
 from fedmpt.federated.flare.tool import nvflare
 from fedmpt.federated.flare.units import write_site_units
 from fedmpt.files import read_json, write_json
-from fedmpt.types import InputError
 
 FORMAT = 1
 INVITATION = "invitation.json"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedmpt.errors import InputError
 from fedmpt.files import read_json, write_json
-from fedmpt.types import InputError
 
 FILE = "policy.json"
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedmpt.types import InputError
+from fedmpt.errors import InputError
 
 TIMEOUT = 120.0
 """Seconds for one call, which takes one or two."""

@@ -36,14 +36,22 @@ MAX_RATIO = 1000.0
 
 @dataclass
 class Coordinator:
-    """Asks the sites for updates and sums of scores. ``best`` is the best round so far, 0 without one."""
+    """Asks the sites for updates and sums of scores. ``best`` is the best round so far, 0 without one.
+
+    ``store`` keeps where the run stands. It is called before a state with the server's noise goes to be scored, with
+    those counted whom the noise hides: after a kill, the round is asked again and gets other noise.
+    """
 
     sites: Sites
     members: Membership
+    store: Callable[[Progress], None] = lambda progress: None
     best: int = 0
     last: int = 0
     _held_out_by: frozenset[str] = frozenset()
     """Sites whose held-out images the best round was last scored on. After a restart it is scored anew."""
+    _before: Progress | None = None
+    """Where the round begins that is asked now."""
+    _answered: tuple[int, ...] = ()
     _failed: set[int] = field(default_factory=set)
     """Sites that were left out of the round that is asked now."""
 
@@ -67,7 +75,9 @@ class Coordinator:
         )
         self.last = start.rounds_done if start else 0
         self.best = start.best.index if start and start.best else 0
+        self._before = start or Progress(0, method.split(get_state(method))[0], {})
         for done in loop.run(start):
+            self._before = done.progress
             self.best = done.progress.best.index if done.progress.best else 0
             self.last = self.members.rounds_done = done.index
             self._failed.clear()
@@ -114,7 +124,8 @@ class Coordinator:
             self.members.check_patience(note)
             time.sleep(POLL)
             raise TooFewUpdates(note)
-        for number in sorted(found):
+        self._answered = tuple(sorted(found))
+        for number in self._answered:
             status = self.sites.status.sites[plan.sites[number]]
             status.round, status.loss, status.reason = ask.index, found[number].update.loss, ""
             yield found[number]
@@ -134,6 +145,7 @@ class Coordinator:
     def _evaluate(self, state: State, best: Best | None, before: State) -> Evaluation:
         """Of the global model, on what the sites keep out of training. ``before`` is its state before training."""
         self.sites.standing("scoring")
+        self._count_release()
         tests = self._sums(state, None, pairs=(), own=False)
         mAP, of_best = self._held_out(state, best, before)
         if not any(map(is_scored, tests.values())):
@@ -154,6 +166,12 @@ class Coordinator:
             return None, None
         self._held_out_by = frozenset(found)
         return mAP, mean_precision([again[site] for site in found if again])
+
+    def _count_release(self) -> None:
+        privacy, before = self.sites.plan.run.privacy, self._before
+        if privacy.is_on and not privacy.is_at_sites:
+            assert before is not None
+            self.store(replace(before, participations=privacy.counted(before.participations, self._answered)))
 
     def histograms(self, model: FinalModel) -> dict[str, Int64[Tensor, "2 C bins"]]:
         """Of the sites' training images, as `fedmpt.runs.summed.Sources` has them."""
@@ -206,10 +224,21 @@ class Coordinator:
                 if answer is None:
                     raise InputError(error)
                 if answer.tensors:
-                    found[site] = read(answer.tensors, f"site {site}")
+                    scored = read(answer.tensors, f"site {site}")
+                    self._check_scored(site, str(words["split"]), scored)
+                    found[site] = scored
             except InputError as wrong:
                 self.sites.say(f"site {site} does not score its {words['split']} images: {wrong}", site=site)
         return dict(sorted(found.items()))
+
+    def _check_scored(self, site: str, split: str, scored: Any) -> None:
+        """Raises InputError where a site scored more images than it entered with."""
+        entered, tests = self.members.members[site], self.sites.status.sites[site].test_images or 0
+        held_out = entered["held_out_images"]
+        most = {"test": tests, "held_out": held_out, "train": entered["images"] + held_out}[split]
+        num = int(scored.images if isinstance(scored, ScoreSums) else scored.sum((0, -1)).max())
+        if num > most:
+            raise InputError(f"it says it has scored {num}, and it entered with {most}")
 
     def _write(self, done: Round) -> None:
         status = self.sites.status

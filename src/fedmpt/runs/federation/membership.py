@@ -211,7 +211,10 @@ class Membership:
                     "it keeps its counts of labels to itself (send_counts in its policy.json), and this federation "
                     "needs them; begin one with --no-balance and --soft-ties 0"
                 )
-            self._counted[site] = counts_of(counts, len(self.class_names), source=f"site {site}")
+            found = counts_of(counts, len(self.class_names), source=f"site {site}")
+            if found.num_images > (images := whole(words, "images", site)):
+                raise InputError(f"it counts labels of {found.num_images} images, and trains on {images}")
+            self._counted[site] = found
         status, digest = self.sites.status.sites[site], str(words.get("digest"))[:64]
         if status.digest not in ("", digest):
             self.sites.say(f"site {site} has other images or labels than before", site=site)

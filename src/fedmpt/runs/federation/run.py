@@ -13,7 +13,7 @@ from fedmpt.backbone import load_backbone
 from fedmpt.conditions.labels.counts import LabelCounts
 from fedmpt.data import load_data
 from fedmpt.data.features.store import FeatureSet, open_features
-from fedmpt.federated.checkpoint import load_checkpoint
+from fedmpt.federated.checkpoint import load_checkpoint, save_checkpoint
 from fedmpt.federated.rounds import Best
 from fedmpt.files import read_json
 from fedmpt.runs.config import DTYPES, RunConfig
@@ -28,12 +28,15 @@ from fedmpt.runs.federation.status import SiteStatus, Status
 from fedmpt.runs.prediction import COUNTS, load_prediction, summed_counts
 from fedmpt.runs.prepare import Ready
 from fedmpt.runs.privacy import what_is_private
-from fedmpt.runs.run import Watcher, conduct, earlier, fresh_unless_stored, held, is_finished
+from fedmpt.runs.run import Watcher, conduct, earlier, fresh_unless_stored, held, is_finished, record_of
 from fedmpt.runs.summed import WITHOUT_COUNTS, Summed, candidates_of
 from fedmpt.seeding import generator
+from fedmpt.state import Weighting
 from fedmpt.types import PRESENT, Backbone, InputError
 
 PLAN, RUN = "federation.json", "run"
+NEARLY_ALL = 0.9
+"""Share of all training images with which one site decides the model alone."""
 STOPPED: Mapping[type[BaseException], str] = {KeyboardInterrupt: "by Ctrl-C"}
 
 
@@ -126,8 +129,12 @@ def _run(
         def begin(rounds_done: int) -> list[str]:
             watcher.begin(config, ready, rounds_done=rounds_done)
             notes = what_is_private(config, is_simulated=False)
-            return notes if members.counts else [*notes, WITHOUT_COUNTS]
+            notes += [] if members.counts else [WITHOUT_COUNTS]
+            images = {site: words["images"] for site, words in here.items()}
+            return [*notes, *who_outweighs(images, weighting=config.federation.weighting or method.weighting)]
 
+        record = record_of(config, ready)
+        coordinator.store = lambda progress: save_checkpoint(out / "checkpoint", progress, record)
         with fresh_unless_stored(out):
             conduct(
                 config,
@@ -147,6 +154,17 @@ def resolved(config: RunConfig) -> RunConfig:
     """The config as a federation stores it: nothing of it depends on files, and scores are always summed."""
     federation = replace(config.federation, scoring="summed")
     return replace(config, method=config.method.resolved(), federation=federation)
+
+
+def who_outweighs(images: Mapping[str, int], *, weighting: Weighting) -> list[str]:
+    """A note where one site has nearly all ``images`` that the sites train on, and counts by their number."""
+    most, total = max(images, key=images.__getitem__), sum(images.values())
+    if weighting == "uniform" or len(images) < 2 or images[most] <= NEARLY_ALL * total:
+        return []
+    return [
+        f"site {most} has {images[most]} of {total} training images: the mean of the sites is nearly its model alone. "
+        "With --weighting uniform all sites count the same"
+    ]
 
 
 def begun_status(folder: Path, plan: Plan) -> Status:

@@ -36,6 +36,7 @@ from fedmpt.runs.federation.exchange import (
     update_message,
     with_prefix,
 )
+from fedmpt.runs.federation.noised import NoisedStore
 from fedmpt.runs.federation.personal import PersonalStore
 from fedmpt.runs.federation.plan import Plan
 from fedmpt.runs.partition import held_out_of
@@ -100,7 +101,8 @@ class Site:
         self._own, self._note = holdings, note
         self._personal = PersonalStore(holdings.folder / "personal")
         self._entered: Entered | None = None
-        self._noised: tuple[Ask, Update] | None = None
+        privacy, at_least = holdings.plan.run.privacy, holdings.plan.rules.min_sites
+        self._noised = NoisedStore(holdings.folder / "noised", privacy, at_least=at_least)
         self._answers: Mapping[str, Callable[[Message], Message]] = {
             "describe": self._describe,
             "enter": self._enter,
@@ -172,6 +174,9 @@ class Site:
             raise InputError(f"site {self._own.name} is client {self._own.number}, none of {ask.clients}")
         if config.training.balance and entered.balance is None:
             raise InputError("the summed counts of labels are missing, and --balance needs them")
+        if config.privacy.is_at_sites and (refusal := self._noised.refusal(ask)):
+            self._note(f"round {ask.index} gets no update: {refusal}")
+            raise InputError(refusal)
         result = local_update(
             method,
             ask.state,
@@ -191,23 +196,24 @@ class Site:
         return update_message([result], ask.state, wire=wire, with_personal=False)
 
     def _with_noise(self, update: Update, ask: Ask) -> Update:
-        """The update with this site's share of the noise. Asked again for the same, the site sends the same: another
-        noise on one update would tell more of it."""
-        if self._noised is not None and _is_same(self._noised[0], ask):
-            return self._noised[1]
+        """The update with this site's share of the noise, which is the same where the same was asked before."""
         config = self._own.plan.run
         assert config.aggregation.clip_norm is not None, "see Privacy.check"
-        noised = protected(
-            self._in_federation().method,
-            update,
-            ask.state,
-            clip_norm=config.aggregation.clip_norm,
-            privacy=config.privacy,
-            at_least=self._own.plan.rules.min_sites,
-            noise=entropy,
-        )
-        self._noised = (ask, noised)
-        return noised
+        state = self._noised.find(ask)
+        if state is None:
+            noised = protected(
+                self._in_federation().method,
+                update,
+                ask.state,
+                clip_norm=config.aggregation.clip_norm,
+                privacy=config.privacy,
+                at_least=self._own.plan.rules.min_sites,
+                noise=entropy,
+            )
+            state = noised.state
+            self._noised.add(ask, state)
+        self._note(self._noised.spent())
+        return replace(update, state=state)
 
     def _counts(self, message: Message) -> Message:
         """The sites' summed counts of labels, which the coordinator sends when they have changed."""
@@ -267,12 +273,6 @@ class Site:
         if self._entered is None:
             raise InputError(NOT_ENTERED)
         return self._entered
-
-
-def _is_same(one: Ask, other: Ask) -> bool:
-    """Whether a client would answer both alike."""
-    is_same_state = all(torch.equal(tensor, other.state[name]) for name, tensor in one.state.items())
-    return (one.index, one.learning_rate) == (other.index, other.learning_rate) and is_same_state
 
 
 NOT_ENTERED = "the site was started anew and has not entered yet"

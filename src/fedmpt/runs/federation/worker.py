@@ -9,12 +9,10 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import sys
-import time
 import traceback
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 
 from fedmpt.backbone import load_backbone
@@ -25,7 +23,9 @@ from fedmpt.federated.flare.messages import Message, pack, unpack
 from fedmpt.federated.flare.policy import read_policy
 from fedmpt.runs.config import DTYPES
 from fedmpt.runs.federation.agreement import check_known
+from fedmpt.runs.federation.joining import WorkerOptions, said
 from fedmpt.runs.federation.nodes import Node
+from fedmpt.runs.federation.places import places_of, without_folders
 from fedmpt.runs.federation.plan import Plan
 from fedmpt.runs.federation.site import Holdings, Site
 from fedmpt.seeding import generator
@@ -33,23 +33,6 @@ from fedmpt.types import PRESENT, Backbone, ImageData, InputError
 
 SOCKET = "FEDMPT_WORKER_SOCKET"
 Handle = Callable[[Message], Message]
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerOptions:
-    """What ``fedmpt federation join`` was given. ``backbone`` is None where it is as the plan says."""
-
-    kit: str
-    data: str | None
-    cache: str
-    backbone: str | None = None
-    device: str = "cpu"
-    skip_corrupt: bool = False
-    quiet: bool = False
-
-    def command(self) -> list[str]:
-        """The command that starts a worker with these options."""
-        return [sys.executable, "-m", "fedmpt.runs.federation.worker", json.dumps(asdict(self))]
 
 
 def main() -> None:
@@ -62,7 +45,8 @@ def main() -> None:
     except (InputError, OSError) as error:
         print(f"fedmpt federation join: {error}", file=sys.stderr)
         sys.exit(2)
-    serve(Path(os.environ[SOCKET]), answering(handle, most=read_policy(Path(options.kit)).max_bytes))
+    most = read_policy(Path(options.kit)).max_bytes
+    serve(Path(os.environ[SOCKET]), answering(handle, most=most, places=places_of(options)))
 
 
 def ready(options: WorkerOptions, *, note: Callable[[str], None]) -> Handle:
@@ -144,8 +128,9 @@ def holdings_of(options: WorkerOptions, name: str, plan: Plan, data: ImageData, 
     )
 
 
-def answering(handle: Handle, *, most: float = math.inf) -> Callable[[bytes], bytes]:
-    """Bytes in, bytes out, at most ``most``: whatever goes wrong becomes an answer in words, and the worker goes on."""
+def answering(handle: Handle, *, most: float = math.inf, places: Collection[str] = ()) -> Callable[[bytes], bytes]:
+    """Bytes in, bytes out, at most ``most``: whatever goes wrong becomes an answer in words, without the folders
+    ``places``, and the worker goes on."""
 
     def answer(content: bytes) -> bytes:
         try:
@@ -154,29 +139,14 @@ def answering(handle: Handle, *, most: float = math.inf) -> Callable[[bytes], by
                 raise InputError(f"its answer has {len(found)} bytes, and its policy.json allows {most} (max_bytes)")
             return found
         except InputError as error:
-            return pack(Message("error", {"error": without_folders(str(error))}))
+            return pack(Message("error", {"error": without_folders(str(error), places)}))
         except Exception as error:
             # A fault of ours: all of it for the site's engineer, one line for the coordinator.
             traceback.print_exc()
-            text = without_folders(f"a fault in fedmpt: {type(error).__name__}: {error}"[:500])
-            return pack(Message("error", {"error": text}))
+            text = without_folders(f"a fault in fedmpt: {type(error).__name__}: {error}", places)
+            return pack(Message("error", {"error": text[:500]}))
 
     return answer
-
-
-def without_folders(text: str) -> str:
-    """What the coordinator hears of an error: names of files at most, not where they are at the site."""
-    return re.sub(r"(?<![\w.])(?:[A-Za-z]:)?(?:[/\\][^/\\\s'\"]+)+[/\\]", "", text)
-
-
-def said(quiet: bool) -> Callable[[str], None]:
-    """Prints lines for the site's engineer, with the time."""
-
-    def note(text: str) -> None:
-        if not quiet:
-            print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-    return note
 
 
 if __name__ == "__main__":
