@@ -109,20 +109,7 @@ def _run(
     members.begin(method, names)
     coordinator = Coordinator(sites, members)
     if not is_finished(out):
-        here, status = members.members, sites.status.sites
-        ready = Ready(
-            backbone=backbone,
-            class_names=names,
-            method=method,
-            counts=members.counts,
-            client_names=plan.sites,
-            client_images=tuple((status[site].images or 0) for site in plan.sites),
-            num_test=sum(status[site].test_images or 0 for site in here),
-            num_held_out=sum(words["held_out_images"] for words in here.values()),
-            digests={},
-            seconds=time.perf_counter() - began,
-            min_clients=plan.rules.min_sites,
-        )
+        ready = ready_of(members, seconds=time.perf_counter() - began)
         test = None if options.test is None else server_test(options, config, ready)
         sites.status.rounds = config.federation.rounds
 
@@ -130,7 +117,7 @@ def _run(
             watcher.begin(config, ready, rounds_done=rounds_done)
             notes = what_is_private(config, is_simulated=False)
             notes += [] if members.counts else [WITHOUT_COUNTS]
-            images = {site: words["images"] for site, words in here.items()}
+            images = {site: words["images"] for site, words in members.members.items()}
             return [*notes, *who_outweighs(images, weighting=config.federation.weighting or method.weighting)]
 
         record = record_of(config, ready)
@@ -148,6 +135,26 @@ def _run(
             )
     deliver_all(coordinator, out)
     return dict(read_json(out / "results.json"))
+
+
+def ready_of(members: Membership, *, seconds: float) -> Ready:
+    """What the sites that take part have together, as a run is told it."""
+    plan, here, status = members.sites.plan, members.members, members.sites.status.sites
+    assert members.method is not None
+    assert members.class_names is not None
+    return Ready(
+        backbone=members.backbone,
+        class_names=members.class_names,
+        method=members.method,
+        counts=members.counts,
+        client_names=plan.sites,
+        client_images=tuple((status[site].images or 0) for site in plan.sites),
+        num_test=sum(status[site].test_images or 0 for site in here),
+        num_held_out=sum(words["held_out_images"] for words in here.values()),
+        digests={},
+        seconds=seconds,
+        min_clients=plan.rules.min_sites,
+    )
 
 
 def resolved(config: RunConfig) -> RunConfig:
