@@ -152,6 +152,7 @@ def test_killed_runs_go_on(fedmpt: Fedmpt) -> None:
     assert stores("cache") == before
 
 
+@pytest.mark.slow
 def test_a_killed_demo_goes_on(fedmpt: Fedmpt) -> None:
     said = fedmpt("demo --rounds 2 --num-train 60 --num-test 150 --out unfinished_demo")
     assert "continuing after round 1" in said

@@ -18,6 +18,9 @@ from fedmpt.data.datasets.scenes import CLASS_NAMES, object_map
 from fedmpt.data.datasets.scenes.draws import Draws
 from fedmpt.data.datasets.scenes.scene import BACKGROUNDS, DISTRACTORS
 
+# No one who uses the package runs these scripts: they made the model that comes with it.
+pytestmark = pytest.mark.slow
+
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "scenes_clip"
 
 
