@@ -45,11 +45,13 @@ def plan_of(run: RunConfig, *, rules: Rules | None = None, sites: Sequence[str] 
     )
 
 
-def site_handle(plan: Plan, site: str, data: Path, *, kit: Path, cache: Path) -> Handle:
-    """What answers messages at a site, loaded as its worker loads it."""
+def site_handle(
+    plan: Plan, site: str, data: Path, *, kit: Path, cache: Path, note: Callable[[str], None] = lambda text: None
+) -> Handle:
+    """What answers messages at a site, loaded as its worker loads it. ``note`` hears what its engineer does."""
     kit.mkdir(parents=True, exist_ok=True)
     options = WorkerOptions(kit=str(kit), data=f"folder:{data}", cache=str(cache), quiet=True)
-    return prepare_site(options, site, plan, note=lambda text: None).handle
+    return prepare_site(options, site, plan, note=note).handle
 
 
 @dataclass

@@ -195,7 +195,7 @@ def test_a_stopped_coordinator_goes_on_to_the_same_bytes(bed: Bed, tmp_path: Pat
     ("words", "expected"),
     [
         ({"backbone": "0" * 64}, "backbone is '0000"),
-        ({"versions": {"fedmpt": "0.0.9"}}, "versions.fedmpt is '0.0.9' there"),
+        ({"versions": {"fedmpt": "0.0.9"}}, "versions.fedmpt is '0.0.9' at cedar"),
         ({"class_names": ["cat", "cat"]}, "names a class twice"),
         ({"class_names": "cat"}, "no list of short texts"),
         ({"class_names": ["Cat"]}, "write it the same way everywhere"),

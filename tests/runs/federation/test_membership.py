@@ -10,7 +10,7 @@ import pytest
 from federation_bed import Answered, plan_of
 
 from fedmpt.backbone import load_backbone
-from fedmpt.federated.flare.messages import Message, pack
+from fedmpt.federated.flare.messages import Message, pack, unpack
 from fedmpt.runs.config import preset
 from fedmpt.runs.federation import membership
 from fedmpt.runs.federation.membership import POLL, RETRY, SOON, Membership
@@ -36,19 +36,25 @@ class Clock:
 
 
 class Doors:
-    """A link whose sites say why they do not take part. ``asked`` are the times at which they were."""
+    """A link whose sites say why they do not take part. ``asked`` are the times at which they were, ``told`` the
+    reasons that they hear."""
 
     def __init__(self, clock: Clock, answers: dict[str, bytes | str]) -> None:
         self.clock, self.answers = clock, answers
         self.asked: dict[str, list[float]] = {site: [] for site in answers}
+        self.told: dict[str, list[str]] = {site: [] for site in answers}
 
     def connected(self) -> dict[str, float]:
         return dict.fromkeys(self.answers, 1.0)
 
     def ask(self, contents: dict[str, bytes], *, timeout: float, limit: int) -> Any:
-        for site in contents:
+        for site, content in contents.items():
+            answer, message = self.answers[site], unpack(content, source="test")
+            if message.kind == "outside":
+                self.told[site].append(message.words["reason"])
+                yield Answered(site, pack(Message("told")))
+                continue
             self.asked[site].append(self.clock.now)
-            answer = self.answers[site]
             if isinstance(answer, bytes):
                 yield Answered(site, answer)
                 continue
@@ -88,6 +94,27 @@ def test_a_site_that_is_just_starting_is_asked_again_soon(
     times = doors.asked["ash"]
     assert len(times) > 2
     assert all(pause <= after - before <= pause + POLL for before, after in pairwise(times))
+
+
+def test_a_site_is_told_once_why_it_waits_outside(clock: Clock, tmp_path: Path, tiny_clip_folder: Path) -> None:
+    doors = Doors(clock, {"ash": REFUSAL, "birch": "no answer within 15 s"})
+    members, _, _ = gathering(doors, tmp_path, tiny_clip_folder)
+
+    def compare(times: int) -> None:
+        for _ in range(times):
+            members._describe(members._arrivals(()))
+            members._tell_reasons()
+            clock.sleep(RETRY)
+
+    compare(3)
+    assert doors.told == {"ash": ["their options differ"], "birch": []}, "nothing reaches birch"
+    doors.answers["ash"] = pack(Message("error", {"error": "something else"}))
+    compare(2)
+    gone = doors.answers.pop("ash")
+    compare(1)
+    doors.answers["ash"] = gone
+    compare(2)
+    assert doors.told["ash"] == ["their options differ", "something else", "something else"], "it came anew"
 
 
 def test_a_site_that_waited_outside_and_goes_is_away(clock: Clock, tmp_path: Path, tiny_clip_folder: Path) -> None:

@@ -28,7 +28,13 @@ def agreed_options(config: RunConfig) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in OWN}
 
 
-def differences_of(mine: Mapping[str, Any], theirs: Any, *, here: str = "here", there: str = "there") -> list[str]:
+def check_same(mine: Mapping[str, Any], theirs: Any, *, site: str) -> None:
+    """Raises InputError where a site's word differs from the coordinator's."""
+    if different := differences_of(mine, theirs, here="at the coordinator", there=f"at {site}"):
+        raise InputError(f"it does not fit: {'; '.join(different)}")
+
+
+def differences_of(mine: Mapping[str, Any], theirs: Any, *, here: str, there: str) -> list[str]:
     """Where a site's word differs from the coordinator's, in words; ``theirs`` comes from outside and may be anything.
 
     Nested words are compared by dotted names. ``here`` and ``there`` say whose each value is.

@@ -16,8 +16,8 @@ from fedmpt.methods import Method
 from fedmpt.runs.federation.agreement import (
     agreed_options,
     check_known,
+    check_same,
     class_names_of,
-    differences_of,
     joined_classes,
     own_versions,
 )
@@ -61,6 +61,9 @@ class Membership:
     _not_before: dict[str, float] = field(default_factory=dict)
     _counted: dict[str, LabelCounts] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
+    _reasons: dict[str, str] = field(default_factory=dict)
+    """Why sites wait outside that are to be told."""
+    _told_reasons: dict[str, str] = field(default_factory=dict)
     _since: float = field(default_factory=time.monotonic)
     _seen: tuple[list[str], float] = ([], 0.0)
 
@@ -77,6 +80,7 @@ class Membership:
         while True:
             if self._has_settled():
                 self._describe(self._arrivals(self._described))
+                self._tell_reasons()
             num, waited = len(self._described), time.monotonic() - began
             if num == len(plan.sites) or (waited >= rules.gather and num >= rules.min_sites):
                 break
@@ -111,6 +115,7 @@ class Membership:
         while True:
             new = self._arrivals(self.members)
             self._enter(self._describe(new))
+            self._tell_reasons()
             if len(self.members) >= rules.min_sites:
                 return [plan.sites.index(site) for site in sorted(self.members)]
             state = f"{len(self.members)} sites take part, and a round needs {rules.min_sites}"
@@ -144,12 +149,28 @@ class Membership:
         for site, status in self.sites.status.sites.items():
             if site not in connected and status.state in ("here", "outside"):
                 self.members.pop(site, None)
+                self._told_reasons.pop(site, None)
                 self.sites.changed(site, "away", "not connected")
         for site in [site for site in self._described if site not in connected]:
             self._described.pop(site)
         new = [site for site in connected if site not in inside and now >= self._not_before.get(site, now)]
         self._not_before |= dict.fromkeys(new, now + RETRY)
         return sorted(new)
+
+    def _waits(self, site: str, why: str, *, is_lost: bool = False) -> None:
+        """A site waits outside. It is to be told why, unless nothing reaches it."""
+        self.sites.changed(site, "outside", why)
+        if not is_lost:
+            self._reasons[site] = why
+
+    def _tell_reasons(self) -> None:
+        """Tell the sites that wait outside why they do, where that is new."""
+        new = {site: why for site, why in self._reasons.items() if self._told_reasons.get(site) != why}
+        self._reasons.clear()
+        messages = {site: Message("outside", {"reason": why}) for site, why in new.items()}
+        for site, _, _, is_lost in self.sites.asked(messages, timeout=ANSWER, limit=WORDS_LIMIT):
+            if not is_lost:
+                self._told_reasons[site] = new[site]
 
     def _describe(self, new: Collection[str]) -> list[str]:
         """Those of the ``new`` sites that may take part; the others wait outside, and are told why."""
@@ -167,15 +188,13 @@ class Membership:
                 if self.method is None:
                     self.sites.changed(site, "here")
             except InputError as wrong:
-                self.sites.changed(site, "outside", str(wrong))
+                self._waits(site, str(wrong), is_lost=is_lost)
         return sorted(fitting)
 
     def _checked(self, site: str, words: Mapping[str, Any]) -> tuple[str, ...]:
         """The class names of a site that fits. Raises InputError that says where it does not."""
         here = {"backbone": fingerprint(self.backbone), "versions": own_versions()}
-        different = differences_of(here, {name: words.get(name) for name in here})
-        if different:
-            raise InputError(f"it does not fit the coordinator: {'; '.join(different)}")
+        check_same(here, {name: words.get(name) for name in here}, site=site)
         names = class_names_of(words.get("class_names"), source=f"site {site}")
         if self.class_names is not None:
             check_known(names, self.class_names, where="its labels")
@@ -188,22 +207,24 @@ class Membership:
         assert self.method is not None
         message = Message("enter", {"class_names": list(self.class_names), "rounds_done": self.rounds_done})
         limit = WORDS_LIMIT + 16 * len(self.class_names) ** 2
-        for site, answer, error, _ in self.sites.asked(dict.fromkeys(fitting, message), timeout=ENTER, limit=limit):
+        for site, answer, error, is_lost in self.sites.asked(
+            dict.fromkeys(fitting, message), timeout=ENTER, limit=limit
+        ):
             try:
                 if answer is None:
                     raise InputError(error)
                 self._entered(site, answer)
+                self._told_reasons.pop(site, None)
                 self.sites.changed(site, "here")
             except InputError as wrong:
-                self.sites.changed(site, "outside", str(wrong))
+                self._waits(site, str(wrong), is_lost=is_lost)
         self._send_counts()
 
     def _entered(self, site: str, answer: Message) -> None:
         assert self.class_names is not None
         assert self.method is not None
         words, run = answer.words, self.sites.plan.run
-        if different := differences_of(dict(self.method.sources), words.get("sources")):
-            raise InputError(f"it does not fit the coordinator: {'; '.join(different)}")
+        check_same(dict(self.method.sources), words.get("sources"), site=site)
         counts = part_of(answer.tensors, "counts/")
         if self.counts is None and (run.training.balance or run.prediction.soft_ties):
             if not counts:
@@ -225,12 +246,12 @@ class Membership:
             return
         lacking = sorted(self.members.keys() - self._told)
         message = Message("counts", {}, with_prefix("counts/", tensors_of_counts(self.counts)))
-        for site, answer, error, _ in self.sites.asked(
+        for site, answer, error, is_lost in self.sites.asked(
             dict.fromkeys(lacking, message), timeout=ENTER, limit=WORDS_LIMIT
         ):
             if answer is None:
                 self.members.pop(site)
-                self.sites.changed(site, "outside", error)
+                self._waits(site, error, is_lost=is_lost)
             else:
                 self._told.add(site)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,14 +28,17 @@ from fedmpt.runs.federation.delivery import deliver
 from fedmpt.runs.federation.exchange import (
     ask_of,
     counts_of,
+    number_in,
     part_of,
     received_state,
     tensors_of_counts,
     update_message,
     with_prefix,
 )
+from fedmpt.runs.federation.membership import RETRY
 from fedmpt.runs.federation.personal import PersonalStore
 from fedmpt.runs.federation.plan import Plan
+from fedmpt.runs.federation.sites import MAX_ERROR, plain
 from fedmpt.runs.partition import held_out_of
 from fedmpt.runs.records import digest_of
 from fedmpt.seeding import generator
@@ -97,6 +99,7 @@ class Site:
         self._noised: tuple[Ask, Update] | None = None
         self._answers: Mapping[str, Callable[[Message], Message]] = {
             "describe": self._describe,
+            "outside": self._outside,
             "enter": self._enter,
             "counts": self._counts,
             "train": self._train,
@@ -129,6 +132,15 @@ class Site:
                 "versions": own_versions(),
             },
         )
+
+    def _outside(self, message: Message) -> Message:
+        """Why the site takes no part; the coordinator says it once for each reason."""
+        reason = plain(str(message.words.get("reason")))[:MAX_ERROR]
+        self._note(
+            f"waits outside: {reason} (whoever mends it here starts join again; the coordinator compares anew every "
+            f"{RETRY:.0f} s)"
+        )
+        return Message("told")
 
     def _enter(self, message: Message) -> Message:
         own, config = self._own, self._own.plan.run
@@ -268,14 +280,6 @@ def _is_same(one: Ask, other: Ask) -> bool:
 
 
 NOT_ENTERED = "the site was started anew and has not entered yet"
-
-
-def number_in(message: Message, name: str) -> float:
-    """A number, 0 or more, among the coordinator's words. Raises InputError where there is none."""
-    value = message.words.get(name)
-    if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise InputError(f"the coordinator says {value!r} for {name}, and a number was expected; update fedmpt")
-    return value
 
 
 def relabelled(features: FeatureSet, own: tuple[str, ...], wanted: tuple[str, ...]) -> FeatureSet:
