@@ -144,7 +144,7 @@ def test_counts_that_contradict_each_other_are_refused(name: str, value: torch.T
         "known": torch.tensor([2, 2, 2]),
     }
     assert counts_of(fine, 3, source="site a").num_images == 2
-    with pytest.raises(InputError, match="site a: its counts of labels contradict each other"):
+    with pytest.raises(InputError, match="site a: the counts of labels contradict each other"):
         counts_of({**fine, name: value}, 3, source="site a")
 
 

@@ -122,7 +122,7 @@ class Coordinator:
             raise InputError(f"it says it has {images} images, and it entered with {entered}")
 
     def _left_out(self, site: str, index: int, reason: str) -> None:
-        reason = plain(reason)[:MAX_ERROR]
+        reason = plain(reason).removeprefix(f"site {site}").lstrip(": ")[:MAX_ERROR]
         self._failed.add(self.sites.plan.sites.index(site))
         self.sites.say(f"round {index}: site {site} is left out: {reason}", site=site, round=index)
         self.sites.status.sites[site].reason = f"round {index}: {reason}"

@@ -144,7 +144,7 @@ def counts_of(tensors: State, num_classes: int, *, source: str) -> LabelCounts:
         and not pairs.diagonal().any()
     )
     if not is_possible:
-        raise InputError(f"{source}: its counts of labels contradict each other; count anew")
+        raise InputError(f"{source}: the counts of labels contradict each other; count anew")
     return LabelCounts(images, tensors["singles"], pairs, tensors["known"])
 
 

@@ -161,7 +161,8 @@ class Site:
         if others:
             self._note(f"{len(others)} of them are other sites', and unknown in the images here: {', '.join(others)}")
         needs_counts = config.training.balance or config.prediction.soft_ties > 0
-        counts = tensors_of_counts(count_labels(train.labels)) if needs_counts and own.send_counts else {}
+        is_sent = needs_counts and own.send_counts and message.words.get("counts") is True
+        counts = tensors_of_counts(count_labels(train.labels)) if is_sent else {}
         words: dict[str, Any] = {
             "images": len(train),
             "held_out_images": 0 if held_out is None else len(held_out),
