@@ -11,8 +11,10 @@ from federation_bed import Answered, plan_of
 
 from fedmpt.backbone import load_backbone
 from fedmpt.federated.flare.messages import Message, pack, unpack
+from fedmpt.federated.rounds import TooFewUpdates
 from fedmpt.runs.config import preset
-from fedmpt.runs.federation import membership
+from fedmpt.runs.federation import coordinator, membership
+from fedmpt.runs.federation.coordinator import Coordinator
 from fedmpt.runs.federation.membership import POLL, RETRY, SOON, Membership
 from fedmpt.runs.federation.plan import Rules
 from fedmpt.runs.federation.sites import Sites
@@ -126,3 +128,32 @@ def test_a_site_that_waited_outside_and_goes_is_away(clock: Clock, tmp_path: Pat
     members._arrivals(())
     assert said[-1] == "site ash is away: not connected"
     assert (status.sites["ash"].state, status.sites["birch"].state) == ("away", "never")
+
+
+def test_a_round_is_asked_again_after_ever_longer_pauses(
+    clock: Clock, tmp_path: Path, tiny_clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinator, "time", clock)
+    doors = Doors(clock, {"ash": REFUSAL})
+    members, _, said = gathering(doors, tmp_path, tiny_clip_folder)
+    rounds = Coordinator(members.sites, members)
+
+    def pause() -> float:
+        before = clock.now
+        with pytest.raises(TooFewUpdates):
+            rounds._wait(1, "round 1: 0 of 1 updates counted")
+        return clock.now - before
+
+    members._since = clock.now
+    assert [pause() for _ in range(4)] == [1, 2, 4, 8]
+    assert said[-1] == "round 1: 0 of 1 updates counted, and 2 are needed; it is asked again in 8 s"
+    back = clock.now + 3
+    monkeypatch.setattr(doors, "connected", lambda: {"ash": 1.0} | ({"birch": back} if clock.now >= back else {}))
+    assert [pause() for _ in range(2)] == [3, 1], "a site connects"
+    members.round_done()
+    assert [pause() for _ in range(5)] == [2, 4, 8, 16, 32]
+    with pytest.raises(membership.FederationStoppedError, match=r"for 100 s \(--patience\): round 1: 0 of 1 updates"):
+        pause()
+    assert clock.now == members._since + 101
+    members.round_done()
+    assert pause() == coordinator.MAX_PAUSE
