@@ -2,68 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
 import pytest
-from federation_bed import CLASSES, FakeLink, plan_of, site_handle, write_sites
+from federation_bed import CLASSES, Place, plan_of
 
 from fedmpt.federated.flare.messages import Message, pack, unpack
-from fedmpt.federated.rounds import Federation
 from fedmpt.runs.config import preset
 from fedmpt.runs.federation.agreement import MAX_CLASSES, class_names_of, joined_classes, odd_spellings
-from fedmpt.runs.federation.plan import Plan
-from fedmpt.runs.federation.run import Options, run_federation
-from fedmpt.runs.run import Watcher
 from fedmpt.types import InputError
-
-
-class Place:
-    """Three sites in folders of their own. ``heard`` is what each site's engineer reads, without the first lines."""
-
-    def __init__(self, root: Path, clip: Path) -> None:
-        self.root = root
-        self.data = write_sites(root / "data")
-        federation = Federation(rounds=1, learning_rate=0.1)
-        config = replace(preset("default", "promptfl", "sites"), backbone=str(clip), federation=federation)
-        self.plan = plan_of(config)
-        self.heard: dict[str, list[str]] = {}
-
-    def spell(self, site: str, names: Mapping[str, str]) -> None:
-        """Have a site write names of classes in another way."""
-        path = self.data / site / "labels.csv"
-        text = path.read_text()
-        for name, other in names.items():
-            text = text.replace(name, other)
-        path.write_text(text)
-
-    def link(self, plan: Plan | None = None) -> FakeLink:
-        self.heard = {site: [] for site in CLASSES}
-        handles = {
-            site: site_handle(
-                plan or self.plan,
-                site,
-                self.data / site,
-                kit=self.root / site,
-                cache=self.root / "cache",
-                note=self.heard[site].append,
-            )
-            for site in CLASSES
-        }
-        for notes in self.heard.values():
-            notes.clear()
-        return FakeLink.of(handles)
-
-    def run(self, link: FakeLink) -> list[str]:
-        """What the coordinator's engineer reads."""
-        said: list[str] = []
-        folder = self.root / "coordinator"
-        folder.mkdir(exist_ok=True)
-        options = Options(cache=self.root / "cache", show_progress=False)
-        run_federation(self.plan, link, folder=folder, options=options, watcher=Watcher(), note=said.append)
-        return said
 
 
 @pytest.fixture
@@ -181,35 +131,3 @@ def test_there_are_no_more_classes_than_can_be_handled() -> None:
         joined_classes({"b": ("x", "y"), "a": tuple(many)})
     with pytest.raises(InputError, match="--classes: a federation has at most 5000 classes"):
         replace(plan_of(preset("default", "promptfl", "sites")), class_names=(*many, "more")).check()
-
-
-def test_counts_of_labels_leave_a_site_where_they_are_still_needed(place: Place) -> None:
-    """Not where a site comes later, nor where the run goes on."""
-    training = replace(place.plan.run.training, balance=True)
-    federation = replace(place.plan.run.federation, rounds=2)
-    place.plan = replace(place.plan, run=replace(place.plan.run, training=training, federation=federation))
-    link, entered = place.link(), list[tuple[str, bool]]()
-
-    def seen(site: str) -> Callable[[str, int, bytes], bytes]:
-        def look(kind: str, index: int, answer: bytes) -> bytes:
-            if kind == "enter":
-                entered.append((site, bool(unpack(answer, source="test").tensors)))
-            if kind == "train" and index == 1:
-                link.since["cedar"] = 2.0
-            if kind == "train" and index == 2 and "cedar" in link.since and not is_again:
-                raise KeyboardInterrupt
-            return answer
-
-        return look
-
-    link.faults = {site: seen(site) for site in CLASSES}
-    del link.since["cedar"]
-    place.plan = replace(place.plan, class_names=("cat", "cup", "dog", "table"))
-    is_again = False
-    with pytest.raises(KeyboardInterrupt):
-        place.run(link)
-    assert sorted(entered) == [("ash", True), ("birch", True), ("cedar", False)]
-    entered.clear()
-    is_again = True
-    place.run(link)
-    assert sorted(entered) == [("ash", False), ("birch", False), ("cedar", False)]
