@@ -34,7 +34,13 @@ from fedmpt.seeding import generator
 from fedmpt.types import PRESENT, Backbone, InputError
 
 PLAN, RUN = "federation.json", "run"
-STOPPED: Mapping[type[BaseException], str] = {KeyboardInterrupt: "by Ctrl-C"}
+
+
+class Terminated(BaseException):
+    """SIGTERM has come."""
+
+
+STOPPED: Mapping[type[BaseException], str] = {KeyboardInterrupt: "by Ctrl-C", Terminated: "by SIGTERM"}
 
 
 @dataclass(frozen=True, kw_only=True)
