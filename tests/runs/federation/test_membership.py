@@ -78,7 +78,7 @@ def gathering(doors: Doors, folder: Path, clip: Path) -> tuple[Membership, Statu
     return Membership(Sites(plan, doors, folder, status, said.append), load_backbone(str(clip))), status, said
 
 
-REFUSAL = pack(Message("error", {"error": "their options differ"}))
+REFUSAL = pack(Message("error", {"error": "its options differ"}))
 
 
 @pytest.mark.parametrize(
@@ -109,21 +109,21 @@ def test_a_site_is_told_once_why_it_waits_outside(clock: Clock, tmp_path: Path, 
             clock.sleep(RETRY)
 
     compare(3)
-    assert doors.told == {"ash": ["their options differ"], "birch": []}, "nothing reaches birch"
+    assert doors.told == {"ash": ["its options differ"], "birch": []}, "nothing reaches birch"
     doors.answers["ash"] = pack(Message("error", {"error": "something else"}))
     compare(2)
     gone = doors.answers.pop("ash")
     compare(1)
     doors.answers["ash"] = gone
     compare(2)
-    assert doors.told["ash"] == ["their options differ", "something else", "something else"], "it came anew"
+    assert doors.told["ash"] == ["its options differ", "something else", "something else"], "it came anew"
 
 
 def test_a_site_that_waited_outside_and_goes_is_away(clock: Clock, tmp_path: Path, tiny_clip_folder: Path) -> None:
     doors = Doors(clock, {"ash": REFUSAL})
     members, status, said = gathering(doors, tmp_path, tiny_clip_folder)
     members._describe(members._arrivals(()))
-    assert said[-1] == "site ash waits outside: their options differ"
+    assert said[-1] == "site ash waits outside: its options differ"
     doors.answers.clear()
     members._arrivals(())
     assert said[-1] == "site ash is away: not connected"

@@ -30,11 +30,19 @@ def test_its_engineer_reads_why_a_site_waits_outside(place: Place) -> None:
     link = place.link()
     link.handles["birch"] = place.link(other).handles["birch"]
     said = place.run(link)
-    differs = "their options differ: seed is 0 at the coordinator and 5 in the kit of birch"
+    differs = "its options differ: seed is 0 at the coordinator and 5 in the kit of birch"
     assert outside(said) == [f"site birch waits outside: {differs}"]
     assert place.heard["birch"] == [
-        f"waits outside: {differs} (whoever mends it here starts join again; the coordinator compares anew every 30 s)"
+        f"waits outside: {differs} (start join again once it is mended here; the coordinator compares again every 30 s)"
     ]
+
+
+def test_its_engineer_reads_how_it_ends(place: Place) -> None:
+    place.run(place.link())
+    *_, said = place.heard["birch"]
+    assert f"the model is in {place.root / 'birch' / 'model'};" in said
+    assert said.endswith(". join may be stopped now (Ctrl-C); it stays in case the coordinator starts again")
+    assert "unknown in the images here, since only other sites name them: cup, dog" in place.heard["birch"]
 
 
 def test_words_of_a_coordinator_change_no_terminal(place: Place) -> None:

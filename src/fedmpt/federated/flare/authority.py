@@ -113,6 +113,11 @@ def expiries(coordinator: Path) -> dict[str, datetime]:
     return {name: read_certificate(path).not_valid_after_utc for name, path in paths.items()}
 
 
+def shut_out_sites(coordinator: Path) -> list[str]:
+    """The sites whose certificate is refused, and that have no new one."""
+    return [site for site, admission in _approved(coordinator).items() if admission.certificate is None]
+
+
 def assemble_server(coordinator: Path) -> None:
     """Make the server's kit ready to start, wherever the folder has been moved to. It may be called at every start.
 

@@ -34,7 +34,8 @@ def agreed_options(config: RunConfig) -> dict[str, Any]:
 def check_same(mine: Mapping[str, Any], theirs: Any, *, site: str) -> None:
     """Raises InputError where a site's word differs from the coordinator's."""
     if different := differences_of(mine, theirs, here="at the coordinator", there=f"at {site}"):
-        raise InputError(f"it does not fit: {'; '.join(different)}")
+        remedy = "install the coordinator's versions there, and give join the same --backbone"
+        raise InputError(f"it does not fit: {'; '.join(different)}; {remedy}")
 
 
 def differences_of(mine: Mapping[str, Any], theirs: Any, *, here: str, there: str) -> list[str]:
@@ -115,7 +116,9 @@ def check_known(own: tuple[str, ...], wanted: tuple[str, ...], *, where: str) ->
     """Raises InputError if a site's labels name a class that the federation does not have."""
     for name in own:
         if name not in wanted:
+            hint = closest(name, wanted)
             raise InputError(
-                f"{where}: class {name!r} is none of the federation's {len(wanted)} classes{closest(name, wanted)}; "
-                "write it as there, take its labels out, or begin a federation with more classes"
+                f"{where}: class {name!r} is none of the federation's {len(wanted)} classes"
+                f"{f'{hint} Write it so, take' if hint else '; take'} its labels out, or begin a federation with more "
+                "classes"
             )

@@ -133,7 +133,7 @@ class Membership:
             self._tell_reasons()
             if len(self.members) >= rules.min_sites:
                 return [plan.sites.index(site) for site in sorted(self.members)]
-            state = f"{len(self.members)} sites take part, and a round needs {rules.min_sites}"
+            state = f"{len(self.members)} of {len(plan.sites)} sites take part, and a round needs {rules.min_sites}"
             self.sites.standing("waiting", note=state)
             self._check_patience(state)
             time.sleep(POLL)

@@ -120,7 +120,7 @@ class Site:
         here = agreed_options(own.plan.run)
         words = message.words.get("options")
         if different := differences_of(here, words, here=f"in the kit of {own.name}", there="at the coordinator"):
-            raise InputError(f"their options differ: {'; '.join(different)}")
+            raise InputError(f"its options differ: {'; '.join(different)}")
         return Message(
             "description",
             {
@@ -137,7 +137,7 @@ class Site:
         """Why the site takes no part; the coordinator says it once for each reason."""
         reason = plain(str(message.words.get("reason")))[:MAX_ERROR]
         self._note(
-            f"waits outside: {reason} (whoever mends it here starts join again; the coordinator compares anew every "
+            f"waits outside: {reason} (start join again once it is mended here; the coordinator compares again every "
             f"{RETRY:.0f} s)"
         )
         return Message("told")
@@ -145,7 +145,7 @@ class Site:
     def _enter(self, message: Message) -> Message:
         own, config = self._own, self._own.plan.run
         class_names = class_names_of(message.words.get("class_names"), source="the coordinator")
-        check_known(own.class_names, class_names, where=f"site {own.name}")
+        check_known(own.class_names, class_names, where="its labels")
         method = config.method.build(own.backbone, class_names, generator=generator(config.seed, "init"))
         every = relabelled(own.train, own.class_names, class_names)
         train, held_out = every, None
@@ -159,7 +159,7 @@ class Site:
         others = [name for name in class_names if name not in own.class_names]
         self._note(f"takes part, with {len(class_names)} classes: {', '.join(class_names)}")
         if others:
-            self._note(f"{len(others)} of them are other sites', and unknown in the images here: {', '.join(others)}")
+            self._note(f"unknown in the images here, since only other sites name them: {', '.join(others)}")
         needs_counts = config.training.balance or config.prediction.soft_ties > 0
         is_sent = needs_counts and own.send_counts and message.words.get("counts") is True
         counts = tensors_of_counts(count_labels(train.labels)) if is_sent else {}
@@ -264,7 +264,8 @@ class Site:
             folder=self._own.folder,
         )
         self._note(
-            f"finished: the model is in {self._own.folder / 'model'}; fedmpt predict --checkpoint takes that folder"
+            f"finished: the model is in {self._own.folder / 'model'}; fedmpt predict --checkpoint takes that folder. "
+            "join may be stopped now (Ctrl-C); it stays in case the coordinator starts again"
         )
         return Message("finished")
 
