@@ -217,6 +217,4 @@ def deliver_all(coordinator: Coordinator, out: Path) -> None:
             sites.say(f"site {site} did not take the final model: {error}", site=site)
     without = [name for name, site in sites.status.sites.items() if not site.has_model]
     if without:
-        sites.say(
-            f"without the final model: {', '.join(without)}; they get it when start is given again"
-        )
+        sites.say(f"without the final model: {', '.join(without)}; they get it when start is given again")
