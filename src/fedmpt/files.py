@@ -110,11 +110,12 @@ def is_held(path: Path) -> bool:
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process, as `hold` does. Raises InputError if another process holds it."""
+def exclusive(folder: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold a folder for this process, as `hold` does. Raises InputError if another holds it and there is no
+    ``on_wait``."""
     with ExitStack() as stack:
         try:
-            stack.enter_context(hold(folder / LOCK))
+            stack.enter_context(hold(folder / LOCK, on_wait=on_wait))
         except TimeoutError:
             message = f"another process is writing to {folder}; wait for it or choose another folder"
             raise InputError(message) from None

@@ -17,6 +17,7 @@ from fedmpt.federated.flare.kits import Invitation, assemble
 from fedmpt.files import LOCK, exclusive, hold
 from fedmpt.runs.config import preset
 from fedmpt.runs.federation.plan import Plan
+from fedmpt.runs.federation.status import SiteStatus, Status
 
 
 @pytest.fixture
@@ -184,6 +185,20 @@ def test_status_says_that_a_federation_that_is_begun_again_gathers(run: Command,
     assert json.loads(run(*words).out)["state"] == "stopped"
     with hold(here / "fed" / "coordinator" / LOCK):
         assert json.loads(run(*words).out)["state"] == "gathering"
+
+
+def test_status_shows_a_site_that_was_shut_out(run: Command, here: Path) -> None:
+    plan = Plan(name="fed", sites=("a", "b"), address="localhost:1", run=preset("default", "promptfl", data="sites"))
+    set_up(here / "fed", plan.to_json(), address=(plan.host, plan.port), days=2, root_days=3, trial=True)
+    lost = SiteStatus("outside", 1.0, "no answer within 15 s", round=3)
+    Status(state="training", sites={"a": SiteStatus("here"), "b": lost}).write(here / "fed" / "coordinator")
+    assert run("federation", "shut-out", "b", "--coordinator", "fed/coordinator").code == 0
+    told = run("federation", "status", "fed/coordinator").out
+    assert "│ shut out │" in told
+    assert "b: its certificate is refused\nb: it comes back with a new key: request --renew there" in told
+    assert "no answer" not in told
+    words = json.loads(run("federation", "status", "fed/coordinator", "--json").out)["sites"]
+    assert [(words[site]["state"], words[site]["round"]) for site in "ab"] == [("here", 0), ("shut out", 3)]
 
 
 def test_a_port_that_is_taken_is_refused(run: Command, here: Path) -> None:

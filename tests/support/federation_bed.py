@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from fedmpt.runs.config import RunConfig
+from fedmpt.federated.rounds import Federation
+from fedmpt.runs.config import RunConfig, preset
 from fedmpt.runs.federation.plan import Plan, Rules
+from fedmpt.runs.federation.run import Options, run_federation
 from fedmpt.runs.federation.worker import Handle, WorkerOptions, answering, prepare_site
+from fedmpt.runs.run import Watcher
 
 CLASSES = {"ash": ("cat", "dog", "table"), "birch": ("cat", "table"), "cedar": ("dog", "cup", "table")}
 """Sites with the classes that their labels name."""
@@ -45,11 +48,13 @@ def plan_of(run: RunConfig, *, rules: Rules | None = None, sites: Sequence[str] 
     )
 
 
-def site_handle(plan: Plan, site: str, data: Path, *, kit: Path, cache: Path) -> Handle:
-    """What answers messages at a site, loaded as its worker loads it."""
+def site_handle(
+    plan: Plan, site: str, data: Path, *, kit: Path, cache: Path, note: Callable[[str], None] = lambda text: None
+) -> Handle:
+    """What answers messages at a site, loaded as its worker loads it. ``note`` hears what its engineer does."""
     kit.mkdir(parents=True, exist_ok=True)
     options = WorkerOptions(kit=str(kit), data=f"folder:{data}", cache=str(cache), quiet=True)
-    return prepare_site(options, site, plan, note=lambda text: None).handle
+    return prepare_site(options, site, plan, note=note).handle
 
 
 @dataclass
@@ -97,3 +102,49 @@ class FakeLink:
                 yield Answered(site, None, f"its answer has {len(answer)} bytes, more than {limit}")
             else:
                 yield Answered(site, answer)
+
+
+class Place:
+    """Three sites in folders of their own. ``heard`` is what each site's engineer reads, without the first lines."""
+
+    def __init__(self, root: Path, clip: Path) -> None:
+        self.root = root
+        self.data = write_sites(root / "data")
+        federation = Federation(rounds=1, learning_rate=0.1)
+        config = replace(preset("default", "promptfl", "sites"), backbone=str(clip), federation=federation)
+        self.plan = plan_of(config)
+        self.heard: dict[str, list[str]] = {}
+
+    def spell(self, site: str, names: Mapping[str, str]) -> None:
+        """Have a site write names of classes in another way."""
+        path = self.data / site / "labels.csv"
+        text = path.read_text()
+        for name, other in names.items():
+            text = text.replace(name, other)
+        path.write_text(text)
+
+    def link(self, plan: Plan | None = None) -> FakeLink:
+        self.heard = {site: [] for site in CLASSES}
+        handles = {
+            site: site_handle(
+                plan or self.plan,
+                site,
+                self.data / site,
+                kit=self.root / site,
+                cache=self.root / "cache",
+                note=self.heard[site].append,
+            )
+            for site in CLASSES
+        }
+        for notes in self.heard.values():
+            notes.clear()
+        return FakeLink.of(handles)
+
+    def run(self, link: FakeLink) -> list[str]:
+        """What the coordinator's engineer reads."""
+        said: list[str] = []
+        folder = self.root / "coordinator"
+        folder.mkdir(exist_ok=True)
+        options = Options(cache=self.root / "cache", show_progress=False)
+        run_federation(self.plan, link, folder=folder, options=options, watcher=Watcher(), note=said.append)
+        return said

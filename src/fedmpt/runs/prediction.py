@@ -16,6 +16,7 @@ from fedmpt.conditions.labels.counts import LabelCounts, SiteCounts, check_alike
 from fedmpt.conditions.labels.ties import Ties
 from fedmpt.evaluation.calibration import Calibration
 from fedmpt.evaluation.final import Prediction
+from fedmpt.federated.checkpoint import INDEX
 from fedmpt.files import read_json, write_json
 from fedmpt.types import InputError
 
@@ -109,9 +110,13 @@ def save_counts(path: Path, counts: LabelCounts, class_names: Sequence[str]) -> 
 
 
 def keep_counts(folder: Path, counts: LabelCounts | None, class_names: Sequence[str]) -> None:
-    """Write a run's counts, if it has any, into its checkpoint where they are not there yet: a run that has not ended
-    may have soft ties, too."""
-    if counts is not None and not (folder / COUNTS).exists():
+    """Write a run's counts, if it has any, where its checkpoint does not have them yet: a run that has not ended may
+    have soft ties, too. Call it before the first checkpoint is stored, as a run that goes on takes them from there.
+
+    Counts without a checkpoint are those of a run that was stopped before its first round was stored.
+    """
+    if counts is not None and not ((folder / COUNTS).exists() and (folder / INDEX).exists()):
+        folder.mkdir(parents=True, exist_ok=True)
         save_counts(folder / COUNTS, counts, class_names)
 
 

@@ -167,8 +167,8 @@ def conduct(
         _tell(watcher, notes)
     for done in rounds(progress) if method.is_trained else ():
         log.append(done)
-        save_checkpoint(out / "checkpoint", done.progress, record)
         keep_counts(out / "checkpoint", ready.counts, ready.class_names)
+        save_checkpoint(out / "checkpoint", done.progress, record)
         watcher.round_done(done)
         progress = done.progress
     if progress is None:  # Nothing to train: the checkpoint still says which method, classes and backbone.

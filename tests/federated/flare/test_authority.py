@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import threading
 import zipfile
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,9 +18,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from fedmpt.federated.flare import admitted, authority
 from fedmpt.federated.flare.admitted import Admission, admit, read_admitted, write_admitted
 from fedmpt.federated.flare.authority import approve, expiries, shut_out
 from fedmpt.federated.flare.certificates import check_in_time, common_name, fingerprint, read_certificate
+from fedmpt.files import LOCK, is_held
 from fedmpt.types import InputError
 
 
@@ -61,11 +65,11 @@ def asked(**words: object) -> bytes:
 def test_what_is_no_request_of_a_new_site_is_not_signed(trial: Path, content: bytes, message: str) -> None:
     path = trial / "sent.zip"
     path.write_bytes(content)
-    admitted = trial / "coordinator" / "server" / "local" / "admitted.json"
-    before = admitted.read_bytes()
+    listed = trial / "coordinator" / "server" / "local" / "admitted.json"
+    before = listed.read_bytes()
     with pytest.raises(InputError, match=message):
         approve(path, trial / "coordinator")
-    assert admitted.read_bytes() == before
+    assert listed.read_bytes() == before
     assert not (trial / "clinic-a.signed.zip").exists()
 
 
@@ -95,8 +99,8 @@ def test_a_site_that_is_shut_out_has_no_certificate(trial: Path) -> None:
     before = fingerprint(read_certificate(trial / "sites" / "clinic-a" / "startup" / "client.crt"))
     for _ in range(2):
         shut_out("clinic-a", coordinator)
-        admitted = read_admitted(coordinator / "server" / "local" / "admitted.json")
-        assert admitted["clinic-a"] == Admission(None, refused=(before,))
+        found = read_admitted(coordinator / "server" / "local" / "admitted.json")
+        assert found["clinic-a"] == Admission(None, refused=(before,))
     assert expiries(coordinator).keys() == {"root", "server", "operator"}
     with pytest.raises(InputError, match="clinic-a was approved before"):
         approve(trial / "sites" / "clinic-a" / "clinic-a.request.zip", coordinator)
@@ -122,6 +126,36 @@ def test_earlier_certificates_are_remembered(tmp_path: Path) -> None:
         admit(path, "a", certificate)
         seen.append(read_admitted(path)["a"].refused)
     assert seen == [(), ("one",), ("one",), ("one",), ("one", "two")]
+
+
+def test_of_two_sites_that_are_shut_out_at_once_both_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "server" / "local" / "admitted.json"
+    for folder in (path.parent, tmp_path / "authority"):
+        folder.mkdir(parents=True)
+    (tmp_path / "federation.json").write_text('{"sites": ["a", "b"]}')
+    write_admitted(path, {"a": Admission("one"), "b": Admission("two")})
+    other = threading.Thread(target=shut_out, args=("b", tmp_path))
+
+    def write(path: Path, words: Mapping[str, Admission]) -> None:
+        if other.ident is None:
+            other.start()
+            other.join(2.0)  # It would come in between.
+        write_admitted(path, words)
+
+    monkeypatch.setattr(admitted, "write_admitted", write)
+    shut_out("a", tmp_path)
+    other.join()
+    assert read_admitted(path) == {"a": Admission(None, ("one",)), "b": Admission(None, ("two",))}
+
+
+def test_nobody_else_changes_who_is_admitted_while_a_request_is_signed(
+    trial: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = trial / "coordinator" / "authority" / LOCK
+    seen = []
+    monkeypatch.setattr(authority, "admit", lambda *words: seen.append(is_held(lock)))
+    approve(trial / "sites" / "clinic-a" / "clinic-a.request.zip", trial / "coordinator", replace=True)
+    assert (seen, is_held(lock)) == ([True], False)
 
 
 @pytest.mark.parametrize("content", ["[]", '{"a": 1}', '{"a": {"certificate": null}}'])

@@ -88,6 +88,8 @@ def test_sites_that_do_not_fit_wait_outside(running: RealFederation) -> None:
     assert "spoon" in running.hears("^site elm waits outside: ")
     states = running.status()["sites"]
     assert [states[site]["state"] for site in SITES] == ["here", "here", "here", "outside", "outside"]
+    until(lambda: f"waits outside: its options differ: {expected}" in running.sites["dill"].said, "a word at dill")
+    until(lambda: "waits outside: its labels: class 'spoon'" in running.sites["elm"].said, "a word at elm")
     for site in ("dill", "elm"):
         assert running.sites.pop(site).stop() == 130
 

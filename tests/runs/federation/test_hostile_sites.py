@@ -109,7 +109,7 @@ def test_a_site_that_fails_in_every_try_gives_its_place_in_the_round_to_another(
         rules=Rules(min_sites=2, gather=0.2, patience=5, deadline=20),
     )
     _, said = run(plan, birch=of_training(lambda found: Message("error", {"error": "broken"})))
-    assert any("1 updates of 2, 2 are needed; it is asked again" in line for line in said)
+    assert any("1 of 2 updates counted, and 2 are needed; it is asked again" in line for line in said)
 
 
 def test_images_without_any_of_the_classes_leave_scores_out(config: RunConfig, run: Run) -> None:

@@ -45,7 +45,7 @@ def status(arguments: list[str]) -> None:
     from fedmpt.cli.federation import needs_engine
 
     needs_engine()
-    from fedmpt.federated.flare.authority import expiries
+    from fedmpt.federated.flare.authority import expiries, shut_out_sites
     from fedmpt.files import LOCK, is_held
     from fedmpt.runs.federation.run import load_plan
     from fedmpt.runs.federation.status import Status
@@ -59,6 +59,8 @@ def status(arguments: list[str]) -> None:
         found.state, found.note = "gathering", ""
     if not is_running and found.state not in ("finished", "stopped"):
         found.state, found.note = "stopped", "its process has ended without a word; start it again, it goes on"
+    for site in shut_out_sites(folder):
+        found.sites[site].state, found.sites[site].reason = "shut out", "its certificate is refused"
     ends = expiries(folder)
     if options.json:
         words = {"federation": plan.name, "running": is_running, **found.to_json()}
@@ -100,7 +102,9 @@ def _print(name: str, found: Mapping[str, Any], ends: Mapping[str, datetime], *,
 def _reasons(state: str, row: Mapping[str, Any], *, is_approved: bool) -> list[str]:
     """What is to be said of a site, beside the table."""
     found = [row["reason"]] if row["reason"] else []
-    if not is_approved:
+    if row["state"] == "shut out":
+        found.append("it comes back with a new key: request --renew there, approve --replace here")
+    elif not is_approved:
         found.append("no certificate of it counts; see fedmpt federation approve")
     if state == "finished" and not row["has_model"]:
         found.append("it does not have the final model; start once more when it is there")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +18,7 @@ from fedmpt.federated.flare.admitted import FILE, Admission, admit, read_admitte
 from fedmpt.federated.flare.certificates import check_in_time, common_name, fingerprint, read_certificate
 from fedmpt.federated.flare.local import write_operator_local, write_server_local
 from fedmpt.federated.flare.tool import nvflare
-from fedmpt.files import read_json, write_json
+from fedmpt.files import exclusive, read_json, write_json
 from fedmpt.types import InputError
 
 PLAN = "federation.json"
@@ -62,7 +63,7 @@ def approve(request: Path, coordinator: Path, *, replace: bool = False) -> Path:
     """
     check_coordinator(coordinator)
     admitted = coordinator / "server" / "local" / FILE
-    with TemporaryDirectory(prefix=".approve-", dir=coordinator / "authority") as place:
+    with _alone(coordinator), TemporaryDirectory(prefix=".approve-", dir=coordinator / "authority") as place:
         copy = Path(place) / "asked.request.zip"  # What is looked at is what is signed.
         copy.write_bytes(_read_limited(request))
         site = _site_of(copy, request, read_json(coordinator / PLAN))
@@ -88,13 +89,18 @@ def shut_out(site: str, coordinator: Path) -> None:
         InputError: if the site never was approved.
     """
     check_coordinator(coordinator)
-    path = coordinator / "server" / "local" / FILE
-    admitted = _approved(coordinator)
-    if site not in admitted:
-        known = ", ".join(admitted) or "none yet"
-        raise InputError(f"{site} has no certificate, so there is nothing to refuse; approved were: {known}")
-    if admitted[site].certificate is not None:
-        admit(path, site, None)
+    with _alone(coordinator):
+        admitted = _approved(coordinator)
+        if site not in admitted:
+            known = ", ".join(admitted) or "none yet"
+            raise InputError(f"{site} has no certificate, so there is nothing to refuse; approved were: {known}")
+        if admitted[site].certificate is not None:
+            admit(coordinator / "server" / "local" / FILE, site, None)
+
+
+def _alone(coordinator: Path) -> AbstractContextManager[None]:
+    """Of two that change who is admitted, the second waits for the first: else its change could be lost."""
+    return exclusive(coordinator / "authority", on_wait=lambda: None)
 
 
 def expiries(coordinator: Path) -> dict[str, datetime]:
@@ -105,6 +111,11 @@ def expiries(coordinator: Path) -> dict[str, datetime]:
         if admission.certificate is not None:
             paths[site] = _issued(coordinator, site)
     return {name: read_certificate(path).not_valid_after_utc for name, path in paths.items()}
+
+
+def shut_out_sites(coordinator: Path) -> list[str]:
+    """The sites whose certificate is refused, and that have no new one."""
+    return [site for site, admission in _approved(coordinator).items() if admission.certificate is None]
 
 
 def assemble_server(coordinator: Path) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median_low
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from jaxtyping import Int64
@@ -30,6 +30,8 @@ from fedmpt.state import get_state, mix_states, num_bytes
 from fedmpt.types import InputError, Pair, State
 
 T = TypeVar("T")
+MAX_PAUSE = 60.0
+"""Seconds, at most, before a round is asked again. The pause begins with one second and doubles each time."""
 MAX_RATIO = 1000.0
 """An update whose change is longer than that of the shortest half of the updates by more than this is left out."""
 
@@ -54,6 +56,7 @@ class Coordinator:
     _answered: tuple[int, ...] = ()
     _failed: set[int] = field(default_factory=set)
     """Sites that were left out of the round that is asked now."""
+    _pause: float = POLL
 
     def rounds(self, start: Progress | None) -> Iterator[Round]:
         """The rounds after ``start``, as `fedmpt.federated.rounds.Rounds` has them."""
@@ -81,6 +84,7 @@ class Coordinator:
             self.best = done.progress.best.index if done.progress.best else 0
             self.last = self.members.rounds_done = done.index
             self._failed.clear()
+            self._pause = POLL
             self.members.round_done()
             self._write(done)
             yield done
@@ -119,16 +123,26 @@ class Coordinator:
             found.pop(number)
             self._left_out(plan.sites[number], ask.index, f"its change is {length:.3g} long, far beyond the others'")
         if len(found) < plan.rules.min_sites:
-            note = f"round {ask.index}: {len(found)} updates of {len(ask.clients)}, {plan.rules.min_sites} are needed"
-            self.sites.say(f"{note}; it is asked again", round=ask.index)
-            self.members.check_patience(note)
-            time.sleep(POLL)
-            raise TooFewUpdates(note)
+            self._wait(ask.index, f"round {ask.index}: {len(found)} of {len(ask.clients)} updates counted")
         self._answered = tuple(sorted(found))
         for number in self._answered:
             status = self.sites.status.sites[plan.sites[number]]
             status.round, status.loss, status.reason = ask.index, found[number].update.loss, ""
             yield found[number]
+
+    def _wait(self, index: int, what: str) -> NoReturn:
+        """A pause before a round is asked again, which ends when a site connects. Raises TooFewUpdates after it."""
+        note = f"{what}, and {self.sites.plan.rules.min_sites} are needed"
+        self.sites.say(f"{note}; it is asked again in {self._pause:.0f} s", round=index)
+        before, until = self.sites.link.connected(), time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, MAX_PAUSE)
+        while time.monotonic() < until:
+            self.members.check_patience(note)
+            time.sleep(POLL)
+            if self.sites.link.connected().items() - before.items():
+                self._pause = POLL
+                break
+        raise TooFewUpdates(note)
 
     def _check_images(self, site: str, images: int) -> None:
         """Raises InputError where a site has other images than it entered with: by their number it may weigh more."""
@@ -137,7 +151,7 @@ class Coordinator:
             raise InputError(f"it says it has {images} images, and it entered with {entered}")
 
     def _left_out(self, site: str, index: int, reason: str) -> None:
-        reason = plain(reason)[:MAX_ERROR]
+        reason = plain(reason).removeprefix(f"site {site}").lstrip(": ")[:MAX_ERROR]
         self._failed.add(self.sites.plan.sites.index(site))
         self.sites.say(f"round {index}: site {site} is left out: {reason}", site=site, round=index)
         self.sites.status.sites[site].reason = f"round {index}: {reason}"
@@ -224,11 +238,12 @@ class Coordinator:
                 if answer is None:
                     raise InputError(error)
                 if answer.tensors:
-                    scored = read(answer.tensors, f"site {site}")
+                    scored = read(answer.tensors, "its scores")
                     self._check_scored(site, str(words["split"]), scored)
                     found[site] = scored
             except InputError as wrong:
-                self.sites.say(f"site {site} does not score its {words['split']} images: {wrong}", site=site)
+                kind = {"train": "training", "held_out": "held-out"}.get(words["split"], words["split"])
+                self.sites.say(f"site {site} does not score its {kind} images: {wrong}", site=site)
         return dict(sorted(found.items()))
 
     def _check_scored(self, site: str, split: str, scored: Any) -> None:

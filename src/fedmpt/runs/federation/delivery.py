@@ -16,7 +16,7 @@ from fedmpt.federated.flare.messages import Message
 from fedmpt.federated.rounds import Progress
 from fedmpt.runs.config import RunConfig
 from fedmpt.runs.federation.exchange import STATE, counts_of, part_of, tensors_of_counts, with_prefix
-from fedmpt.runs.prediction import keep_counts, save_prediction
+from fedmpt.runs.prediction import COUNTS, save_counts, save_prediction
 from fedmpt.state import check_state
 from fedmpt.types import InputError, State
 
@@ -65,5 +65,6 @@ def deliver(message: Message, state: State, personal: State, *, number: int, bac
     counts = part_of(message.tensors, "counts/")
     model = folder / MODEL
     save_checkpoint(model, Progress(index, state, {number: personal} if personal else {}), record)
-    keep_counts(model, counts_of(counts, len(names), source="the coordinator") if counts else None, names)
+    if counts:
+        save_counts(model / COUNTS, counts_of(counts, len(names), source="the coordinator"), names)
     save_prediction(model, options, Calibration(**table), names)

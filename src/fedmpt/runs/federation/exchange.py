@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,14 @@ MAX_LOSS = 1e30
 
 def with_prefix(prefix: str, state: State) -> dict[str, Tensor]:
     return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+def number_in(message: Message, name: str) -> float:
+    """A number, 0 or more, among the coordinator's words. Raises InputError where there is none."""
+    value = message.words.get(name)
+    if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise InputError(f"the coordinator says {value!r} for {name}, and a number was expected; update fedmpt")
+    return value
 
 
 def part_of(tensors: State, prefix: str) -> dict[str, Tensor]:
@@ -136,7 +145,7 @@ def counts_of(tensors: State, num_classes: int, *, source: str) -> LabelCounts:
         and not pairs.diagonal().any()
     )
     if not is_possible:
-        raise InputError(f"{source}: its counts of labels contradict each other; count anew")
+        raise InputError(f"{source}: the counts of labels contradict each other; count anew")
     return LabelCounts(images, tensors["singles"], pairs, tensors["known"])
 
 

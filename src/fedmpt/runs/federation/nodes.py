@@ -153,7 +153,7 @@ class Nodes:
                 if not is_lost:
                     raise InputError(f"node {node}: {error}")
                 continue
-            if different := differences_of(here, answer.words):
+            if different := differences_of(here, answer.words, here="here", there="there"):
                 raise InputError(f"node {node} does not fit: {'; '.join(different)}")
             self.ready.add(node)
             self.sites.changed(node, "here")

@@ -10,6 +10,7 @@ from typing import Any
 
 from fedmpt.federated.rounds import cohort_size
 from fedmpt.runs.config import RunConfig
+from fedmpt.runs.federation.agreement import MAX_CLASSES
 from fedmpt.types import InputError, check_options
 
 FORMAT = 1
@@ -78,6 +79,8 @@ class Plan:
             raise InputError(f"--sites {','.join(self.sites)}: a name is given twice, or they are not sorted")
         if not re.fullmatch(r"[A-Za-z0-9.-]+:[0-9]{1,5}", self.address) or not 0 < self.port < 65536:
             raise InputError(f"--address {self.address!r} is no HOST:PORT, such as fl.example.org:8102")
+        if len(self.class_names or ()) > MAX_CLASSES:
+            raise InputError(f"--classes: a federation has at most {MAX_CLASSES} classes; the file names more")
         self.rules.check(len(self.sites))
         self.run.check()
         if not self.is_simulation:

@@ -37,7 +37,13 @@ from fedmpt.types import PRESENT, Backbone, InputError
 PLAN, RUN = "federation.json", "run"
 NEARLY_ALL = 0.9
 """Share of all training images with which one site decides the model alone."""
-STOPPED: Mapping[type[BaseException], str] = {KeyboardInterrupt: "by Ctrl-C"}
+
+
+class Terminated(BaseException):
+    """SIGTERM has come."""
+
+
+STOPPED: Mapping[type[BaseException], str] = {KeyboardInterrupt: "by Ctrl-C", Terminated: "by SIGTERM"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,4 +243,4 @@ def deliver_all(coordinator: Coordinator, out: Path) -> None:
             sites.say(f"site {site} did not take the final model: {error}", site=site)
     without = [name for name, site in sites.status.sites.items() if not site.has_model]
     if without:
-        sites.say(f"without the final model: {', '.join(without)}; start again when they are there, it is sent then")
+        sites.say(f"without the final model: {', '.join(without)}; they get it when start is given again")

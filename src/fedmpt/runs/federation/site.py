@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from fedmpt.runs.federation.delivery import deliver
 from fedmpt.runs.federation.exchange import (
     ask_of,
     counts_of,
+    number_in,
     pairs_of,
     part_of,
     received_state,
@@ -36,9 +36,11 @@ from fedmpt.runs.federation.exchange import (
     update_message,
     with_prefix,
 )
+from fedmpt.runs.federation.membership import RETRY
 from fedmpt.runs.federation.noised import NoisedStore
 from fedmpt.runs.federation.personal import PersonalStore
 from fedmpt.runs.federation.plan import Plan
+from fedmpt.runs.federation.sites import MAX_ERROR, plain
 from fedmpt.runs.partition import held_out_of
 from fedmpt.runs.records import digest_of
 from fedmpt.seeding import generator
@@ -105,6 +107,7 @@ class Site:
         self._noised = NoisedStore(holdings.folder / "noised", privacy, at_least=at_least)
         self._answers: Mapping[str, Callable[[Message], Message]] = {
             "describe": self._describe,
+            "outside": self._outside,
             "enter": self._enter,
             "counts": self._counts,
             "train": self._train,
@@ -125,7 +128,7 @@ class Site:
         here = agreed_options(own.plan.run)
         words = message.words.get("options")
         if different := differences_of(here, words, here=f"in the kit of {own.name}", there="at the coordinator"):
-            raise InputError(f"their options differ: {'; '.join(different)}")
+            raise InputError(f"its options differ: {'; '.join(different)}")
         return Message(
             "description",
             {
@@ -138,10 +141,19 @@ class Site:
             },
         )
 
+    def _outside(self, message: Message) -> Message:
+        """Why the site takes no part; the coordinator says it once for each reason."""
+        reason = plain(str(message.words.get("reason")))[:MAX_ERROR]
+        self._note(
+            f"waits outside: {reason} (start join again once it is mended here; the coordinator compares again every "
+            f"{RETRY:.0f} s)"
+        )
+        return Message("told")
+
     def _enter(self, message: Message) -> Message:
         own, config = self._own, self._own.plan.run
         class_names = class_names_of(message.words.get("class_names"), source="the coordinator")
-        check_known(own.class_names, class_names, where=f"site {own.name}")
+        check_known(own.class_names, class_names, where="its labels")
         method = config.method.build(own.backbone, class_names, generator=generator(config.seed, "init"))
         every = relabelled(own.train, own.class_names, class_names)
         train, held_out = every, None
@@ -155,8 +167,9 @@ class Site:
         others = [name for name in class_names if name not in own.class_names]
         self._note(f"takes part, with {len(class_names)} classes: {', '.join(class_names)}")
         if others:
-            self._note(f"{len(others)} of them are other sites', and unknown in the images here: {', '.join(others)}")
-        counts = tensors_of_counts(count_labels(train.labels)) if own.may_count else {}
+            self._note(f"unknown in the images here, since only other sites name them: {', '.join(others)}")
+        is_sent = own.may_count and message.words.get("counts") is True
+        counts = tensors_of_counts(count_labels(train.labels)) if is_sent else {}
         words: dict[str, Any] = {
             "images": len(train),
             "held_out_images": 0 if held_out is None else len(held_out),
@@ -265,7 +278,8 @@ class Site:
             folder=self._own.folder,
         )
         self._note(
-            f"finished: the model is in {self._own.folder / 'model'}; fedmpt predict --checkpoint takes that folder"
+            f"finished: the model is in {self._own.folder / 'model'}; fedmpt predict --checkpoint takes that folder. "
+            "join may be stopped now (Ctrl-C); it stays in case the coordinator starts again"
         )
         return Message("finished")
 
@@ -276,14 +290,6 @@ class Site:
 
 
 NOT_ENTERED = "the site was started anew and has not entered yet"
-
-
-def number_in(message: Message, name: str) -> float:
-    """A number, 0 or more, among the coordinator's words. Raises InputError where there is none."""
-    value = message.words.get(name)
-    if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise InputError(f"the coordinator says {value!r} for {name}, and a number was expected; update fedmpt")
-    return value
 
 
 def relabelled(features: FeatureSet, own: tuple[str, ...], wanted: tuple[str, ...]) -> FeatureSet:

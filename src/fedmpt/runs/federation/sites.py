@@ -58,7 +58,7 @@ def _reply(answer: Answer) -> Reply:
     if answer.content is None:
         return Reply(answer.site, None, plain(answer.error)[:MAX_ERROR], is_lost=True)
     try:
-        found = unpack(answer.content, source=f"site {answer.site}")
+        found = unpack(answer.content, source="it")
     except InputError as error:
         return Reply(answer.site, None, plain(str(error))[:MAX_ERROR])
     if found.kind == "error":
