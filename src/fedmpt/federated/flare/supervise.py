@@ -13,7 +13,7 @@ from typing import Any
 
 from fedmpt.federated.flare.executor import WORKER_SOCKET
 from fedmpt.federated.flare.news import News
-from fedmpt.federated.flare.processes import SETTINGS, Child, nvflare_command, remove_jobs
+from fedmpt.federated.flare.processes import SETTINGS, Child, how_it_ended, nvflare_command, remove_jobs
 from fedmpt.federated.flare.sockets import is_listening, private_folder
 
 INTERRUPTED = 130
@@ -98,8 +98,7 @@ class _Watched:
         pause = PAUSES[min(self._deaths, len(PAUSES) - 1)]
         self._deaths, self._next = self._deaths + 1, now + pause
         if code != WRONG_INPUT:
-            how = f"exit code {code}" if code >= 0 else f"signal {-code}"
-            self._note(f"{self._name} has stopped ({how}); it is started again in {pause:g} s")
+            self._note(f"{self._name} has stopped ({how_it_ended(code)}); it is started again in {pause:g} s")
         return code
 
     def end(self) -> None:
