@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from fedmpt.federated.flare.certificates import check_certificates
 from fedmpt.federated.flare.executor import WORKER_SOCKET
 from fedmpt.federated.flare.news import News
 from fedmpt.federated.flare.processes import SETTINGS, Child, how_it_ended, nvflare_command, remove_jobs
@@ -37,6 +38,9 @@ def supervise(kit: Path, *, worker: Sequence[str], note: Callable[[str], None]) 
     The worker has our terminal. It finds its socket's path in $FEDMPT_WORKER_SOCKET, and may take hours to listen
     there. ``note`` gets one line for each thing that a site's engineer should know, from any thread. To be called in
     the main thread. No process outlives this one.
+
+    Raises:
+        InputError: if the time of the site's certificate is over, when the client is to start or is refused.
     """
     (kit / "logs").mkdir(exist_ok=True)
     with private_folder() as folder, _stopped_by_signals() as stopped:
@@ -54,6 +58,8 @@ def supervise(kit: Path, *, worker: Sequence[str], note: Callable[[str], None]) 
                 if watched.look() == WRONG_INPUT:
                     return WRONG_INPUT
                 if client.has_started or is_listening(path):
+                    if client.is_due or news.is_refused:
+                        check_certificates(kit)
                     if client.is_due:
                         remove_jobs(kit)
                         news.begin()
