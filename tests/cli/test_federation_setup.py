@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import stat
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from command_line import Command
+from expired import let_expire
+from flare_processes import free_port
 
 from fedmpt.federated.flare.admitted import read_admitted
 from fedmpt.federated.flare.founding import set_up
@@ -210,4 +213,31 @@ def test_a_port_that_is_taken_is_refused(run: Command, here: Path) -> None:
         plan = Plan(name="fed", sites=("a", "b"), address=f"localhost:{address[1]}", run=chosen)
         set_up(here / "fed", plan.to_json(), address=address, days=2, root_days=3, trial=False)
         told = run("federation", "start", "fed/coordinator")
-        assert (told.code, told.err.startswith(f"fedmpt federation: port {address[1]} is taken")) == (2, True)
+        message = f"fedmpt federation: --address {plan.address}: port {address[1]} is taken"
+        assert (told.code, told.err.startswith(message)) == (2, True)
+
+
+def test_a_certificate_whose_time_is_over_is_named_with_the_remedy(run: Command, here: Path) -> None:
+    address = ("localhost", free_port())
+    chosen = preset("default", "promptfl", data="sites")
+    plan = Plan(name="fed", sites=("a", "b"), address=f"localhost:{address[1]}", run=chosen)
+    set_up(here / "fed", plan.to_json(), address=address, days=2, root_days=3, trial=True)
+
+    def refused(certificate: str, remedy: str, *words: str) -> None:
+        path = here / "fed" / certificate
+        before = path.read_bytes()
+        let_expire(path, root_key=here / "fed" / "coordinator" / "authority" / "rootCA.key")
+        told = run("federation", *words)
+        path.write_bytes(before)
+        assert told.code == 2
+        assert re.fullmatch(
+            rf"fedmpt federation: the certificate \S+{certificate} ended on [0-9-]+; {remedy}.*\n", told.err
+        )
+
+    join = ("join", "fed/sites/a", "--data", "folder:photos")
+    own = "ask for a new one with fedmpt federation request fed/sites/a/invitation.json --out fed/sites/a --renew, and"
+    refused("sites/a/startup/client.crt", own, *join)
+    refused("sites/a/startup/rootCA.pem", "the federation has to be set up anew, by its coordinator", *join)
+    for name in ("authority/rootCA.pem", "server/startup/server.crt", "operator/startup/client.crt"):
+        anew = "set the federation up anew in another folder: fedmpt federation init"
+        refused(f"coordinator/{name}", anew, "start", "fed/coordinator")

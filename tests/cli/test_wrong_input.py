@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,6 +65,28 @@ def test_wrong_numbers_of_iid_clients(
 ) -> None:
     assert_refused(run(*place.train_words(tmp_path / "a", "--setting", "iid", *words, t=None)), message)
     assert not (tmp_path / "a").exists()
+
+
+def test_an_address_that_cannot_be_listened_on(
+    place: Place, run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once: NVFlare would try on and on."""
+
+    def refused(address: str, message: str) -> None:
+        words = ("--engine", "flare", "--nodes", "2", "--address", address, "--data", "voc:/none")
+        assert_refused(run(*place.train_words(tmp_path / "a", *words)), message)
+        assert not (tmp_path / "a").exists()
+
+    with socket.create_server(("localhost", 0)) as other:
+        address = f"localhost:{other.getsockname()[1]}"
+        refused(address, f"--address {address}: port .* is taken on this machine: .* choose another port")
+    refused("a..b:8102", r"--address a\.\.b:8102: this machine does not know the name a\.\.b; correct it")
+
+    def unknown(host: str, port: int) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    refused("fl.example:8102", r"--address fl\.example:8102: this machine does not know the name")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -31,6 +31,12 @@ class Line:
         """Silence, as of a cable that is pulled out: connections stay open, nothing arrives."""
         self.is_cut = is_cut
 
+    def drop(self) -> None:
+        """End the connections that there are. New ones are taken."""
+        for connection in self._open:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         for connection in (self._listener, *self._open):
             with suppress(OSError):

@@ -7,11 +7,13 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from fedmpt.errors import InputError
 
 if TYPE_CHECKING:
     from fedmpt.federated.flare.processes import Child
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
 
 KITS = ".nodes"
 COMMAND = [sys.executable, "-c", "from fedmpt.cli.main import main; main()", "federation", "join"]
-DAYS = 90
+DAYS = 1095
+"""That the nodes' certificates last. A run that goes on later has the same."""
+LONGEST_WORK = 86400.0
+"""Seconds that a node has for its clients of a round. One that dies is noticed long before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,27 +54,28 @@ class Engine:
         plan = self.plan()
         self._set_up(folder, plan)
         coordinator = folder / "coordinator"
-        started: list[Child] = []
+        started: dict[str, Child] = {}
         assemble_server(coordinator)
         try:
             with Link(coordinator, note=self.note) as link:
                 if self.address is None:
-                    started = [self._join(folder / "sites" / node) for node in plan.sites]
+                    started |= {node: self._join(folder / "sites" / node) for node in plan.sites}
                 else:
                     first = folder / "sites" / plan.sites[0]
                     self.note(f"start a node on each machine: fedmpt federation join {first}, and so on")
                 sites = Sites(plan, link, coordinator, Status.read(coordinator, plan.sites), self.note)
-                yield Nodes(sites, prepared).updates
+                yield Nodes(sites, prepared, lambda: self._expected(plan, started)).updates
         finally:
-            for node in started:  # All at once, as each may take seconds.
-                os.kill(node.pid, signal.SIGTERM)
-            for node in started:
-                node.stop()
+            for child in started.values():  # All at once, as each may take seconds.
+                os.kill(child.pid, signal.SIGTERM)
+            for child in started.values():
+                child.stop()
             if self.address is None:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def plan(self) -> Plan:
-        """Raises InputError for an address that is none."""
+        """Raises InputError for an address that is none, or that another program has."""
+        from fedmpt.cli.federation.start import check_address
         from fedmpt.runs.federation.plan import Plan, Rules
 
         plan = Plan(
@@ -77,11 +83,30 @@ class Engine:
             sites=tuple(sorted(f"node-{number + 1}" for number in range(self.nodes))),
             address=self.address or f"localhost:{free_port()}",
             run=replace(self.config, method=self.config.method.resolved()),
-            rules=Rules(min_sites=1, deadline=3600, gather=600, patience=3600),
+            rules=Rules(min_sites=1, deadline=LONGEST_WORK, gather=600, patience=3600),
             is_simulation=True,
         )
         plan.check()
+        check_address(plan)
         return plan
+
+    def _expected(self, plan: Plan, started: dict[str, Child]) -> Set[str]:
+        """The nodes that are there or may come. One that was started here and has ended is taken out of ``started``;
+        nobody starts it again.
+
+        Raises:
+            InputError: if all that were started here have ended.
+        """
+        from fedmpt.federated.flare.processes import how_it_ended
+
+        for node, child in list(started.items()):
+            if (code := child.poll()) is not None:
+                del started[node]
+                text = f"{node} has ended ({how_it_ended(code)}); what it said stands above"
+                if not started:
+                    raise InputError(f"{text}, and no node is left. Mend that, and give the command with --resume")
+                self.note(f"{text}. The other nodes train its clients")
+        return started.keys() if self.address is None else frozenset(plan.sites)
 
     def _set_up(self, folder: Path, plan: Plan) -> None:
         """Kits for all nodes; those of a run that goes on stay, as machines may have copies."""

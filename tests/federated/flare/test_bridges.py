@@ -136,6 +136,10 @@ class Site:
 REGISTERED = "FederatedClient - INFO - Successfully registered client:alpha for project fed."
 UNKNOWN = "Connector [CH00001 ACTIVE tcp://x:1] failed with exception gaierror: gaierror: [Errno -2] Name unknown"
 RETRY = "Authenticator - INFO - re-challenge after 2.0 seconds"
+UNTRUSTED = (
+    "Connector [CH00001 ACTIVE tcp://x:1] failed with exception SSLCertVerificationError: SSLCertVerificationError: "
+    "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: certificate has expired (_ssl.c:1006)"
+)
 HEARTBEAT = "Communicator - INFO - Failed to send heartbeat. Will try again."
 OPENED = "Connection [CN00004 127.0.0.1:44318 => 127.0.0.1:44933 SSL localhost] is created: PID: 22229"
 CLOSED = "Connection [CN00004 Not Connected] is closed PID: 22229"
@@ -175,6 +179,17 @@ def test_a_refused_certificate_is_said() -> None:
     site = Site()
     site.reads("ERROR - registration rejected: site alpha is not admitted with this certificate")
     assert site.said == [REFUSED]
+
+
+def test_a_coordinators_certificate_that_has_ended_is_not_called_a_refusal() -> None:
+    site = Site()
+    for _ in range(20):
+        site.reads(UNTRUSTED, *5 * [RETRY], after=10.0)
+    assert site.said == [
+        "this site does not accept the coordinator's certificate (certificate has expired); check this machine's "
+        "clock, then ask the coordinator"
+    ]
+    assert not site.news.is_refused
 
 
 def test_connections_that_are_closed_at_once_are_a_refusal() -> None:

@@ -12,6 +12,7 @@ from federation_bed import FakeLink, write_sites
 
 from fedmpt.federated.rounds import Federation
 from fedmpt.runs.config import RunConfig, preset
+from fedmpt.runs.federation import nodes as nodes_module
 from fedmpt.runs.federation.nodes import Node, Nodes, shares_of
 from fedmpt.runs.federation.plan import Plan, Rules
 from fedmpt.runs.federation.sites import Sites
@@ -38,8 +39,10 @@ def config_of(data: Path, backbone: Path, method: str) -> RunConfig:
 class Cluster:
     """Nodes of this process, as `fedmpt.runs.run.train` takes them."""
 
-    def __init__(self, config: RunConfig, folder: Path, cache: Path, *, other: RunConfig | None = None) -> None:
-        rules = Rules(min_sites=1, gather=0, patience=5, deadline=5)
+    def __init__(
+        self, config: RunConfig, folder: Path, cache: Path, *, other: RunConfig | None = None, gather: float = 0
+    ) -> None:
+        rules = Rules(min_sites=1, gather=gather, patience=300, deadline=5)
         self.plan = Plan(name="c", sites=NODES, address="localhost:1", run=config, rules=rules, is_simulation=True)
         configs = {node: other if other and node == "node-2" else config for node in NODES}
         nodes = {
@@ -47,12 +50,34 @@ class Cluster:
             for name, run in configs.items()
         }
         self.link, self.folder = FakeLink.of(nodes), folder
+        self.expected = set(NODES)
 
     @contextmanager
     def workers(self, prepared: Prepared, out: Path) -> Iterator[Updates]:
         self.folder.mkdir(exist_ok=True)
         status = Status.read(self.folder, NODES)
-        yield Nodes(Sites(self.plan, self.link, self.folder, status, lambda _: None), prepared).updates
+        sites = Sites(self.plan, self.link, self.folder, status, lambda _: None)
+        yield Nodes(sites, prepared, lambda: self.expected).updates
+
+
+class Clock:
+    """Time that passes only by sleeping; ``slept`` are the pauses."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        return 1000 + sum(self.slept)
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(nodes_module, "time", found)
+    return found
 
 
 @pytest.mark.parametrize("method", ["promptfl", "fedpgp"])
@@ -94,3 +119,30 @@ def test_a_node_is_asked_for_no_more_than_one_message_can_hold() -> None:
     assert shares_of(clients, nodes, most=9) == {"a": [0, 2, 4, 6], "b": [1, 3, 5]}
     assert shares_of(clients, nodes, most=2) == {"a": [0, 2], "b": [1, 3]}
     assert shares_of(clients, nodes, most=0) == {"a": [0], "b": [1]}
+
+
+def test_nodes_that_answer_nothing_are_asked_less_and_less_and_then_the_run_ends(
+    data: Path, tiny_clip_folder: Path, tmp_path: Path, clock: Clock
+) -> None:
+    config = config_of(data, tiny_clip_folder, "promptfl")
+    cluster = Cluster(config, tmp_path / "nodes", tmp_path / "cache")
+
+    def killed(kind: str, index: int, answer: bytes) -> bytes | str:
+        return "its worker was killed" if kind == "train" else answer
+
+    cluster.link.faults = dict.fromkeys(NODES, killed)
+    message = r"no node has trained a client for 303 s \(node-1: round 1: its worker was killed.*with --resume"
+    with pytest.raises(InputError, match=message):
+        train(config, out=tmp_path / "out", cache=tmp_path / "cache", show_progress=False, workers=cluster.workers)
+    assert clock.slept == [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
+
+
+def test_a_node_that_has_ended_is_not_waited_for(
+    data: Path, tiny_clip_folder: Path, tmp_path: Path, clock: Clock
+) -> None:
+    config = config_of(data, tiny_clip_folder, "promptfl")
+    cluster = Cluster(config, tmp_path / "nodes", tmp_path / "cache", gather=100)
+    del cluster.link.since["node-3"]
+    cluster.expected = {"node-1", "node-2"}
+    train(config, out=tmp_path / "out", cache=tmp_path / "cache", show_progress=False, workers=cluster.workers)
+    assert clock.slept == []

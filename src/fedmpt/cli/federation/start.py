@@ -11,11 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import tyro
 from rich.console import Console
 
 from fedmpt.cli.cache import cache_folder
+
+if TYPE_CHECKING:
+    from fedmpt.runs.federation.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +79,7 @@ def start(arguments: list[str]) -> None:
     )
     try:
         with _status_says_sigterm(), exclusive(folder):  # A second server would remove the first one's jobs.
-            _check_port(plan.port)
+            check_address(plan)
             assemble_server(folder)
             with TerminalWatcher(console) as watcher, Link(folder, note=note) as link:
                 results = run_federation(plan, link, folder=folder, options=chosen, watcher=watcher, note=note)
@@ -108,10 +112,19 @@ def _status_says_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _check_port(port: int) -> None:
-    """Raises InputError if another program listens on the port: NVFlare would only try on and on."""
+def check_address(plan: Plan) -> None:
+    """Raises InputError if another program listens on the port, or if nobody knows the host: NVFlare would only try on
+    and on."""
     from fedmpt.types import InputError
 
+    port = plan.port
+    try:
+        socket.getaddrinfo(plan.host, port)
+    except (OSError, UnicodeError) as error:
+        raise InputError(
+            f"--address {plan.address}: this machine does not know the name {plan.host}; correct it, or enter it in "
+            "/etc/hosts"
+        ) from error
     with socket.socket() as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # What is left of a server before is no program.
         try:
@@ -119,9 +132,10 @@ def _check_port(port: int) -> None:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise InputError(
-                    f"port {port} is taken on this machine: another program listens there, perhaps another federation "
-                    f"(ss -ltnp shows which). Stop it"
+                    f"--address {plan.address}: port {port} is taken on this machine: another program listens there, "
+                    "perhaps another federation (ss -ltnp shows which). Stop it, or choose another port"
                 ) from error
             raise InputError(
-                f"port {port} cannot be used: {error.strerror}; ports below 1024 need more rights"
+                f"--address {plan.address}: port {port} cannot be used: {error.strerror}; ports below 1024 need more "
+                "rights"
             ) from error

@@ -43,6 +43,16 @@ def common_name(certificate: x509.Certificate) -> str:
     return str(found[0].value) if found else ""
 
 
+def check_certificates(folder: Path) -> None:
+    """Raises InputError if the time of a site's certificate, or of the authority's, is over."""
+    remedy = (
+        f"ask for a new one with fedmpt federation request {folder / 'invitation.json'} --out {folder} --renew, "
+        "and have it approved with --replace"
+    )
+    check_in_time(folder / "startup" / "client.crt", remedy=remedy)
+    check_in_time(folder / "startup" / "rootCA.pem", remedy="the federation has to be set up anew, by its coordinator")
+
+
 def check_in_time(path: Path, *, remedy: str) -> None:
     """Raises InputError if the certificate has ended or has not begun, which is so where a clock is wrong."""
     certificate, now = read_certificate(path), datetime.now(UTC)

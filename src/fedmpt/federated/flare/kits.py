@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from fedmpt.errors import InputError
-from fedmpt.federated.flare.certificates import FINGERPRINT, check_in_time
+from fedmpt.federated.flare.certificates import FINGERPRINT, check_certificates
 from fedmpt.federated.flare.local import keep_startup, write_site_local
 from fedmpt.federated.flare.policy import read_policy
 from fedmpt.federated.flare.tool import nvflare
@@ -125,12 +125,7 @@ def assemble(folder: Path, *, data: str | None = None) -> Invitation:
             f"{signed} is missing: send {folder / f'{invitation.site}.request.zip'} to the coordinator, who approves "
             "it, and put the answer there"
         )
-    remedy = (
-        f"ask for a new one with fedmpt federation request {folder / INVITATION} --out {folder} --renew, "
-        "and have it approved with --replace"
-    )
-    check_in_time(folder / "startup" / "client.crt", remedy=remedy)
-    check_in_time(folder / "startup" / "rootCA.pem", remedy="the federation has to be set up anew")
+    check_certificates(folder)
     write_site_local(folder)
     read_policy(folder)
     write_site_units(folder, invitation.site, data=data)

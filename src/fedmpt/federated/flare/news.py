@@ -11,7 +11,8 @@ UNREACHED = 60.0
 QUIET = 12.0
 """Seconds without a new failure after which a connection counts as restored; they come every 5 seconds."""
 CONNECTED = re.compile(r"Successfully registered client")
-REFUSED = re.compile(r"registration rejected|CERTIFICATE_VERIFY_FAILED|alert")
+REFUSED = re.compile(r"registration rejected|alert")
+UNTRUSTED = re.compile(r"CERTIFICATE_VERIFY_FAILED\] certificate verify failed: (?P<why>.*?)(?: \(_ssl|$)")
 ENDED = re.compile(r"must register anew|is disabled")
 OPENED = re.compile(r"Connection \[(\S+) .* => .* SSL .*is created: (PID: \d+)")
 CLOSED = re.compile(r"Connection \[(\S+) .*is closed (PID: \d+)")
@@ -34,17 +35,25 @@ class News:
         self._turned_away = 0
         self.must_restart = False
         """Whether the server no longer listens to the client until it registers anew, which it does at its start."""
+        self.is_refused = False
+        """Whether the coordinator refuses the site's certificate."""
 
     def begin(self) -> None:
         """The client is started, again or for the first time."""
-        self._is_registered, self._first_failure, self.must_restart = False, None, False
+        self._is_registered, self._first_failure, self.must_restart, self.is_refused = False, None, False, False
 
     def read(self, line: str) -> None:
         """A line that the client has printed."""
         now = self._clock()
         if CONNECTED.search(line):
-            self._is_registered, self._first_failure, self._turned_away = True, None, 0
+            self._is_registered, self._first_failure, self._turned_away, self.is_refused = True, None, 0, False
             self._say(f"connected to {self._address}")
+        elif found := UNTRUSTED.search(line):
+            self._first_failure = None
+            self._say(
+                f"this site does not accept the coordinator's certificate ({found['why']}); check this machine's "
+                "clock, then ask the coordinator"
+            )
         elif REFUSED.search(line):
             self._refused()
         elif found := OPENED.search(line):
@@ -71,12 +80,12 @@ class News:
             self._first_failure = None
             if self._is_registered:
                 self._say(f"connected to {self._address}")
-        elif now - self._first_failure > UNREACHED and self._turned_away < TURNED_AWAY:
+        elif now - self._first_failure > UNREACHED:
             why = f" ({self._why})" if self._why else ""
             self._say(f"cannot reach {self._address} for {UNREACHED:g} s; check address and firewall", more=why)
 
     def _refused(self) -> None:
-        self._is_registered = False
+        self._is_registered, self._first_failure, self.is_refused = False, None, True
         self._say("the coordinator refuses this site's certificate: shut out or not approved; ask the coordinator")
 
     def _say(self, words: str, *, more: str = "") -> None:

@@ -104,6 +104,11 @@ class Child:
         handler.close()
 
 
+def how_it_ended(code: int) -> str:
+    """What `Child.poll` gave, in words."""
+    return f"exit code {code}" if code >= 0 else f"signal {-code}"
+
+
 class LogFile(RotatingFileHandler):
     """Loses what cannot be written, on a full disk, without a word on the terminal: others say that."""
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from fedmpt.federated.flare.certificates import check_certificates
 from fedmpt.federated.flare.executor import WORKER_SOCKET
 from fedmpt.federated.flare.news import News
-from fedmpt.federated.flare.processes import SETTINGS, Child, nvflare_command, remove_jobs
+from fedmpt.federated.flare.processes import SETTINGS, Child, how_it_ended, nvflare_command, remove_jobs
 from fedmpt.federated.flare.sockets import is_listening, private_folder
 
 INTERRUPTED = 130
@@ -37,6 +38,9 @@ def supervise(kit: Path, *, worker: Sequence[str], note: Callable[[str], None]) 
     The worker has our terminal. It finds its socket's path in $FEDMPT_WORKER_SOCKET, and may take hours to listen
     there. ``note`` gets one line for each thing that a site's engineer should know, from any thread. To be called in
     the main thread. No process outlives this one.
+
+    Raises:
+        InputError: if the time of the site's certificate is over, when the client is to start or is refused.
     """
     (kit / "logs").mkdir(exist_ok=True)
     with private_folder() as folder, _stopped_by_signals() as stopped:
@@ -54,6 +58,8 @@ def supervise(kit: Path, *, worker: Sequence[str], note: Callable[[str], None]) 
                 if watched.look() == WRONG_INPUT:
                     return WRONG_INPUT
                 if client.has_started or is_listening(path):
+                    if client.is_due or news.is_refused:
+                        check_certificates(kit)
                     if client.is_due:
                         remove_jobs(kit)
                         news.begin()
@@ -98,8 +104,7 @@ class _Watched:
         pause = PAUSES[min(self._deaths, len(PAUSES) - 1)]
         self._deaths, self._next = self._deaths + 1, now + pause
         if code != WRONG_INPUT:
-            how = f"exit code {code}" if code >= 0 else f"signal {-code}"
-            self._note(f"{self._name} has stopped ({how}); it is started again in {pause:g} s")
+            self._note(f"{self._name} has stopped ({how_it_ended(code)}); it is started again in {pause:g} s")
         return code
 
     def end(self) -> None:

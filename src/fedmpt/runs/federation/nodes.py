@@ -6,7 +6,7 @@ Every node reads the same data set and can train any client, so a node that ends
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,8 @@ from fedmpt.types import InputError, State
 
 ANSWER = 600.0
 """Seconds for a node to say what it has, once it has loaded it."""
+LONGEST_PAUSE = 60.0
+"""Seconds between two attempts to have clients trained, where all fail. The first pause is a second."""
 
 
 class Node:
@@ -88,10 +90,14 @@ def shares_of(waiting: list[int], nodes: list[str], *, most: int) -> dict[str, l
 
 @dataclass
 class Nodes:
-    """The driver's side: has the clients of a round trained by the nodes that are there."""
+    """The driver's side: has the clients of a round trained by the nodes that are there.
+
+    ``expected`` says which nodes are there or may still come. It raises InputError if there are none.
+    """
 
     sites: Sites
     prepared: Prepared
+    expected: Callable[[], Set[str]]
     ready: set[str] = field(default_factory=set)
     has_begun: bool = False
 
@@ -99,11 +105,25 @@ class Nodes:
         """The clients' results in the order of their numbers, the same as in one process. Nodes know ``initial``.
 
         Raises:
-            InputError: if a node has other data or options, if training diverges, or if no node is there for too long.
+            InputError: if a node has other data or options, if training diverges, or if for too long no node is there
+                or none trains a client.
         """
         found: dict[int, LocalResult] = {}
+        failed_since, pause = None, 1.0
         while waiting := [client for client in ask.clients if client not in found]:
-            found |= self._asked(ask, waiting, self._present())
+            new = self._asked(ask, waiting, self._present())
+            found |= new
+            if new:
+                failed_since, pause = None, 1.0
+                continue
+            failed_since = failed_since or time.monotonic()
+            if (waited := time.monotonic() - failed_since) > self.sites.plan.rules.patience:
+                why = "; ".join(
+                    f"{node}: {told.reason}" for node, told in self.sites.status.sites.items() if told.reason
+                )
+                raise InputError(f"no node has trained a client for {waited:.0f} s ({why}); continue with --resume")
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
         for client in ask.clients:
             yield found[client]
 
@@ -135,8 +155,8 @@ class Nodes:
             connected = self.sites.connected()
             self.ready &= set(connected)
             self._describe([node for node in connected if node not in self.ready])
-            num, waited = len(self.ready), time.monotonic() - began
-            if num == len(self.sites.plan.sites) or (num >= 1 and (self.has_begun or waited >= rules.gather)):
+            expected, waited = self.expected(), time.monotonic() - began
+            if self.ready and (self.has_begun or self.ready >= expected or waited >= rules.gather):
                 self.has_begun = True
                 return sorted(self.ready)
             if waited > rules.patience:
