@@ -161,7 +161,7 @@ def test_no_site_scores_more_images_than_it_entered_with(config: RunConfig, run:
         )
 
     _, said = run(plan_of(replace(config, federation=federation)), birch=fault)
-    honest = {"test": 2, "held_out": 2, "train": 8}
+    honest = {"test": 2, "held-out": 2, "training": 8}
     for split, most in honest.items():
         told = {line for line in said if line.startswith(f"site birch does not score its {split} images: ")}
         assert any(f"and it entered with {most}" in line for line in told), (split, told)
