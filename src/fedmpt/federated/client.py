@@ -12,6 +12,7 @@ import torch
 from fedmpt.data.features.store import FeatureSet
 from fedmpt.federated.balance import Balance
 from fedmpt.methods import Method
+from fedmpt.methods.parts.optimizers import Joined
 from fedmpt.seeding import generator
 from fedmpt.state import Update, check_state, get_state, set_state
 from fedmpt.types import DivergedError, InputError, State
@@ -90,7 +91,7 @@ def local_update(
 def _train(
     method: Method,
     features: FeatureSet,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | Joined,
     order: torch.Generator,
     training: LocalTraining,
     balance: Balance | None,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fedmpt.backbone.text_tower import TextTower
 from fedmpt.backbone.views import ImageView
 from fedmpt.methods.parts.losses import asymmetric_loss
+from fedmpt.methods.parts.optimizers import Joined
 from fedmpt.state import Update, Weighting, mean_state
 from fedmpt.types import Backbone, Batch, InputError, State
 
@@ -129,7 +130,9 @@ class Method(nn.Module, ABC):
         """Factors on the learning rate for parameters whose names start so; 1 for all others."""
         return {}
 
-    def optimizer(self, *, learning_rate: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:
+    def optimizer(
+        self, *, learning_rate: float, momentum: float, weight_decay: float
+    ) -> torch.optim.Optimizer | Joined:
         """A fresh optimiser for one client's local training."""
         groups = self._parameter_groups(learning_rate)
         return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
