@@ -21,6 +21,13 @@ def scaled_block(block: int, depth: int) -> int:
     return min(round(block / PUBLISHED_DEPTH * depth), last)
 
 
+class QuickGELU(nn.Module):
+    """``x sigmoid(1.702 x)``, the activation of CLIP's own blocks."""
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return x * torch.sigmoid(1.702 * x)
+
+
 class CrossAttention(nn.Module):
     """``h = MHA(LN q, LN c, LN c)`` without a residual, then ``h + FF(h)``: queries ``q`` over one context ``c``.
 
