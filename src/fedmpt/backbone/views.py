@@ -70,6 +70,18 @@ class TowerTokens(ImageView):
 
 
 @dataclass(frozen=True)
+class EmbeddedPatches(ImageView):
+    """Class token and embedded patches before the image tower's first norm, which stands in front of block 0."""
+
+    @property
+    def label(self) -> str:
+        return "image tower from block 0"
+
+    def of(self, backbone: Backbone) -> Backbone:
+        return _EmbeddedPatchesOf(open_tower(backbone))
+
+
+@dataclass(frozen=True)
 class LocalPatches(ImageView):
     """The patches of the frozen tower's local stream (see `TowerTokens`) behind its last block, as features, and the
     pooled feature before them."""
@@ -138,6 +150,17 @@ def _streams(
             local = local + block.value_attention(tokens)
         tokens = block(tokens)
     return [tokens, local] if with_local else [tokens]
+
+
+class _EmbeddedPatchesOf(Wrapped):
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(f"{self.plugin.fingerprint} {EmbeddedPatches()!r}".encode()).hexdigest()
+
+    @torch.no_grad()
+    def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B M V"], Float[Tensor, "B V"]]:
+        tokens = self.plugin.embed(pixels).float()
+        return tokens[:, 1:], tokens[:, 0]
 
 
 class _LocalPatchesOf(Wrapped):

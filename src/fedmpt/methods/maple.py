@@ -47,7 +47,10 @@ class MaPLe(ImagePromptMethod):
 
     def image_tokens(self, batch: Batch, text: Float[Tensor, "C D"]) -> Float[Tensor, "B tokens D"]:
         pairs = zip(self.couplings, self.contexts.split(1), strict=True)
-        return self.prompted_tokens(batch, dict(enumerate(coupling(context) for coupling, context in pairs)))
+        prompts = dict(enumerate(coupling(context) for coupling, context in pairs))
+        # As in the published code, they join the embedded patches before the norm in front of the first block.
+        prompts[0] = self.image_tower.norm_before(prompts[0])
+        return self.prompted_tokens(batch.views["tokens"][:, 0], prompts)
 
 
 @dataclass(frozen=True)
