@@ -103,6 +103,8 @@ class Method(nn.Module, ABC):
             raise InputError(f"{type(self).__name__} compares classes and got {len(class_names)}; give at least two")
         self.tower = TextTower(backbone)
         self.logit_scale = backbone.logit_scale
+        self.draws = torch.Generator()
+        """For what training draws. The client gives a new one before each round, by (seed, round, client) alone."""
 
     @abstractmethod
     def encode_text(self) -> Tensor:
