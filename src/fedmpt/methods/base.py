@@ -86,6 +86,9 @@ class Method(nn.Module, ABC):
     weighting: Weighting = "uniform"
     """How clients count in the mean unless ``--weighting`` says."""
 
+    takes_new_classes: bool = True
+    """Whether it can score classes that training never saw."""
+
     sources: Mapping[str, str] = NOTHING
     """Texts it depends on beside class names, such as a file's, as SHA-256 of each by name: a checkpoint keeps them and
     notices changes."""

@@ -1,4 +1,4 @@
-"""FedLGT (Liu et al. 2024): a transformer over patches and class texts, told some of an image's labels in training."""
+"""FedLGT (Liu et al. 2024): a transformer over patches and class texts, with label masks in training."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from fedmpt.methods.parts.prompts import hand_written_features
 from fedmpt.types import PRESENT, UNKNOWN, Backbone, Batch, check_options
 
 NUM_HEADS = 4
-KNOWN_SHARE = 0.75
-"""Most of an image's labels that training tells, as a share of all."""
-UNDECIDED = 0.02
-"""How near to 0.5 a class's probability by the server's model is where its label is not told."""
+MOST_VISIBLE = 0.75
+"""Share of an image's labels that at most are not masked in training."""
+UNCERTAIN = 0.02
+"""How near to 0.5 a class's probability by the server's model is where its label is always masked."""
 
 
 class LabelTransformer(nn.Module):
@@ -55,7 +55,7 @@ class FedLGT(Method):
         super().__init__(backbone, class_names)
         check_options(config, "(0, inf)", "num_layers")
         self.classes = hand_written_features(self.tower, class_names, prefix="The photo contains")
-        # By the value of a label. Published code has the two words the other way round.
+        # State embeddings, by the value of a label. Published code has the two words the other way round.
         absent, present = hand_written_features(self.tower, ["negative", "positive"], prefix="")
         self.states = torch.stack([absent, present, torch.zeros_like(absent)])
         self.transformer = LabelTransformer(self.tower.joint_width, len(class_names), config.num_layers, generator)
@@ -72,27 +72,27 @@ class FedLGT(Method):
         return self.transformer(batch.patches, text.expand(len(batch), -1, -1)).sigmoid()
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, ""]:
-        """Cross-entropy of the labels that were not told; outside of training, none is."""
+        """Cross-entropy of the masked labels; outside of training, all are masked."""
         text = self.encode_text() if text is None else text
-        told = self.told_labels(batch, text) if self.training else torch.full_like(batch.labels, UNKNOWN)
-        logits = self.transformer(batch.patches, text + self.states[told.long()])
+        visible = self.visible_labels(batch, text) if self.training else torch.full_like(batch.labels, UNKNOWN)
+        logits = self.transformer(batch.patches, text + self.states[visible.long()])
         target = (batch.labels == PRESENT).to(logits.dtype)
         losses = F.binary_cross_entropy_with_logits(logits, target, batch.weights, reduction="none")
-        return losses.where((told == UNKNOWN) & (batch.labels != UNKNOWN), 0).sum(1).mean()
+        return losses.where((visible == UNKNOWN) & (batch.labels != UNKNOWN), 0).sum(1).mean()
 
     @torch.no_grad()
-    def told_labels(self, batch: Batch, text: Float[Tensor, "C D"]) -> Int8[Tensor, "B C"]:
-        """A random share of each image's labels, but for those of which the server's model is undecided; all others
-        are unknown."""
+    def visible_labels(self, batch: Batch, text: Float[Tensor, "C D"]) -> Int8[Tensor, "B C"]:
+        """A random share of each image's labels, without those of which the server's model is uncertain; all others
+        are masked: unknown."""
         num_images, num_classes = batch.labels.shape
-        most = int(KNOWN_SHARE * num_classes)
-        num_told = torch.randint(most + 1, (num_images, 1), generator=self.draws)
+        most = int(MOST_VISIBLE * num_classes)
+        num_visible = torch.randint(most + 1, (num_images, 1), generator=self.draws)
         order = torch.rand(num_images, num_classes, generator=self.draws).argsort(1)
-        is_told = (order.argsort(1) < num_told).to(batch.labels.device)
+        is_visible = (order < num_visible).to(batch.labels.device)
         inputs = (batch.patches, text.expand(num_images, -1, -1))
         by_server = functional_call(self.transformer, self._server, inputs).sigmoid()
-        is_told &= (by_server - 0.5).abs() > UNDECIDED
-        return batch.labels.masked_fill(~is_told, UNKNOWN)
+        is_visible &= (by_server - 0.5).abs() > UNCERTAIN
+        return batch.labels.masked_fill(~is_visible, UNKNOWN)
 
     def optimizer(self, *, learning_rate: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:
         """Adam, as published; ``momentum`` is not read."""
@@ -104,11 +104,11 @@ class FedLGTConfig(MethodConfig):
     """A transformer over an image's patches and frozen class texts. Trains with Adam; ``--momentum`` is not read."""
 
     name: ClassVar[str] = "fedlgt"
-    summary: ClassVar[str] = "a transformer over patches and class texts, told some labels"
+    summary: ClassVar[str] = "a transformer over patches and class texts, with label masks"
     source: ClassVar[str] = "Liu et al. 2024 (FedLGT), AAAI"
     method: ClassVar = FedLGT
-    # A step of Adam is as large as its rate.
-    learning_rate: ClassVar[float] = 1e-4
+    # Published steps are many, at 1e-4: after 30 steps on drawn pictures, mAP was 11 at that rate, 40 at this.
+    learning_rate: ClassVar[float] = 3e-3
     paper_learning_rate: ClassVar[float] = 1e-4
 
     num_layers: int = 3

@@ -26,6 +26,7 @@ class FedNCA(Method):
     """State: ``attention`` from the corners to the patches, ``scale`` and, for each class, ``bias``."""
 
     weighting = "data"
+    takes_new_classes = False  # A simplex of more classes is another one.
 
     def __init__(
         self, config: FedNCAConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
@@ -91,8 +92,8 @@ class FedNCAConfig(MethodConfig):
     summary: ClassVar[str] = "attention gives each class its feature; classes are a fixed simplex"
     source: ClassVar[str] = "Peng et al. 2025 (FedNCA-ML), arXiv 2509.12544"
     method: ClassVar = FedNCA
-    # A step of Adam is as large as its rate.
-    learning_rate: ClassVar[float] = 1e-4
+    # Published steps are many, at 1e-4: after 30 steps on drawn pictures, mAP was 12 at that rate, 44 at this.
+    learning_rate: ClassVar[float] = 1e-2
     paper_learning_rate: ClassVar[float] = 1e-4
 
     rejection_weight: float = 0.01
