@@ -55,18 +55,15 @@ class FedNCA(Method):
         queries = corners.expand(len(batch), -1, -1)
         return self.attention(queries, batch.patches, batch.patches, need_weights=False)[0]
 
-    def logits(self, features: Float[Tensor, "B C D"], corners: Float[Tensor, "C D"]) -> Float[Tensor, "B C C"]:
-        """Of the features (rows) for the classes (columns)."""
-        return self.scale * features @ corners.T + self.bias
-
     def forward(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
         corners = self.encode_text() if text is None else text
-        return self.logits(self.features(batch, corners), corners).diagonal(dim1=1, dim2=2).sigmoid()
+        return (self.scale * (self.features(batch, corners) * corners).sum(-1) + self.bias).sigmoid()
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, ""]:
         corners = self.encode_text() if text is None else text
         features = self.features(batch, corners)
-        logits = self.logits(features, corners)
+        # Of each class's feature (rows) for all classes (columns).
+        logits = self.scale * features @ corners.T + self.bias
         weights = torch.ones_like(self.bias).expand(batch.labels.shape) if batch.weights is None else batch.weights
         is_present, config = batch.labels == PRESENT, self.config
         entropy = F.binary_cross_entropy_with_logits(
