@@ -218,6 +218,7 @@ class MethodContract:
     def test_text_may_be_computed_once(self, method: Method, features: FeatureSet) -> None:
         self.train(method, features)
         batch = whole(features)
+        method.eval()  # What training draws is another thing.
         assert torch.equal(method(batch, method.encode_text()), method(batch))
         assert torch.equal(method.loss(batch, method.encode_text()), method.loss(batch))
 

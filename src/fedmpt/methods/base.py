@@ -86,6 +86,9 @@ class Method(nn.Module, ABC):
     weighting: Weighting = "uniform"
     """How clients count in the mean unless ``--weighting`` says."""
 
+    takes_new_classes: bool = True
+    """Whether it can score classes that training never saw."""
+
     sources: Mapping[str, str] = NOTHING
     """Texts it depends on beside class names, such as a file's, as SHA-256 of each by name: a checkpoint keeps them and
     notices changes."""
@@ -103,6 +106,8 @@ class Method(nn.Module, ABC):
             raise InputError(f"{type(self).__name__} compares classes and got {len(class_names)}; give at least two")
         self.tower = TextTower(backbone)
         self.logit_scale = backbone.logit_scale
+        self.draws = torch.Generator()
+        """For what training draws. The client gives a new one before each round, by (seed, round, client) alone."""
 
     @abstractmethod
     def encode_text(self) -> Tensor:
