@@ -29,7 +29,7 @@ from rich.console import Console
 from run import cell, score_at, slug
 
 from fedmpt.backbone.image_tower import shapes_of
-from fedmpt.backbone.views import TowerTokens
+from fedmpt.backbone.views import StrongView
 from fedmpt.cli.progress import TerminalWatcher
 from fedmpt.data.datasets.voc import CLASS_NAMES
 from fedmpt.files import default_cache, read_json, write_json
@@ -236,7 +236,7 @@ def check_bed_options(parser: argparse.ArgumentParser, options: argparse.Namespa
 def needs_tower(config: RunConfig) -> bool:
     """Whether a method puts tokens into the image tower, asked of it on shapes without weights."""
     method = config.method.build(shapes_of(), CLASS_NAMES, generator=torch.Generator())
-    return any(isinstance(view, TowerTokens) for view in method.views.values())
+    return any(not isinstance(view, StrongView) for view in method.views.values())
 
 
 def make_bed(options: argparse.Namespace) -> Bed:

@@ -36,7 +36,7 @@ SENT = {"fedpgp": 8_192, "fedotp": 8_192}
 
 RAM = 13_016_172
 # The learned temperature of the local logits is not in the published count.
-RAM_TEMPERATURE = 1
+RAM_TEMPERATURES = 2
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +53,8 @@ def test_trained_parameters_are_the_published_ones(rows: dict[str, Any], name: s
     assert rows[name]["parameters"] == number
 
 
-def test_ram_has_its_published_parameters_and_a_temperature(rows: dict[str, Any]) -> None:
-    assert rows["ram"]["parameters"] == RAM + RAM_TEMPERATURE
+def test_ram_has_its_published_parameters_and_two_temperatures(rows: dict[str, Any]) -> None:
+    assert rows["ram"]["parameters"] == RAM + RAM_TEMPERATURES
 
 
 def test_fedmvp_has_the_published_size(rows: dict[str, Any]) -> None:
@@ -80,7 +80,7 @@ def test_sent_bytes_are_those_of_all_that_travels(rows: dict[str, Any]) -> None:
 def test_image_tower_methods_say_from_which_block(rows: dict[str, Any]) -> None:
     assert rows["maple"]["reads"] == ["features", "image tower from block 0"]
     assert rows["fedmvp"]["reads"] == ["features", "image tower from block 0", "class attributes"]
-    assert rows["ram"]["reads"] == ["features", "image tower from block 9"]
+    assert rows["ram"]["reads"] == ["features", "image tower from block 9", "the image tower's local stream"]
     assert rows["scpnet"]["reads"] == ["features", "an augmented copy"]
     assert rows["fedmpt"]["reads"] == ["features"]
 

@@ -151,6 +151,29 @@ def test_a_method_is_told_the_round_before_its_training(clients: list[FeatureSet
     assert method.told == [(1, 0, True), (8, steps, True)]
 
 
+class Drawing(Toy):
+    """Notes a number that it draws in each step."""
+
+    def loss(self, batch: Any, text: Tensor | None = None) -> Tensor:
+        self.drawn = [*getattr(self, "drawn", []), torch.rand((), generator=self.draws).item()]
+        return super().loss(batch, text)
+
+
+def test_what_a_method_draws_in_training_depends_on_seed_round_and_client_alone(clients: list[FeatureSet]) -> None:
+    def drawn(**changed: Any) -> list[float]:
+        method = Drawing(CLASSES, WIDTH, personal_offset=False, generator=torch.Generator().manual_seed(0))
+        update(method, clients[0], round_index=1)
+        start = len(method.drawn)
+        update(method, clients[0], **changed)
+        return method.drawn[start:]
+
+    first = drawn()
+    assert len(set(first)) == len(first) > 1
+    assert drawn() == first
+    for changed in ({"seed": 2}, {"round_index": 6}, {"client": 3}):
+        assert not set(drawn(**changed)) & set(first)
+
+
 def test_momentum_is_fresh_in_every_round(clients: list[FeatureSet]) -> None:
     method = toy()
     start = get_state(method)

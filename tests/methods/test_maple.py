@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from b16 import trained_at_b16
 from contract import CLASS_NAMES, build
 from hooked_clip import image_features, text_features
@@ -136,6 +137,13 @@ def test_the_first_context_may_start_from_words(backbone: Backbone) -> None:
     method = build(MaPLeConfig.paper(), backbone)
     two = TextTower(backbone).embed_tokens(torch.tensor(backbone.tokenizer("a photo")["input_ids"][-3:-1]))
     torch.testing.assert_close(method.contexts[0].detach(), two, atol=0, rtol=0)
+    # "of a" stays between them and the class: as they are written, with one block's tokens.
+    written = [f"a photo of a {name}." for name in CLASS_NAMES]
+    ids = backbone.tokenizer(written, padding=True, return_tensors="pt")
+    num = len(backbone.tokenizer("a photo", add_special_tokens=False)["input_ids"])
+    alone = build(replace(MaPLeConfig.paper(), depth=1, num_context=num), backbone)
+    expected = F.normalize(backbone.text_model(**ids).text_embeds, dim=-1)
+    torch.testing.assert_close(alone.encode_text(), expected, atol=1e-5, rtol=0)
 
 
 def test_contexts_start_small_and_couplings_as_torch_draws_them(backbone: Backbone) -> None:

@@ -60,7 +60,8 @@ def test_plans_are_pots(method: RAM, backbone: Backbone, training: bool) -> None
     labels = batch.labels.clone()
     labels[0, 0] = -1
     _, cosines = method.cosines(batch, method.encode_text())
-    frozen = method.logit_scale * F.normalize(batch.patches, dim=-1) @ method.hand_written.T
+    teacher = batch.views["teacher"][:, 0, 1:]
+    frozen = method.logit_scale * F.normalize(teacher, dim=-1) @ method.hand_written.T
     entropy, weight = (0.15, 0.05) if training else (0.1, 0.0)
     plans = method.plan(cosines, entropy=entropy, extra=weight * teacher_cost(frozen, labels))
     for index, plan in enumerate(plans):
@@ -125,16 +126,19 @@ def test_the_loss_is_matching_of_both_streams_and_the_calibration_learns_by_itse
 ) -> None:
     batch = few(method, backbone)
     pooled, patches = method.cosines(batch, method.encode_text())
-    frozen = method.logit_scale * F.normalize(batch.patches, dim=-1) @ method.hand_written.T
+    teacher = batch.views["teacher"][:, 0, 1:]
+    frozen = method.logit_scale * F.normalize(teacher, dim=-1) @ method.hand_written.T
     plan = method.plan(patches, entropy=0.15, extra=0.05 * teacher_cost(frozen, batch.labels))
-    seen = multi_matching_loss(method.logit_scale * pooled, batch.labels)
+    method.log_global_temperature.data.fill_(math.log(0.02))
+    seen = multi_matching_loss(pooled / 0.02, batch.labels)
     matched = multi_matching_loss((plan * patches).sum(1) / 2e-3, batch.labels)
     calibrated = asymmetric_loss(method(batch), batch.labels)
     torch.testing.assert_close(method.loss(batch), seen + matched + calibrated, atol=1e-4, rtol=1e-4)
     found = gradients_of(method, batch)
-    named = {name: p for name, p in method.named_parameters() if not name.startswith("calibration.")}
-    expected = torch.autograd.grad(seen + matched, [p for name, p in named.items() if name != "log_temperature"])
-    torch.testing.assert_close([found[name] for name in named if name != "log_temperature"], list(expected))
+    named = {name: p for name, p in method.named_parameters() if not name.startswith(("calibration.", "log_"))}
+    expected = torch.autograd.grad(seen + matched, list(named.values()))
+    torch.testing.assert_close([found[name] for name in named], list(expected))
+    assert all(found[name] != 0 for name in ("log_temperature", "log_global_temperature"))
     assert all(found[f"calibration.{name}"] != 0 for name in ("scale", "bias"))
 
 
@@ -161,23 +165,45 @@ def test_a_client_with_one_image_trains(method: RAM, backbone: Backbone) -> None
     assert not [name for name, tensor in result.update.state.items() if torch.equal(tensor, state[name])]
 
 
-def test_the_temperature_stays_positive(method: RAM, backbone: Backbone) -> None:
-    assert method.log_temperature.exp().item() == pytest.approx(2e-3)
+def test_temperatures_start_as_published_and_stay_positive(method: RAM, backbone: Backbone) -> None:
+    named = {"log_temperature": 2e-3, "log_global_temperature": 1 / method.logit_scale}
     batch = few(method, backbone)
-    optimizer = method.optimizer(learning_rate=1.0, momentum=0.9, weight_decay=0.0)
+    optimizer = method.optimizer(learning_rate=5e-5, momentum=0.9, weight_decay=0.0)
+    method.loss(batch).backward()
+    for name, start in named.items():
+        assert getattr(method, name).exp().item() == pytest.approx(start)
+    optimizer.step()
+    for name, start in named.items():
+        # AdamW's first step is its rate: 5e-5 of the temperature itself, to first order.
+        assert abs(getattr(method, name).exp().item() - start) == pytest.approx(5e-5, rel=0.02)
+    method.optimizer(learning_rate=1.0, momentum=0.9, weight_decay=0.0).step()
+    assert all(getattr(method, name).exp() >= 0 for name in named)
+
+
+def test_prompts_train_with_sgd_and_all_else_with_adamw(method: RAM, backbone: Backbone) -> None:
+    adam, sgd = method.optimizer(learning_rate=5e-5, momentum=0.8, weight_decay=0.1).optimizers
+    assert isinstance(adam, torch.optim.AdamW)
+    assert isinstance(sgd, torch.optim.SGD)
+    rates = {id(group["params"][0]): group["lr"] for group in (*adam.param_groups, *sgd.param_groups)}
+    published = {"adapters.": 5e-6, "context": 1e-3, "visual_context": 1e-3, "calibration.": 0.015}
+    named = dict(method.named_parameters())
+    assert rates.keys() == {id(parameter) for parameter in named.values()}
+    for prefix, rate in published.items():
+        found = [rates[id(parameter)] for name, parameter in named.items() if name.startswith(prefix)]
+        assert found == pytest.approx([rate] * len(found))
+    assert [id(group["params"][0]) for group in sgd.param_groups] == [id(method.visual_context), id(method.context)]
+    assert {(group["momentum"], group["weight_decay"]) for group in sgd.param_groups} == {(0.8, 0.1)}
+    assert {group["weight_decay"] for group in adam.param_groups} == {0.1}
+
+
+def test_the_optimisers_step_and_forget_together(method: RAM, backbone: Backbone) -> None:
+    state, batch = get_state(method), few(method, backbone)
+    optimizer = method.train().optimizer(learning_rate=5e-5, momentum=0.9, weight_decay=0.0)
     method.loss(batch).backward()
     optimizer.step()
-    assert method.log_temperature.exp() > 0
-
-
-def test_trains_with_adamw_at_rates_of_its_own(method: RAM) -> None:
-    optimizer = method.optimizer(learning_rate=5e-5, momentum=0.8, weight_decay=0.1)
-    assert isinstance(optimizer, torch.optim.AdamW)
-    rates = dict(zip(dict(method.named_parameters()), optimizer.param_groups, strict=True))
-    for name, group in rates.items():
-        assert group["lr"] == pytest.approx(5e-5 * (300 if name.startswith("calibration.") else 1))
-        assert group["betas"] == (0.8, 0.999)
-        assert group["weight_decay"] == 0.1
+    assert not [name for name, tensor in get_state(method).items() if torch.equal(tensor, state[name])]
+    optimizer.zero_grad()
+    assert all(parameter.grad is None for parameter in method.parameters())
 
 
 def test_statistics_of_batches_travel_and_are_averaged(method: RAM) -> None:
@@ -196,12 +222,13 @@ def test_statistics_of_batches_travel_and_are_averaged(method: RAM) -> None:
 
 def test_parameters_at_b16() -> None:
     sizes = trained_at_b16(CONFIG)
-    ours = [sizes.pop(name) for name in ("calibration.scale", "calibration.bias", "log_temperature")]
-    assert ours == [1, 1, 1]
+    names = ("calibration.scale", "calibration.bias", "log_temperature", "log_global_temperature")
+    assert [sizes.pop(name) for name in names] == [1] * 4
     assert sum(sizes.values()) == 13_016_172
     assert sizes["visual_context"] == 3 * 8 * 768
-    assert sizes["context"] == 6 * 4 * 512
-    assert sum(size for name, size in sizes.items() if name.startswith("adapters.0.")) == 4_328_484
+    assert sizes["context"] == 3 * 4 * 512
+    adapter = 512 * 768 + 9 * 512 * 768 + 2 * 1024 + 3 * 1024 + 36 + 512 * 768
+    assert sum(size for name, size in sizes.items() if name.startswith("adapters.0.")) == adapter
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fedmpt.methods.ram import LocalAdapter, attended_text
@@ -51,6 +52,7 @@ def plain_convolution(image: Tensor, weight: Tensor, bias: Tensor | None) -> Ten
 
 def plain_branch(branch: Any, images: Tensor, text: Tensor, *, training: bool) -> Tensor:
     convolved = torch.stack([plain_convolution(i, branch.convolution.weight, branch.convolution.bias) for i in images])
+    assert branch.convolution.bias is None
     out = torch.zeros_like(convolved)
     for channel in range(JOINT_WIDTH):
         values = convolved[:, channel]
@@ -62,8 +64,14 @@ def plain_branch(branch: Any, images: Tensor, text: Tensor, *, training: bool) -
     for b in range(len(images)):
         for y in range(SIDE):
             for x in range(SIDE):
-                out[b, :, y, x] = out[b, :, y, x] + plain_attention(out[b, :, y, x], text)
+                query = plain_norm(branch.query_norm, out[b, :, y, x])
+                out[b, :, y, x] = out[b, :, y, x] + plain_attention(query, text)
     return out
+
+
+def plain_norm(norm: Any, vector: Tensor) -> Tensor:
+    centred = vector - vector.mean()
+    return centred / (centred.square().mean() + 1e-5).sqrt() * norm.weight + norm.bias
 
 
 def plain_attention(query: Tensor, text: Tensor) -> Tensor:
@@ -73,7 +81,8 @@ def plain_attention(query: Tensor, text: Tensor) -> Tensor:
 
 def plain_adapter(adapter: LocalAdapter, tokens: Tensor, text: Tensor, *, training: bool) -> Tensor:
     images = torch.stack([torch.stack(list(image[1:]), 1).view(WIDTH, SIDE, SIDE) for image in tokens])
-    branches = [plain_branch(branch, images, text, training=training) for branch in (adapter.point, adapter.window)]
+    keys = torch.stack([plain_norm(adapter.text_norm, vector) for vector in text])
+    branches = [plain_branch(branch, images, keys, training=training) for branch in (adapter.point, adapter.window)]
     result = torch.zeros_like(tokens)
     for b in range(len(tokens)):
         maps = torch.zeros(2, SIDE, SIDE)
@@ -115,6 +124,19 @@ def test_text_is_attended_without_parameters() -> None:
     queries = torch.randn(2, 3, JOINT_WIDTH, generator=torch.Generator().manual_seed(2))
     expected = torch.stack([torch.stack([plain_attention(query, text) for query in some]) for some in queries])
     torch.testing.assert_close(attended_text(queries, text), expected)
+
+
+def test_the_attention_tells_classes_apart() -> None:
+    """Without norms before it, its weights are nearly even, whatever the text: CLIP's features are short."""
+    generator = torch.Generator().manual_seed(0)
+    branch = LocalAdapter(64, 512, generator).point
+    hidden = 0.3 * torch.randn(1, 10, 512, generator=generator)
+    text = F.normalize(torch.randn(20, 512, generator=generator), dim=-1)
+    keys = F.layer_norm(text, [512])
+    found = (branch.query_norm(hidden) @ keys.T / 512**0.5).softmax(-1)
+    torch.testing.assert_close(attended_text(branch.query_norm(hidden), keys), found @ keys)
+    assert found.amax() > 0.2
+    assert (hidden @ text.T / 512**0.5).softmax(-1).amax() < 0.06
 
 
 def test_starts_next_to_nothing_and_yet_every_part_learns_at_once() -> None:

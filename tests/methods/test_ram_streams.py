@@ -14,7 +14,7 @@ from torch import Tensor
 from used_ram import CONFIG, few, used_ram
 
 from fedmpt.backbone.text_tower import DeepTokens
-from fedmpt.backbone.views import TowerTokens
+from fedmpt.backbone.views import LocalPatches, TowerTokens
 from fedmpt.data.datasets.voc import CLASS_NAMES as VOC_CLASS_NAMES
 from fedmpt.methods.ram import RAM
 from fedmpt.types import Backbone
@@ -76,11 +76,12 @@ def test_the_two_streams_are_those_of_the_equations(backbone: Backbone) -> None:
     method.visual_context.data = 2 * torch.randn(2, 8, 64, generator=torch.Generator().manual_seed(0))
     method.eval()
     batch, text = shallow.batch(torch.arange(2)), method.encode_text()
+    unit = F.normalize(text, dim=-1)
     pooled, patches = method.cosines(batch, text)
     for index, streams in enumerate(batch.views["tokens"]):
         expected_pooled, expected_patches = plain_streams(method, backbone, streams, text)
-        torch.testing.assert_close(pooled[index], F.normalize(expected_pooled, dim=-1) @ text.T, atol=1e-5, rtol=0)
-        torch.testing.assert_close(patches[index], F.normalize(expected_patches, dim=-1) @ text.T, atol=1e-5, rtol=0)
+        torch.testing.assert_close(pooled[index], F.normalize(expected_pooled, dim=-1) @ unit.T, atol=1e-5, rtol=0)
+        torch.testing.assert_close(patches[index], F.normalize(expected_patches, dim=-1) @ unit.T, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
@@ -91,7 +92,9 @@ def test_at_the_start_the_local_stream_is_nearly_that_of_the_frozen_tower(backbo
     for block in backbone.image_blocks[method.first_image_block :]:
         local = local + block.value_attention(tokens)
         tokens = block(tokens)
-    frozen = F.normalize(backbone.finish(local)[0], dim=-1) @ text.T
+    frozen = F.normalize(backbone.finish(local)[0], dim=-1) @ F.normalize(text, dim=-1).T
+    torch.testing.assert_close(batch.views["teacher"][:, 0, 1:], backbone.finish(local)[0])
+    torch.testing.assert_close(batch.views["teacher"][:, 0, 0], batch.pooled)
     torch.testing.assert_close(method.cosines(batch, text)[1], frozen, atol=5e-3, rtol=0)
 
 
@@ -117,14 +120,15 @@ def test_visual_prompts_change_the_normal_stream_and_the_local_one_only_through_
 def test_text_has_tokens_behind_the_start_in_the_upper_blocks(method: RAM) -> None:
     assert method.first_text_block == 2
     deep = DeepTokens(inserted={2: method.context})
-    expected = F.normalize(method.tower.encode(method.template.embed(), deep)[0], dim=-1)
+    expected = method.tower.encode(method.template.embed(), deep)[0]
     torch.testing.assert_close(method.encode_text(), expected)
-    plain = F.normalize(method.tower.encode(method.template.embed())[0], dim=-1)
-    torch.testing.assert_close(method.hand_written, plain)
+    plain = method.tower.encode(method.template.embed())[0]
+    torch.testing.assert_close(method.hand_written, F.normalize(plain, dim=-1))
     assert not torch.allclose(expected, plain, atol=1e-3)
 
 
 def test_acts_in_the_published_blocks_and_caches_what_comes_before() -> None:
     method = CONFIG.build(b16_backbone(), VOC_CLASS_NAMES, generator=torch.Generator())
-    assert (method.first_image_block, method.first_text_block) == (9, 6)
+    assert (method.first_image_block, method.first_text_block) == (9, 9)
     assert method.views == {"tokens": TowerTokens(block=9, with_local=True)}
+    assert method.training_views == {"teacher": LocalPatches()}

@@ -98,7 +98,7 @@ def test_options_of_aggregation_are_checked_with_the_others(changes: dict[str, A
 def test_the_paper_preset_has_one_rate_but_where_it_cannot_do() -> None:
     rates = {name: preset("paper", name, "voc:VOCdevkit").federation.learning_rate for name in METHODS}
     others = {name: rate for name, rate in rates.items() if rate != 0.001}
-    assert others == {"ram": 5e-5, "poscoop": 0.1, "linear-probe": 15.0}
+    assert others == {"ram": 5e-5, "poscoop": 0.1, "fedlgt": 1e-4, "fednca": 1e-4, "linear-probe": 15.0}
 
 
 def test_the_default_preset_has_each_methods_own_rate() -> None:

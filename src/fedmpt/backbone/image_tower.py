@@ -124,13 +124,16 @@ class ClipBackbone:
             tokens = block(tokens)
         return self.finish(tokens)
 
-    def embed_patches(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B T V"]:
-        """Tokens before the first block: class token, then the patches row by row, positions added, normed.
+    def embed(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B T V"]:
+        """Class token, then the embedded patches row by row, positions added, not yet normed.
 
         ``pixels`` [B, 3, image_size, image_size], as `preprocess` makes them, may be on any device.
         """
-        embedded = self._vision.embeddings(pixels.to(self.device, self.dtype))
-        return self._vision.pre_layrnorm(embedded)  # transformers' spelling
+        return self._vision.embeddings(pixels.to(self.device, self.dtype))
+
+    def embed_patches(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B T V"]:
+        """Tokens before the first block: those of `embed`, normed."""
+        return self.norm_before(self.embed(pixels))
 
     def run_blocks(
         self, tokens: Float[Tensor, "B T V"], *, start: int = 0, prompts: Mapping[int, Float[Tensor, "#B b V"]]
@@ -150,8 +153,8 @@ class ClipBackbone:
         return tokens
 
     def norm_before(self, tokens: Float[Tensor, "B b V"]) -> Float[Tensor, "B b V"]:
-        """The tower's norm in front of its first block, for tokens that are put in there."""
-        return self._vision.pre_layrnorm(tokens.to(self.dtype))
+        """The tower's norm in front of its first block, also for tokens that are put in there."""
+        return self._vision.pre_layrnorm(tokens.to(self.dtype))  # transformers' spelling
 
     def finish(self, tokens: Float[Tensor, "B T V"]) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B D"]]:
         """Tokens after the last block to patch features and pooled feature, fp32, not normalised.
@@ -159,8 +162,12 @@ class ClipBackbone:
         The class token is first and the patches follow it; tokens a method added behind the patches are dropped.
         """
         assert tokens.shape[1] > self.num_patches, "the class token and all patches must still be there"
-        features = self._projection(self._vision.post_layernorm(tokens[:, : 1 + self.num_patches])).float()
+        features = self.project(tokens[:, : 1 + self.num_patches])
         return features[:, 1:], features[:, 0]
+
+    def project(self, tokens: Float[Tensor, "B T V"]) -> Float[Tensor, "B T D"]:
+        """Features of any tokens after the last block, fp32, not normalised."""
+        return self._projection(self._vision.post_layernorm(tokens)).float()
 
 
 def _text_model_of(model: Any) -> Any:

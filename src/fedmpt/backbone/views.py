@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import random
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor
 
-from fedmpt.backbone.image_tower import ClipBackbone
+from fedmpt.backbone.image_tower import ClipBackbone, ImageBlock
 from fedmpt.backbone.plugin import Wrapped
 from fedmpt.types import Backbone, InputError
 
@@ -68,6 +70,31 @@ class TowerTokens(ImageView):
 
 
 @dataclass(frozen=True)
+class EmbeddedPatches(ImageView):
+    """Class token and embedded patches before the image tower's first norm, which stands in front of block 0."""
+
+    @property
+    def label(self) -> str:
+        return "image tower from block 0"
+
+    def of(self, backbone: Backbone) -> Backbone:
+        return _EmbeddedPatchesOf(open_tower(backbone))
+
+
+@dataclass(frozen=True)
+class LocalPatches(ImageView):
+    """The patches of the frozen tower's local stream (see `TowerTokens`) behind its last block, as features, and the
+    pooled feature before them."""
+
+    @property
+    def label(self) -> str:
+        return "the image tower's local stream"
+
+    def of(self, backbone: Backbone) -> Backbone:
+        return _LocalPatchesOf(open_tower(backbone))
+
+
+@dataclass(frozen=True)
 class StrongView(ImageView):
     """The frozen features of one strongly augmented copy of the image, the same in every step and every run."""
 
@@ -107,14 +134,45 @@ class _TowerTokensOf(Wrapped):
 
     @torch.no_grad()
     def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B L V"], Float[Tensor, "B V"]]:
-        tokens = self.plugin.embed_patches(pixels)
-        local = tokens
-        for block in self.plugin.image_blocks[: self.view.block]:
-            if self.view.with_local:
-                local = local + block.value_attention(tokens)
-            tokens = block(tokens)
-        rows = torch.cat([tokens, local], dim=1) if self.view.with_local else tokens
+        view = self.view
+        rows = torch.cat(_streams(self.plugin, pixels, num_blocks=view.block, with_local=view.with_local), dim=1)
         return rows[:, 1:].float(), rows[:, 0].float()
+
+
+def _streams(
+    tower: ClipBackbone, pixels: Float[Tensor, "B 3 H W"], *, num_blocks: int, with_local: bool
+) -> list[Float[Tensor, "B T V"]]:
+    """The tokens behind so many blocks, and those of the local stream if asked for."""
+    tokens = tower.embed_patches(pixels)
+    local = tokens
+    for block in cast("Sequence[ImageBlock]", tower.image_blocks[:num_blocks]):
+        if with_local:
+            local = local + block.value_attention(tokens)
+        tokens = block(tokens)
+    return [tokens, local] if with_local else [tokens]
+
+
+class _EmbeddedPatchesOf(Wrapped):
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(f"{self.plugin.fingerprint} {EmbeddedPatches()!r}".encode()).hexdigest()
+
+    @torch.no_grad()
+    def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B M V"], Float[Tensor, "B V"]]:
+        tokens = self.plugin.embed(pixels).float()
+        return tokens[:, 1:], tokens[:, 0]
+
+
+class _LocalPatchesOf(Wrapped):
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(f"{self.plugin.fingerprint} {LocalPatches()!r}".encode()).hexdigest()
+
+    @torch.no_grad()
+    def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B D"]]:
+        tower = self.plugin
+        tokens, local = _streams(tower, pixels, num_blocks=len(tower.image_blocks), with_local=True)
+        return tower.finish(local)[0], tower.finish(tokens)[1]
 
 
 class _StrongViewOf(Wrapped):

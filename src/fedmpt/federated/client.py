@@ -12,6 +12,7 @@ import torch
 from fedmpt.data.features.store import FeatureSet
 from fedmpt.federated.balance import Balance
 from fedmpt.methods import Method
+from fedmpt.methods.parts.optimizers import Joined
 from fedmpt.seeding import generator
 from fedmpt.state import Update, check_state, get_state, set_state
 from fedmpt.types import DivergedError, InputError, State
@@ -61,7 +62,8 @@ def local_update(
     """Train ``method`` on one client's images, from the server's state and the client's own personal tensors.
 
     ``balance`` weighs the labels of each batch; it is the caller who makes one where ``training`` asks for it. The
-    optimiser is fresh in every round. The order of images depends on (seed, round, client) alone.
+    optimiser is fresh in every round. The order of images, and what a method draws in training, depend on (seed, round,
+    client) alone.
 
     Raises:
         InputError: if the client has no images.
@@ -71,6 +73,7 @@ def local_update(
         raise InputError(f"client {client} has no images; leave it out or give it some")
     set_state(method, {**state, **personal}, source=f"state for client {client}")
     method.train()
+    method.draws = generator(seed, "method", round_index, client)
     method.start_round(round_index)
     optimizer = method.optimizer(
         learning_rate=learning_rate, momentum=training.momentum, weight_decay=training.weight_decay
@@ -90,7 +93,7 @@ def local_update(
 def _train(
     method: Method,
     features: FeatureSet,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | Joined,
     order: torch.Generator,
     training: LocalTraining,
     balance: Balance | None,

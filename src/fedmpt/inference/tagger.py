@@ -146,6 +146,11 @@ class Tagger:
                 new classes.
         """
         names = new_names(names, self.class_names)
+        if not self.method.takes_new_classes:
+            raise InputError(
+                f"{self.config.method.name} cannot score {', '.join(names)}: what it learned holds for the run's "
+                "classes alone; train with all classes, or with another method"
+            )
         class_names, old = (*self.class_names, *names), self.model
         method, first = (
             self.config.method.build(self.backbone, some, generator=generator(self.config.seed, "init"))

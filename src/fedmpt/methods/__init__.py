@@ -9,8 +9,10 @@ from fedmpt.methods.base import Method, MethodConfig
 from fedmpt.methods.class_vectors import ClassVectorsConfig
 from fedmpt.methods.dualcoop import DualCoOpConfig
 from fedmpt.methods.fedawa import FedAWAConfig
+from fedmpt.methods.fedlgt import FedLGTConfig
 from fedmpt.methods.fedmpt import FedMPTConfig
 from fedmpt.methods.fedmvp import FedMVPConfig
+from fedmpt.methods.fednca import FedNCAConfig
 from fedmpt.methods.fedotp import FedOTPConfig
 from fedmpt.methods.fedpgp import FedPGPConfig
 from fedmpt.methods.fedtpg import FedTPGConfig
@@ -43,6 +45,8 @@ METHODS: dict[str, type[MethodConfig]] = {
         RAMConfig,
         PLOTConfig,
         FedOTPConfig,
+        FedLGTConfig,
+        FedNCAConfig,
         ClassVectorsConfig,
         LinearProbeConfig,
         ZeroShotConfig,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fedmpt.backbone.text_tower import TextTower
 from fedmpt.backbone.views import ImageView
 from fedmpt.methods.parts.losses import asymmetric_loss
+from fedmpt.methods.parts.optimizers import Joined
 from fedmpt.state import Update, Weighting, mean_state
 from fedmpt.types import Backbone, Batch, InputError, State
 
@@ -85,6 +86,9 @@ class Method(nn.Module, ABC):
     weighting: Weighting = "uniform"
     """How clients count in the mean unless ``--weighting`` says."""
 
+    takes_new_classes: bool = True
+    """Whether it can score classes that training never saw."""
+
     sources: Mapping[str, str] = NOTHING
     """Texts it depends on beside class names, such as a file's, as SHA-256 of each by name: a checkpoint keeps them and
     notices changes."""
@@ -102,6 +106,8 @@ class Method(nn.Module, ABC):
             raise InputError(f"{type(self).__name__} compares classes and got {len(class_names)}; give at least two")
         self.tower = TextTower(backbone)
         self.logit_scale = backbone.logit_scale
+        self.draws = torch.Generator()
+        """For what training draws. The client gives a new one before each round, by (seed, round, client) alone."""
 
     @abstractmethod
     def encode_text(self) -> Tensor:
@@ -129,7 +135,9 @@ class Method(nn.Module, ABC):
         """Factors on the learning rate for parameters whose names start so; 1 for all others."""
         return {}
 
-    def optimizer(self, *, learning_rate: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:
+    def optimizer(
+        self, *, learning_rate: float, momentum: float, weight_decay: float
+    ) -> torch.optim.Optimizer | Joined:
         """A fresh optimiser for one client's local training."""
         groups = self._parameter_groups(learning_rate)
         return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)

@@ -1,17 +1,17 @@
 """FedAWA (Shi et al. 2025): PromptFL on the clients; the server learns how much each of them counts.
 
 Let w be the server's parameters, w_k a client's after its training, D_k = w_k - w, and p = softmax(theta) over the
-clients of a round. The server takes one step of Adam on theta against
+clients of a round. The server goes on from sum_k p_k w_k. It then takes one step of Adam on theta against
 
-    sum_k p_k ||D_k - sum_j p_j D_j||  +  sum_k p_k (1 - cos(w_g, w_k)),     w_g = sum_j p_j w_j,
+    sum_k p_k ||D_k - sum_j p_j D_j||  +  sum_k p_k (1 - cos(w, w_k)),
 
-and goes on from sum_k p_k w_k. Clients that pull away from what most agree on come to count less.
+which counts in the next round. Clients that pull away from what most agree on come to count less.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,14 +24,12 @@ from fedmpt.methods.promptfl import PromptFL, PromptFLConfig
 from fedmpt.state import Update, Weighting
 from fedmpt.types import Backbone, State, check_options
 
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
-"""Adam's own (Kingma and Ba 2015)."""
-SLOTS = ("theta", "first_moment", "second_moment", "steps")
-"""What the server remembers of each client: theta_k, and the state of Adam for it."""
+BETAS = (0.5, 0.999)
+"""Adam's, as published. It is new in every round, so that it moves each theta_k by the rate, up or down."""
 
 
 class FedAWA(PromptFL):
-    """State: as PromptFL's. The server's memory has a row for every client that has taken part, see `SLOTS`."""
+    """State: as PromptFL's. The server's memory has theta of every client that has taken part."""
 
     weighting: Weighting = "data"
 
@@ -45,17 +43,17 @@ class FedAWA(PromptFL):
     def aggregate(
         self, previous: State, updates: Iterable[Update], *, weighting: Weighting, memory: State
     ) -> tuple[State, State]:
-        """The mean with learned weights, after one step on them. Holds all updates of the round."""
+        """The mean with learned weights, and a step on them for the next round. Holds all updates of the round."""
         cohort = list(updates)
         if not cohort:
             raise ValueError("nothing to average: no update")
-        known = _rows_by_client(memory)
-        rows = torch.stack([known.get(update.client, _first_row(update, weighting)) for update in cohort])
-        theta = rows[:, 0].clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(alignment_loss(theta, _vectors(cohort)), theta)
-        rows = adam_step(rows, gradient, learning_rate=self.weights_rate)
-        state = _weighted_mean(cohort, rows[:, 0].softmax(0))
-        return state, _memory(known | {update.client: row for update, row in zip(cohort, rows, strict=True)})
+        known = dict(zip(memory["clients"].tolist(), memory["theta"], strict=True)) if memory else {}
+        theta = torch.stack([known.get(update.client, _start(update, weighting)) for update in cohort])
+        state = _weighted_mean(cohort, theta.softmax(0))
+        theta = adam_step(theta, _vectors(cohort), _vector(previous), learning_rate=self.weights_rate)
+        known |= {update.client: value for update, value in zip(cohort, theta, strict=True)}
+        clients = sorted(known)
+        return state, {"clients": torch.tensor(clients), "theta": torch.stack([known[client] for client in clients])}
 
 
 @dataclass(frozen=True)
@@ -73,39 +71,40 @@ class FedAWAConfig(PromptFLConfig):
     """Learning rate of Adam for the clients' weights."""
 
 
-def alignment_loss(theta: Float[Tensor, " K"], clients: Float[Tensor, "K P"]) -> Float[Tensor, ""]:
-    """What the clients' weights minimise; ``clients`` are their parameters, a row each."""
-    weights = theta.softmax(0)
-    mean = weights @ clients
-    # D_k - sum_j p_j D_j is w_k - w_g, since weights sum to one: the server's parameters drop out.
-    distance = torch.linalg.vector_norm(clients - mean, dim=1)
-    return (weights * (distance + 1 - F.cosine_similarity(clients, mean[None], dim=1))).sum()
-
-
 def adam_step(
-    rows: Float[Tensor, "K 4"], gradient: Float[Tensor, " K"], *, learning_rate: float
-) -> Float[Tensor, "K 4"]:
-    """Rows of `SLOTS` after a step of Adam. Each client has its own count of steps."""
-    # Paper has all clients in every round. Where only some take part, the others' rows wait, moments and all.
-    theta, first, second, steps = rows.unbind(1)
-    steps = steps + 1
-    first = BETA1 * first + (1 - BETA1) * gradient
-    second = BETA2 * second + (1 - BETA2) * gradient.square()
-    direction = (first / (1 - BETA1**steps)) / ((second / (1 - BETA2**steps)).sqrt() + EPSILON)
-    return torch.stack([theta - learning_rate * direction, first, second, steps], dim=1)
+    theta: Float[Tensor, " K"], clients: Float[Tensor, "K P"], server: Float[Tensor, " P"], *, learning_rate: float
+) -> Float[Tensor, " K"]:
+    """theta after a first step of Adam."""
+    theta = theta.clone().requires_grad_()
+    alignment_loss(theta, clients, server).backward()
+    torch.optim.Adam([theta], lr=learning_rate, betas=BETAS).step()
+    return theta.detach()
 
 
-def _first_row(update: Update, weighting: Weighting) -> Float[Tensor, " 4"]:
-    """Of a client that has not taken part before."""
-    # Paper starts from the shares of the data; the log of a client's number of images gives them in any cohort.
+def alignment_loss(
+    theta: Float[Tensor, " K"], clients: Float[Tensor, "K P"], server: Float[Tensor, " P"]
+) -> Float[Tensor, ""]:
+    """What the clients' weights minimise; ``clients`` are their parameters, a row each, ``server`` those before."""
+    weights = theta.softmax(0)
+    # D_k - sum_j p_j D_j is w_k less the mean, since weights sum to one: the server's parameters drop out.
+    distance = torch.linalg.vector_norm(clients - weights @ clients, dim=1)
+    return (weights * (distance + 1 - F.cosine_similarity(clients, server[None], dim=1))).sum()
+
+
+def _start(update: Update, weighting: Weighting) -> Float[Tensor, ""]:
+    """theta of a client that has not taken part before."""
+    # Paper starts p from the shares of the data; the log of a client's number of images gives them in any cohort.
     theta = math.log(update.num_examples) if weighting == "data" else 0.0
-    return torch.tensor([theta, 0.0, 0.0, 0.0], dtype=torch.float64)
+    return torch.tensor(theta, dtype=torch.float64)
 
 
 def _vectors(cohort: Sequence[Update]) -> Float[Tensor, "K P"]:
+    return torch.stack([_vector(update.state) for update in cohort])
+
+
+def _vector(state: State) -> Float[Tensor, " P"]:
     # Paper speaks of a model's parameters: here all that travels, the context and the head's two numbers, as one.
-    names = sorted(cohort[0].state)
-    return torch.stack([torch.cat([update.state[name].double().flatten() for name in names]) for update in cohort])
+    return torch.cat([state[name].double().flatten() for name in sorted(state)])
 
 
 def _weighted_mean(cohort: Sequence[Update], weights: Float[Tensor, " K"]) -> dict[str, Tensor]:
@@ -114,18 +113,3 @@ def _weighted_mean(cohort: Sequence[Update], weights: Float[Tensor, " K"]) -> di
         values = torch.stack([update.state[name] for update in cohort]).double()
         found[name] = torch.tensordot(weights, values, 1).to(like.dtype)
     return found
-
-
-def _rows_by_client(memory: State) -> dict[int, Tensor]:
-    if not memory:
-        return {}
-    table = torch.stack([memory[slot] for slot in SLOTS], dim=1)
-    return dict(zip(memory["clients"].tolist(), table, strict=True))
-
-
-def _memory(rows: Mapping[int, Tensor]) -> dict[str, Tensor]:
-    clients = sorted(rows)
-    table = torch.stack([rows[client] for client in clients])
-    # Copies, since tensors that share their memory cannot be stored.
-    columns = {slot: table[:, column].clone() for column, slot in enumerate(SLOTS)}
-    return {"clients": torch.tensor(clients), **columns}

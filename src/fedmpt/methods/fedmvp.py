@@ -6,7 +6,7 @@ reduced one of published comparisons, which makes one token of the image's class
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -16,12 +16,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedmpt.backbone.text_tower import TextTower
+from fedmpt.backbone.views import EmbeddedPatches, ImageView
 from fedmpt.conditions.attributes import find_attributes
 from fedmpt.methods.base import Method, MethodConfig
 from fedmpt.methods.parts.heads import ImagePromptMethod, csra_logits
 from fedmpt.methods.parts.layers import CrossAttention, initialise
 from fedmpt.methods.parts.losses import asymmetric_loss, text_anchor_loss
-from fedmpt.methods.parts.prompts import PromptTemplate, context_from, hand_written_features
+from fedmpt.methods.parts.prompts import PromptTemplate, context_from, hand_written_features, random_context
 from fedmpt.types import Backbone, Batch, InputError, check_options
 
 NUM_HEADS = 4
@@ -87,6 +88,8 @@ class FedMVP(ImagePromptMethod):
     mean over each class's own.
     """
 
+    views: Mapping[str, ImageView] = {"embedded": EmbeddedPatches()}
+
     def __init__(
         self, config: FedMVPConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
     ) -> None:
@@ -111,7 +114,11 @@ class FedMVP(ImagePromptMethod):
         return self.attribute_features
 
     def image_tokens(self, batch: Batch, text: Float[Tensor, "A D"]) -> Float[Tensor, "B tokens D"]:
-        return self.prompted_tokens(batch, {0: self.prompt_former(batch.views["tokens"][:, 0, 1:], text)})
+        embedded = batch.views["embedded"][:, 0]
+        own = self.prompt_former(embedded[:, 1:].float(), text)
+        normed = self.image_tower.norm_before(torch.cat([embedded, own.to(embedded.dtype)], dim=1))
+        num = embedded.shape[1]
+        return self.prompted_tokens(normed[:, :num], {0: normed[:, num:]})
 
     def forward(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
         text = self.encode_text() if text is None else text
@@ -159,11 +166,14 @@ class ReducedFedMVP(ImagePromptMethod):
     def image_tokens(self, batch: Batch, text: Float[Tensor, "C D"]) -> Float[Tensor, "B tokens D"]:
         # Queries do not see each other, so the images may stand in one row.
         attended, _ = self.attention(batch.pooled, text, text, need_weights=False)
-        return self.prompted_tokens(batch, {0: self.to_token(attended)[:, None]})
+        own, tower = self.to_token(attended)[:, None], self.image_tower
+        # As in the code behind published tables: not normed before the first block, and the head sees the token too.
+        return tower.project(tower.run_blocks(batch.views["tokens"][:, 0], prompts={0: own}))
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, ""]:
         text = self.encode_text() if text is None else text
-        return super().loss(batch, text) + text_anchor_loss(text, self.anchor)
+        # There the labels' loss is a sum over the images, and the anchor one term beside it.
+        return super().loss(batch, text) + text_anchor_loss(text, self.anchor) / len(batch)
 
 
 def _attribute_features(
@@ -197,19 +207,20 @@ class PromptFormer(nn.Module):
 
 
 class LowRankCrossAttention(CrossAttention):
-    """Queries, keys and values are each ``x + x A B`` of the normed input ``x``, with A [V, r] and B [r, V]."""
+    """``MHA(LN q, LN k, v)`` of queries, keys and values that are each ``x + x A B`` first, A [V, r] and B [r, V]."""
 
     def __init__(self, width: int, *, num_heads: int, rank: int, generator: torch.Generator) -> None:
         super().__init__(width, num_heads=num_heads)
-        # Paper has these only in its public description, without a start: as in LoRA (Hu et al. 2022), no effect.
-        self.low_rank_down = nn.Parameter(torch.randn(3, width, rank, generator=generator) / width**0.5)
-        self.low_rank_up = nn.Parameter(torch.zeros(3, rank, width))
+        self.low_rank_down = nn.Parameter(random_context(3, width, rank, generator=generator))
+        self.low_rank_up = nn.Parameter(random_context(3, rank, width, generator=generator))
 
     def attention_inputs(
         self, queries: Float[Tensor, "Q width"], context: Float[Tensor, "L width"]
     ) -> tuple[Float[Tensor, "Q width"], Float[Tensor, "L width"], Float[Tensor, "L width"]]:
+        # Published code has these terms, alone in training, from the round on in which a client's loss falls below 0.5.
+        # Each client has a switch of its own there and the server's model has none on; one averaged model needs one.
         pairs = zip(self.low_rank_down, self.low_rank_up, strict=True)
         query, key, value = (
             x + x @ down @ up for x, (down, up) in zip((queries, context, context), pairs, strict=True)
         )
-        return query, key, value
+        return self.query_norm(query), self.context_norm(key), value

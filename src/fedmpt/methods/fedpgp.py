@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fedmpt.methods.parts.prompts import PromptTemplate, hand_written_features
+from fedmpt.methods.parts.prompts import PromptTemplate, hand_written_features, random_context
 from fedmpt.methods.promptfl import PromptFL, PromptFLConfig
-from fedmpt.types import Backbone, Batch, check_options
+from fedmpt.types import Backbone, Batch, State, check_options
 
 CALIBRATION_RATE = 50.0
 """Factor on the learning rate for the shared head: it then has the rate of other methods."""
@@ -23,8 +23,7 @@ class FedPGP(PromptFL):
     """State: ``context`` [b, W] (sigma) and the head's calibration, which travel; ``personal_u`` [b, r] and
     ``personal_v`` [r, W], which stay.
 
-    A client's context is ``context + personal_u personal_v``. A new client's ``personal_u`` is zero, and so is that of
-    the global model: it is scored with the shared context alone.
+    A client's context is ``context + personal_u personal_v``. The global model is scored with the shared context alone.
     """
 
     personal = frozenset({"personal_u", "personal_v"})
@@ -41,10 +40,12 @@ class FedPGP(PromptFL):
         # Paper's neutral prompt: as many X as there are context tokens.
         self.neutral = hand_written_features(self.tower, class_names, prefix=" ".join(["X"] * config.num_context))
         width = self.tower.width
-        # Paper leaves the start open. As in LoRA, one factor is zero. The other's rows are about of length one: a
-        # step of U then moves the context about as far, within V's rows, as a step of sigma.
-        self.personal_u = nn.Parameter(torch.zeros(config.num_context, config.rank))
-        self.personal_v = nn.Parameter(torch.randn(config.rank, width, generator=generator) / width**0.5)
+        self.personal_u = nn.Parameter(random_context(config.num_context, config.rank, generator=generator))
+        self.personal_v = nn.Parameter(random_context(config.rank, width, generator=generator))
+
+    def neutral_personal(self, shared: State, initial: State) -> State:
+        """No change of the shared context."""
+        return {**initial, "personal_u": torch.zeros_like(initial["personal_u"])}
 
     def learning_rate_factors(self) -> dict[str, float]:
         # Two numbers that know nothing of the contrast, and would hardly move at its rate.

@@ -30,7 +30,8 @@ class MaPLe(ImagePromptMethod):
         check_options(config, "(0, inf)", "num_context")
         check_options(config, f"[1, {PUBLISHED_DEPTH}]", "depth")
         num, width = config.num_context, self.tower.width
-        self.template = PromptTemplate(self.tower, class_names, num_prefix_context=num)
+        names = [f"{config.fixed_words} {name}".strip() for name in class_names]
+        self.template = PromptTemplate(self.tower, names, num_prefix_context=num)
         # Blocks of the towers are coupled one to one, so the tower in which fewer of them get tokens decides.
         num_blocks = min(len(self.tower.layers), len(self.image_tower.image_blocks))
         depth = max(1, scaled_block(config.depth, num_blocks))
@@ -47,7 +48,10 @@ class MaPLe(ImagePromptMethod):
 
     def image_tokens(self, batch: Batch, text: Float[Tensor, "C D"]) -> Float[Tensor, "B tokens D"]:
         pairs = zip(self.couplings, self.contexts.split(1), strict=True)
-        return self.prompted_tokens(batch, dict(enumerate(coupling(context) for coupling, context in pairs)))
+        prompts = dict(enumerate(coupling(context) for coupling, context in pairs))
+        # As in the published code, they join the embedded patches before the norm in front of the first block.
+        prompts[0] = self.image_tower.norm_before(prompts[0])
+        return self.prompted_tokens(batch.views["tokens"][:, 0], prompts)
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,10 @@ class MaPLeConfig(MethodConfig):
     context_init: str = ""
     """Words the first block's context starts from; where too few, and if empty, tokens are drawn from N(0, 0.02^2)."""
 
+    fixed_words: str = ""
+    """Words that stay as they are between the context and the class name."""
+
     @classmethod
     def paper(cls) -> MaPLeConfig:
-        """The original starts from the first two words of "a photo of a"."""
-        return cls(context_init="a photo")
+        """The original writes "a photo of a CLASS." and trains the first two words."""
+        return cls(context_init="a photo", fixed_words="of a")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fedmpt.methods.base import MethodConfig
 from fedmpt.methods.parts.heads import DualPromptMethod
+from fedmpt.methods.parts.optimizers import Joined
 from fedmpt.methods.parts.prompts import PromptTemplate, context_from
 from fedmpt.types import Backbone, check_options
 
@@ -46,7 +47,9 @@ class PosCoOp(DualPromptMethod):
     def learning_rate_factors(self) -> dict[str, float]:
         return {"context": self.context_rate}
 
-    def optimizer(self, *, learning_rate: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:
+    def optimizer(
+        self, *, learning_rate: float, momentum: float, weight_decay: float
+    ) -> torch.optim.Optimizer | Joined:
         """As of all methods, but without weight decay: published so."""
         return super().optimizer(learning_rate=learning_rate, momentum=momentum, weight_decay=0.0)
 

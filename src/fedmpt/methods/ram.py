@@ -14,17 +14,18 @@ from torch import Tensor, nn
 
 from fedmpt.backbone.image_tower import ImageBlock
 from fedmpt.backbone.text_tower import DeepTokens
-from fedmpt.backbone.views import TowerTokens, open_tower
+from fedmpt.backbone.views import LocalPatches, TowerTokens, open_tower
 from fedmpt.methods.base import Method, MethodConfig
 from fedmpt.methods.parts.heads import SigmoidCalibration
 from fedmpt.methods.parts.layers import initialise, scaled_block
 from fedmpt.methods.parts.losses import asymmetric_loss, multi_matching_loss
+from fedmpt.methods.parts.optimizers import Joined
 from fedmpt.methods.parts.prompts import PromptTemplate, hand_written_features, random_context
 from fedmpt.methods.parts.transport import check_similarity, patch_marginals, sinkhorn
 from fedmpt.types import PRESENT, Backbone, Batch, check_options
 
-IMAGE_BLOCK, TEXT_BLOCK = 9, 6
-"""First touched blocks, of towers of 12."""
+BLOCK = 9
+"""First touched block of both towers, of 12 blocks."""
 PROMPT = "a photo of a"
 UP_SCALE = 1e-3
 """Of the adapters' last convolution at the start."""
@@ -34,7 +35,8 @@ TEACHER_SCALE = 20.0
 
 class RAM(Method):
     """State: ``adapters`` (with running statistics of batch norms) and ``visual_context`` [blocks, b, V] of the last
-    image blocks; ``context`` [blocks, b, W] of the upper text blocks; ``log_temperature``; the head's calibration."""
+    image blocks; ``context`` [blocks, b, W] of the last text blocks; ``log_temperatures`` of the global and the local
+    logits; the head's calibration."""
 
     def __init__(
         self, config: RAMConfig, backbone: Backbone, class_names: Sequence[str], *, generator: torch.Generator
@@ -47,9 +49,10 @@ class RAM(Method):
         self.template = PromptTemplate(self.tower, class_names, prefix_texts=[PROMPT])
         self.hand_written = hand_written_features(self.tower, class_names, prefix=PROMPT)
         num_image_blocks, num_text_blocks = len(self.image_tower.image_blocks), len(self.tower.layers)
-        self.first_image_block = scaled_block(IMAGE_BLOCK, num_image_blocks)
-        self.first_text_block = scaled_block(TEXT_BLOCK, num_text_blocks)
+        self.first_image_block = scaled_block(BLOCK, num_image_blocks)
+        self.first_text_block = scaled_block(BLOCK, num_text_blocks)
         self.views = {"tokens": TowerTokens(block=self.first_image_block, with_local=True)}
+        self.training_views = {"teacher": LocalPatches()}
         self.calibration = SigmoidCalibration()
         # Scores are shares of a softmax: a class that has no more than its even share starts undecided.
         nn.init.constant_(self.calibration.bias, math.log(len(class_names) - 1))
@@ -64,20 +67,36 @@ class RAM(Method):
         self.adapters = nn.ModuleList(
             LocalAdapter(width, self.tower.joint_width, generator) for _ in range(num_image_blocks)
         )
-        # A step of AdamW is as large as its rate, about a fortieth of this temperature: its logarithm stays positive.
+        # The published code trains the temperatures themselves; logarithms cannot end below zero.
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
+        self.log_global_temperature = nn.Parameter(torch.tensor(-math.log(self.logit_scale)))
 
     def learning_rate_factors(self) -> dict[str, float]:
-        return {"calibration.": self.config.calibration_rate}
+        config = self.config
+        return {
+            "adapters.": config.adapter_rate,
+            "context": config.prompt_rate,
+            "visual_context": config.prompt_rate,
+            # A step of AdamW is as large as its rate. This is the published step, as a share of where it starts.
+            "log_temperature": 1 / config.temperature,
+            "log_global_temperature": self.logit_scale,
+            "calibration.": config.calibration_rate,
+        }
 
-    def optimizer(self, *, learning_rate: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:
-        """AdamW as published; ``momentum`` is its beta1."""
-        groups = self._parameter_groups(learning_rate)
-        return torch.optim.AdamW(groups, lr=learning_rate, betas=(momentum, 0.999), weight_decay=weight_decay)
+    def optimizer(self, *, learning_rate: float, momentum: float, weight_decay: float) -> Joined:
+        """As published: SGD with ``momentum`` for the prompts, AdamW for all else."""
+        names = [name for name, _ in self.named_parameters()]
+        groups = dict(zip(names, self._parameter_groups(learning_rate), strict=True))
+        prompts = [groups.pop("visual_context"), groups.pop("context")]
+        return Joined(
+            torch.optim.AdamW(groups.values(), lr=learning_rate, weight_decay=weight_decay),
+            torch.optim.SGD(prompts, lr=learning_rate, momentum=momentum, weight_decay=weight_decay),
+        )
 
     def encode_text(self) -> Float[Tensor, "C D"]:
+        """Not normalised: adapters have a norm of their own for it."""
         deep = DeepTokens(inserted=dict(enumerate(self.context.split(1), start=self.first_text_block)))
-        return F.normalize(self.tower.encode(self.template.embed(), deep)[0], dim=-1)
+        return self.tower.encode(self.template.embed(), deep)[0]
 
     def forward(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, "B C"]:
         text = self.encode_text() if text is None else text
@@ -85,14 +104,14 @@ class RAM(Method):
 
     def loss(self, batch: Batch, text: Tensor | None = None) -> Float[Tensor, ""]:
         pooled, patches = self.cosines(batch, self.encode_text() if text is None else text)
-        frozen = self.logit_scale * F.normalize(batch.patches, dim=-1) @ self.hand_written.T
+        teacher = batch.views["teacher"][:, 0, 1:].to(self.hand_written.dtype)
+        frozen = self.logit_scale * F.normalize(teacher, dim=-1) @ self.hand_written.T
         plan = self.plan(
             patches,
             entropy=self.config.training_entropy,
             extra=self.config.teacher_weight * teacher_cost(frozen, batch.labels),
         )
-        # Paper also learns the temperature of the global logits; here it stays the frozen model's.
-        matching = multi_matching_loss(self.logit_scale * pooled, batch.labels, batch.weights)
+        matching = multi_matching_loss(self.global_logits(pooled), batch.labels, batch.weights)
         local = self.local_logits(patches, plan)
         matching = matching + multi_matching_loss(local, batch.labels, batch.weights)
         # The calibration is ours, so it learns by itself: the paper's loss alone trains all else. It reads scores as
@@ -102,7 +121,7 @@ class RAM(Method):
         return matching + asymmetric_loss(self.calibrated(scores), batch.labels, batch.weights)
 
     def cosines(self, batch: Batch, text: Float[Tensor, "C D"]) -> tuple[Float[Tensor, "B C"], Float[Tensor, "B M C"]]:
-        """Of the normal stream's class token, and of the local stream's patches, with the normalised text."""
+        """Of the normal stream's class token, and of the local stream's patches, with the text."""
         tower = self.image_tower
         tokens, local = batch.views["tokens"].to(tower.dtype).unbind(1)
         contexts = self.visual_context.to(tower.dtype)
@@ -115,6 +134,7 @@ class RAM(Method):
             local = local + adapter(tokens.float(), text).to(tower.dtype)
         _, pooled = tower.finish(tokens)
         patches, _ = tower.finish(local)
+        text = F.normalize(text, dim=-1)
         return F.normalize(pooled, dim=-1) @ text.T, F.normalize(patches, dim=-1) @ text.T
 
     def plan(
@@ -132,9 +152,12 @@ class RAM(Method):
     def local_logits(self, cosines: Float[Tensor, "B M C"], plan: Float[Tensor, "B M C"]) -> Float[Tensor, "B C"]:
         return (plan * cosines).sum(1) / self.log_temperature.exp()
 
+    def global_logits(self, cosines: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
+        return cosines / self.log_global_temperature.exp()
+
     def log_scores(self, pooled: Float[Tensor, "B C"], patches: Float[Tensor, "B M C"]) -> Float[Tensor, "B C"]:
         """Logs of RAM's own scores: the mean of a softmax over classes of the global, and one of the local logits."""
-        seen = (self.logit_scale * pooled).log_softmax(-1)
+        seen = self.global_logits(pooled).log_softmax(-1)
         matched = self.local_logits(patches, self.plan(patches, entropy=self.config.entropy)).log_softmax(-1)
         return torch.logaddexp(seen, matched) - math.log(2)
 
@@ -170,6 +193,10 @@ class RAMConfig(MethodConfig):
     """How much training's transport heeds where the frozen model sees the classes that are there."""
     temperature: float = 2e-3
     """Temperature of the local logits before training."""
+    adapter_rate: float = 0.1
+    """Factor on the learning rate for the adapters."""
+    prompt_rate: float = 20.0
+    """Factor on the learning rate for the tokens in both towers."""
     calibration_rate: float = 300.0
     """Factor on the learning rate for the calibration's scale and bias."""
 
@@ -189,27 +216,29 @@ def teacher_cost(similarity: Float[Tensor, "B M C"], labels: Int8[Tensor, "B C"]
 class LocalAdapter(nn.Module):
     """What is added to the local stream behind a block, from the normal stream's patches and the classes' text (RAM).
 
-    Two branches, 1 x 1 and 3 x 3, each convolution, batch norm, GELU, then cross-attention to the text. A 3 x 3
-    convolution of the mean and the maximum over the channels of both says how much each branch counts at each patch.
-    Branches are as wide as the text features (D), since these are keys and values of queries from the branch.
+    Two branches, 1 x 1 and 3 x 3, each convolution, batch norm, GELU, then cross-attention to the text: queries of
+    each branch and the text, which is keys and values, have a layer norm before it. A 3 x 3 convolution of the mean and
+    the maximum over the channels of both says how much each branch counts at each patch. Branches are as wide as the
+    text features (D).
     """
 
     def __init__(self, width: int, joint_width: int, generator: torch.Generator) -> None:
         super().__init__()
         self.point = _Branch(width, joint_width, kernel_size=1)
         self.window = _Branch(width, joint_width, kernel_size=3)
+        self.text_norm = nn.LayerNorm(joint_width)
         self.gate = nn.Conv2d(2, 2, kernel_size=3, padding=1, bias=False)
         self.up = nn.Conv2d(joint_width, width, kernel_size=1, bias=False)
         initialise(self, generator)
-        # Paper leaves the start open. Almost zero, training starts from CLIP's own local stream, as from zero-shot
-        # elsewhere; not quite zero, so that every part gets a gradient in the first step.
+        # Published code starts it as torch does. Almost zero, training starts from CLIP's own local stream, as from
+        # zero-shot elsewhere; not quite zero, so that every part gets a gradient in the first step.
         nn.init.normal_(self.up.weight, std=UP_SCALE, generator=generator)
 
     def forward(self, tokens: Float[Tensor, "B T V"], text: Float[Tensor, "C D"]) -> Float[Tensor, "B T V"]:
         """``tokens`` are the class token and the patches of a square image, row by row; nothing for the class token."""
         side = round((tokens.shape[1] - 1) ** 0.5)
-        patches = tokens[:, 1:].mT.unflatten(-1, (side, side))
-        point, window = self.point(patches, text), self.window(patches, text)
+        patches, keys = tokens[:, 1:].mT.unflatten(-1, (side, side)), self.text_norm(text)
+        point, window = self.point(patches, keys), self.window(patches, keys)
         both = torch.cat([point, window], dim=1)
         gates = self.gate(torch.stack([both.mean(1), both.amax(1)], dim=1)).sigmoid()
         mixed = self.up(gates[:, :1] * point + gates[:, 1:] * window)
@@ -219,17 +248,19 @@ class LocalAdapter(nn.Module):
 class _Branch(nn.Module):
     def __init__(self, width: int, joint_width: int, *, kernel_size: int) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(width, joint_width, kernel_size, padding=kernel_size // 2)
+        self.convolution = nn.Conv2d(width, joint_width, kernel_size, padding=kernel_size // 2, bias=False)
         self.norm = nn.BatchNorm2d(joint_width)
         # A count of batches is no state to be averaged, and with a fixed momentum nothing reads it.
         self.norm.num_batches_tracked = None
+        self.query_norm = nn.LayerNorm(joint_width)
 
-    def forward(self, patches: Float[Tensor, "B V H W"], text: Float[Tensor, "C D"]) -> Float[Tensor, "B D H W"]:
+    def forward(self, patches: Float[Tensor, "B V H W"], keys: Float[Tensor, "C D"]) -> Float[Tensor, "B D H W"]:
         hidden = F.gelu(self.norm(self.convolution(patches)))
-        return hidden + attended_text(hidden.flatten(2).mT, text).mT.unflatten(-1, hidden.shape[2:])
+        queries = self.query_norm(hidden.flatten(2).mT)
+        return hidden + attended_text(queries, keys).mT.unflatten(-1, hidden.shape[2:])
 
 
-def attended_text(queries: Float[Tensor, "B M D"], text: Float[Tensor, "C D"]) -> Float[Tensor, "B M D"]:
-    """Attention with text features as both keys and values, one head, without projections."""
-    weights = (queries @ text.T / text.shape[-1] ** 0.5).softmax(-1)
-    return weights @ text
+def attended_text(queries: Float[Tensor, "B M D"], keys: Float[Tensor, "C D"]) -> Float[Tensor, "B M D"]:
+    """Attention with the same keys and values, one head, without projections."""
+    weights = (queries @ keys.T / keys.shape[-1] ** 0.5).softmax(-1)
+    return weights @ keys

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fedmpt.backbone.text_tower import DeepTokens
 from fedmpt.methods.kgcoop import KgCoOp, KgCoOpConfig
-from fedmpt.methods.parts.layers import initialise, scaled_block
+from fedmpt.methods.parts.layers import QuickGELU, initialise, scaled_block
 from fedmpt.methods.parts.prompts import PromptTemplate
 from fedmpt.types import Backbone
 
@@ -32,7 +32,7 @@ class TCP(KgCoOp):
         self.block = scaled_block(CLASS_TOKENS_BLOCK, len(self.tower.layers))
         self.meta_net = nn.Sequential(
             nn.Linear(joint_width, joint_width // 4),
-            nn.ReLU(),
+            QuickGELU(),
             nn.Linear(joint_width // 4, config.num_context * self.tower.width),
         )
         initialise(self.meta_net, generator)
@@ -59,3 +59,6 @@ class TCPConfig(KgCoOpConfig):
     summary: ClassVar[str] = "KgCoOp with tokens made from each class's frozen text feature"
     source: ClassVar[str] = "Yao et al. 2024 (TCP), CVPR"
     method: ClassVar = TCP
+
+    context_init: str = ""
+    """Words the context starts from; where they are too few, and if empty, tokens are drawn from N(0, 0.02^2)."""

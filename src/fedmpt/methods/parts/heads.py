@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -180,16 +179,16 @@ class ImagePromptMethod(SinglePromptMethod):
         self.image_tower = open_tower(backbone)
 
     def prompted_tokens(
-        self, batch: Batch, prompts: Mapping[int, Float[Tensor, "#B b V"]]
+        self, tokens: Float[Tensor, "B T V"], prompts: Mapping[int, Float[Tensor, "#B b V"]]
     ) -> Float[Tensor, "B tokens D"]:
-        """Class feature and patch features of images to which ``prompts`` were added, by the index of the block."""
+        """Class feature and patch features of images to which ``prompts`` were added, by the index of the block.
+
+        ``tokens`` and prompts of block 0 are as the block itself takes them, normed.
+        """
         tower = self.image_tower
-        # Like all that enters the first block, tokens pass the norm in front of it: FedMVP's paper has them join the
-        # embedded patches, MaPLe's does not say.
-        prompts = {**prompts, 0: tower.norm_before(prompts[0])}
         # Deeper ones replace what the block before made of theirs; behind the last of them, tokens go on as they are.
-        patches, pooled = tower.finish(tower.run_blocks(batch.views["tokens"][:, 0], prompts=prompts))
-        return csra_tokens(replace(batch, patches=patches, pooled=pooled))
+        patches, pooled = tower.finish(tower.run_blocks(tokens, prompts=prompts))
+        return torch.cat([pooled[:, None], patches], dim=1)
 
 
 class DualPromptMethod(Method):

@@ -21,6 +21,13 @@ def scaled_block(block: int, depth: int) -> int:
     return min(round(block / PUBLISHED_DEPTH * depth), last)
 
 
+class QuickGELU(nn.Module):
+    """``x sigmoid(1.702 x)``, the activation of CLIP's own blocks."""
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return x * torch.sigmoid(1.702 * x)
+
+
 class CrossAttention(nn.Module):
     """``h = MHA(LN q, LN c, LN c)`` without a residual, then ``h + FF(h)``: queries ``q`` over one context ``c``.
 
@@ -42,15 +49,16 @@ class CrossAttention(nn.Module):
     def forward(
         self, queries: Float[Tensor, "Q width"], context: Float[Tensor, "L context_width"]
     ) -> Float[Tensor, "Q width"]:
-        query, key, value = self.attention_inputs(self.query_norm(queries), self.context_norm(context))
+        query, key, value = self.attention_inputs(queries, context)
         attended, _ = self.attention(query, key, value, need_weights=False)
         return attended + self.feed_forward(attended)
 
     def attention_inputs(
         self, queries: Float[Tensor, "Q width"], context: Float[Tensor, "L context_width"]
     ) -> tuple[Float[Tensor, "Q width"], Float[Tensor, "L context_width"], Float[Tensor, "L context_width"]]:
-        """Queries, keys and values, from normed queries and context."""
-        return queries, context, context
+        """Queries, keys and values of the attention."""
+        context = self.context_norm(context)
+        return self.query_norm(queries), context, context
 
 
 class GEGLU(nn.Module):

@@ -9,7 +9,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int8
+from jaxtyping import Bool, Float, Int8
 from torch import Tensor
 
 from fedmpt.types import ABSENT, PRESENT, UNKNOWN
@@ -49,17 +49,21 @@ def focal_margin_loss(
     labels: Int8[Tensor, "B C"],
     weights: Float[Tensor, "B C"] | None = None,
     *,
+    given: Int8[Tensor, "B C"] | None = None,
     gamma: float = 2.0,
     margin: float = 1.0,
 ) -> Float[Tensor, ""]:
     """Focal loss with a margin for positives (Zhang et al. 2021): summed over classes, averaged over images.
 
     ``-y (1 - p')^g log p' - (1 - y) p^g log(1 - p)``, where the log-odds of ``p'`` are those of ``p`` minus the margin.
+    Where ``labels`` are corrected, ``given`` are those before: what was not present there has no margin, ``p' = p``.
     Entries labelled unknown count nothing.
     """
     smallest = 1e-30
     held_back = probabilities * math.exp(-margin)
     held_back = held_back / (held_back + 1 - probabilities)
+    if given is not None:
+        held_back = held_back.where(given == PRESENT, probabilities)
     positive = (1 - held_back) ** gamma * held_back.clamp_min(smallest).log()
     negative = probabilities**gamma * (1 - probabilities).clamp_min(smallest).log()
     return _mean_over_images(-positive.where(labels == PRESENT, negative), labels, weights)
@@ -85,20 +89,17 @@ def corrected_labels(
     return labels.masked_fill((labels == ABSENT) & (probabilities > threshold), PRESENT)
 
 
-def consistency_loss(probabilities: Float[Tensor, "B C"], target: Float[Tensor, "B C"]) -> Float[Tensor, ""]:
-    """Kullback-Leibler divergence of probabilities from their target, each class by itself; zero where they agree.
+def binary_cross_entropy(
+    probabilities: Float[Tensor, "B C"], target: Float[Tensor, "B C"], counted: Bool[Tensor, " B"]
+) -> Float[Tensor, ""]:
+    """Of two outcomes, each class by itself, in the images that are ``counted``.
 
-    Summed over classes, averaged over images.
+    Summed over classes, averaged over all images. NaN gives NaN, which torch's own routine refuses with an error.
     """
-    return (_cross_entropy(probabilities, target) - _cross_entropy(target, target)).sum(-1).mean()
-
-
-def _cross_entropy(probabilities: Float[Tensor, "B C"], target: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
-    """Of two outcomes, each class by itself. NaN gives NaN, which torch's own routine refuses with an error."""
     smallest = 1e-30
     present = target * probabilities.clamp_min(smallest).log()
     absent = (1 - target) * (1 - probabilities).clamp_min(smallest).log()
-    return -present - absent
+    return -(present + absent).sum(-1).where(counted, 0).mean()
 
 
 def multi_matching_loss(
