@@ -98,8 +98,7 @@ def test_feature_stores_are_found_again(fedmpt: Fedmpt) -> None:
     ):
         assert "computing" not in fedmpt(f"features build {options} --cache cache")
     start = "train --data folder:few --setting iid --clients 1 --backbone scenes-clip --rounds 1 --cache cache"
-    tokens = "--method fedmvp --attributes conditions/attributes.json --num-visual-tokens 1 --out new_fedmvp"
-    assert "computing" not in fedmpt(f"{start} {tokens}")
+    assert "computing" not in fedmpt(f"{start} --method maple --num-context 1 --out new_maple")
     assert "computing" not in fedmpt(f"{start} --method scpnet --out new_scpnet")
     assert stores("cache") == before
     listed = json.loads(fedmpt("features list --json --cache cache"))
