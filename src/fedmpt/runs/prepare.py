@@ -122,7 +122,7 @@ def prepare(config: RunConfig, *, cache: Path, show_progress: bool, must_train: 
         progress=show_progress,
         data=config.data,
     )
-    train = opened(hide_labels(config, data.train), views={**method.views, **method.training_views})
+    train = opened(hide_labels(config, data, partition), views={**method.views, **method.training_views})
     test = opened(data.test, views=method.views)
     if test.skipped:  # Asked again here: scores come after the training.
         _check_labels(data.name, f"{data.test.name} (as far as it can be read)", test.labels)
