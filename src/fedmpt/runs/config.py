@@ -96,7 +96,7 @@ class RunConfig:
         check_options(federation, "[0, 1)", "held_out")
         check_options(training, "(0, inf)", "local_epochs", "batch_size")
         check_options(training, "[0, 1)", "momentum")
-        check_options(training, "[0, inf)", "weight_decay", "proximal")
+        check_options(training, "[0, inf)", "weight_decay", "proximal", "pseudo_labels_after", "global_consistency")
         if federation.keep == "best" and not federation.held_out_share:
             raise InputError("--keep best chooses by held-out images; give --held-out above 0, or leave it out for 0.1")
         self._check_setting()
@@ -116,6 +116,8 @@ class RunConfig:
             "dp-noise": self.privacy.is_on,
             "clip-norm": self.aggregation.clip_norm is not None,
             "proximal": self.training.proximal != 0,
+            "pseudo-labels": self.training.pseudo_labels != 0,
+            "global-consistency": self.training.global_consistency != 0,
             "balance": self.training.balance,
             "weighting": self.federation.weighting is not None,
             "keep": self.federation.keep != "last",
@@ -160,6 +162,12 @@ class RunConfig:
             raise InputError("--partition is of all training images; leave --validation out, or give a setting")
 
     def _check_partial_labels(self) -> None:
+        """What becomes of unknown labels, and which ones are made unknown."""
+        training = self.training
+        if training.pseudo_labels and not 0.5 < training.pseudo_labels < 1:
+            raise InputError(f"--pseudo-labels must be in (0.5, 1), or 0 for none; got {training.pseudo_labels}")
+        if training.pseudo_labels_after != LocalTraining.pseudo_labels_after and not training.pseudo_labels:
+            raise InputError("--pseudo-labels-after has no effect without --pseudo-labels; give one such as 0.9")
         by_class, each = self.partial_labels == "missing-classes", self.classes_per_client
         if (self.partial_labels is None or by_class) and self.partial_fraction != DEFAULT_PARTIAL_FRACTION:
             raise InputError(
