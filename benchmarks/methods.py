@@ -136,11 +136,11 @@ def _score(config: RunConfig, out: Path, bed: Bed) -> float:
 def measure(name: str, config: RunConfig, bed: Bed) -> None:
     """Choose the rate, then train and score every seed."""
     out = bed.options.out / slug(name)
-    rates = choose_rate(name, config, bed) if _trains(config) else {}
+    rates = choose_rate(name, config, bed) if is_trained(config) else {}
     if rates:
         best = float(next(iter(rates)))
         config = replace(config, federation=replace(config.federation, learning_rate=best))
-    outcomes = [_final(replace(config, seed=seed), out / f"seed{seed}", bed) for seed in bed.options.seeds]
+    outcomes = [final(replace(config, seed=seed), out / f"seed{seed}", bed) for seed in bed.options.seeds]
     columns = SCENE_COLUMNS if bed.trial else PHOTO_COLUMNS
     scores = {column: [score_at(outcome, path) for outcome in outcomes] for column, path in columns.items()}
     results = outcomes[0]["results"]
@@ -157,11 +157,11 @@ def measure(name: str, config: RunConfig, bed: Bed) -> None:
     print(f"{name}: rate {next(iter(rates), '-')}  {line}", file=sys.stderr, flush=True)
 
 
-def _trains(config: RunConfig) -> bool:
+def is_trained(config: RunConfig) -> bool:
     return config.method.name != "zero-shot"
 
 
-def _final(config: RunConfig, out: Path, bed: Bed) -> dict[str, Any]:
+def final(config: RunConfig, out: Path, bed: Bed) -> dict[str, Any]:
     with TerminalWatcher(Console(stderr=True, quiet=True)) as watcher:
         if bed.trial is None:
             results = train(config, out=out, resume=True, cache=bed.options.cache, watcher=watcher)

@@ -29,7 +29,7 @@ from fedmpt.methods.parts.prompts import hand_written_features
 from fedmpt.runs.config import RunConfig
 from fedmpt.seeding import generator
 from fedmpt.state import set_state
-from fedmpt.types import UNKNOWN, Batch, Split
+from fedmpt.types import UNKNOWN, Batch, ImageData, Split
 
 # Drawn pictures whose labels come together: of so few photos as other tests have, no two classes are tied.
 SCENES = "scenes:num_train=60,num_test=60,spurious=0.9"
@@ -230,9 +230,13 @@ def test_a_run_that_has_not_ended_predicts_as_it_will(
     assert_refused(on("evaluate", out), r"counts\.json is missing, .* or go without: --soft-ties 0")
 
 
-def test_masked_labels_and_validation_are_those_of_the_run(train: Train, on: Callable[..., Outcome]) -> None:
-    words = ("--partial-labels", "masked-unknown", "--partial-fraction", 0.3, "--validation", 0.2)
-    out = train("a", *words, "--soft-ties", 2)
+@pytest.mark.parametrize(
+    "hidden", [("masked-unknown", "--partial-fraction", 0.3), ("missing-classes", "--classes-per-client", 9)]
+)
+def test_hidden_labels_and_validation_are_those_of_the_run(
+    train: Train, on: Callable[..., Outcome], hidden: tuple[object, ...]
+) -> None:
+    out = train("a", "--partial-labels", *hidden, "--validation", 0.2, "--soft-ties", 2)
     expected = snapshot(out / "checkpoint")
     said = on("calibrate", out)
     assert said.code == 0
@@ -312,8 +316,8 @@ def test_a_fall_is_told(train: Train, falling: tuple[object, ...]) -> None:
 def test_held_out_images_that_show_nothing_are_refused(
     place: Place, run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def hide_all(_: object, split: Split) -> Split:
-        return replace(split, labels=torch.full_like(split.labels, UNKNOWN))
+    def hide_all(_: object, data: ImageData, __: object) -> Split:
+        return replace(data.train, labels=torch.full_like(data.train.labels, UNKNOWN))
 
     monkeypatch.setattr("fedmpt.runs.prepare.hide_labels", hide_all)
     message = r"--held-out 0\.2 holds out \d images, and none shows any of the classes, .*hold out more"

@@ -49,7 +49,7 @@ def write(path: Path, counts: Any, **head: Any) -> Path:
 def test_exact_counts_come_back_as_they_were(tmp_path: Path) -> None:
     path = tmp_path / "site.json"
     write_counts(path, site())
-    assert json.loads(path.read_text())["label-counts"] == content(known=[5, 5, 4])
+    assert json.loads(path.read_text())["label-counts"] == content(known=[[5, 5, 4], [5, 5, 4], [4, 4, 4]])
     read = read_counts(path)
     assert (read.name, read.class_names, read.noise) == ("here", CLASSES, None)
     assert same(read.counts, count_labels(LABELS))
@@ -69,7 +69,7 @@ def test_pairs_are_those_of_a_loop_in_its_order_and_no_number_is_read_alone(
     """A run of 1,500 classes writes a million pairs."""
     above = torch.randint(-2, 3, (9, 9), generator=torch.Generator().manual_seed(0)).triu(1)
     pairs = above + above.T
-    counts = LabelCounts(50, torch.arange(9), pairs, torch.full((9,), 50))
+    counts = LabelCounts(50, torch.arange(9), pairs, torch.full((9, 9), 50))
     expected = [[a, b, pairs[a, b].item()] for a in range(9) for b in range(a + 1, 9) if pairs[a, b] != 0]
     monkeypatch.setattr(torch.Tensor, "__int__", None, raising=False)
     write_counts(tmp_path / "site.json", site(class_names=tuple("abcdefghi"), counts=counts))
@@ -86,7 +86,12 @@ def test_classes_may_have_any_names(tmp_path: Path, name: str) -> None:
 def test_files_without_unknown_labels_say_nothing_of_them_and_are_read_so(tmp_path: Path) -> None:
     write_counts(tmp_path / "site.json", site(counts=count_labels(LABELS.abs())))
     assert "known" not in json.loads((tmp_path / "site.json").read_text())["label-counts"]
-    assert read_counts(tmp_path / "site.json").counts.known.tolist() == [5, 5, 5]
+    assert read_counts(tmp_path / "site.json").counts.known.tolist() == [[5] * 3] * 3
+
+
+def test_files_of_before_know_each_class_alone(tmp_path: Path) -> None:
+    path = write(tmp_path / "site.json", content(num_images=100, known=[50, 40, 100]))
+    assert read_counts(path).counts.known.tolist() == [[50, 20, 50], [20, 40, 40], [50, 40, 100]]
 
 
 def test_the_example_in_messages_can_be_read(tmp_path: Path) -> None:
@@ -105,6 +110,7 @@ def test_the_example_in_messages_can_be_read(tmp_path: Path) -> None:
         ({"classes": ["cat", "dog"]}, "label counts cannot be used"),
         ({"singles": [3, 3, "1"]}, "label counts cannot be used"),
         ({"known": [5, 5]}, "label counts cannot be used"),
+        ({"known": [[5, 5, 4], [5, 5, 4]]}, "label counts cannot be used"),
         ({"pairs": [[0, 1]]}, "label counts cannot be used"),
         ({"pairs": [[1, 3, 1]]}, "label counts cannot be used"),
         ({"epsilon": 0, "max_labels": 3}, "epsilon is 0; give a finite number"),

@@ -38,9 +38,10 @@ def by_hand(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def counts_of(num_images: int, singles: list[int], together: int, known: list[int] | None = None) -> LabelCounts:
-    """Of two classes."""
+    """Of two classes; where ``known`` is given, they are never known together."""
     pairs = torch.tensor([[0, together], [together, 0]])
-    return LabelCounts(num_images, torch.tensor(singles), pairs, torch.tensor(known or [num_images] * 2))
+    both = torch.full((2, 2), num_images) if known is None else torch.tensor(known).diag()
+    return LabelCounts(num_images, torch.tensor(singles), pairs, both)
 
 
 @pytest.mark.parametrize("num_images", [4, 40, 400])
@@ -71,6 +72,20 @@ def test_hidden_labels_leave_the_ties_within_sampling_error() -> None:
     # Hidden labels that count as absent give other numbers, so the agreement above is no accident.
     absent = Ties.of(count_labels(labels.masked_fill(is_hidden, 0)))
     assert (absent.conditional - everything.conditional).abs().max() > 0.3
+
+
+def test_classes_that_go_untied_are_so_where_the_same_clients_annotate_both() -> None:
+    """A client in four annotates the first two classes, one the third, two nothing of these."""
+    labels = tied_labels(40_000)[:, [0, 3, 1]]
+    everything = Ties.of(count_labels(labels))
+    client = torch.arange(40_000) % 4
+    labels[:, :2].masked_fill_((client != 0)[:, None], -1)
+    labels[:, 2].masked_fill_(client != 1, -1)
+    found = Ties.of(count_labels(labels))
+    torch.testing.assert_close(found.prior, everything.prior, rtol=0, atol=0.02)
+    assert found.lift[0, 1].item() == pytest.approx(1, abs=0.05)
+    assert everything.lift[0, 2] > 1.5
+    assert not found.lift[2].any(), "never annotated together"
 
 
 def test_what_is_seen_together_in_few_images_is_no_tie() -> None:

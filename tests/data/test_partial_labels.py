@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedmpt.data.partial_labels import mask_labels
+from fedmpt.data.partial_labels import annotated_classes, mask_labels
 from fedmpt.types import InputError
 
 KINDS = ["masked-negative", "masked-unknown"]
@@ -72,3 +72,30 @@ def test_what_is_hidden_does_not_depend_on_the_labels(kind: Any) -> None:
 def test_fractions_out_of_range(fraction: float) -> None:
     with pytest.raises(InputError, match=r"hide is .*; it must be in \[0, 1\)"):
         mask_labels(random_labels(3), kind="masked-unknown", fraction=fraction, seed=1)
+
+
+@pytest.mark.parametrize("each", [1, 3, 5, 8])
+def test_every_class_is_annotated_where_there_are_clients_enough(each: int) -> None:
+    num_classes = 8
+    for num_clients in (1, 2, 3, 8, 20):
+        annotated = annotated_classes(num_clients, num_classes, each=each, seed=2)
+        assert (annotated.sum(1) == each).all()
+        assert annotated.any(0).sum() == min(num_classes, num_clients * each), "the first clients share none"
+
+
+def test_a_clients_classes_depend_on_its_number_and_the_seed_alone() -> None:
+    torch.manual_seed(4)
+    few, many = (annotated_classes(clients, 10, each=3, seed=1) for clients in (6, 30))
+    torch.manual_seed(5)
+    assert torch.equal(annotated_classes(30, 10, each=3, seed=1), many)
+    assert torch.equal(few, many[:6])
+    assert not torch.equal(annotated_classes(30, 10, each=3, seed=2), many)
+    assert many[4:].unique(dim=0).shape[0] > 15, "clients draw for themselves"
+    share = many[4:].double().mean(0)
+    assert 0.1 < share.min() < share.max() < 0.55, "no class is preferred"
+
+
+@pytest.mark.parametrize("each", [0, 9])
+def test_more_classes_than_there_are(each: int) -> None:
+    with pytest.raises(InputError, match=f"--classes-per-client {each} of 8 classes; give 1 to 8"):
+        annotated_classes(3, 8, each=each, seed=0)

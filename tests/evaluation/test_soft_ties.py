@@ -38,7 +38,7 @@ def test_without_strength_nothing_changes_not_even_rounding() -> None:
 def test_a_class_in_doubt_is_held_back_where_its_company_is_sure_and_a_sure_one_stays() -> None:
     """The words' example: 7 of 10 images with a bicycle show a person, and 4 of 10 of all."""
     pairs = torch.tensor([[0, 70], [70, 0]])
-    ties = Ties.of(LabelCounts(1000, torch.tensor([100, 400]), pairs, torch.tensor([1000, 1000])))
+    ties = Ties.of(LabelCounts(1000, torch.tensor([100, 400]), pairs, torch.full((2, 2), 1000)))
     moved = soft_ties(torch.tensor([[0.99, 0.3], [0.01, 0.3], [0.99, 0.9999]]), ties, 1.0)
     weight = math.log(0.7 / 0.3) - math.log(0.4 / 0.6)
     log_odds = math.log(0.3 / 0.7) - 0.7 * weight * 0.99
@@ -50,7 +50,7 @@ def test_a_class_in_doubt_is_held_back_where_its_company_is_sure_and_a_sure_one_
 
 def test_classes_that_avoid_each_other_or_are_not_tied_change_nothing() -> None:
     pairs = torch.tensor([[0, 10, 0], [10, 0, 0], [0, 0, 0]])
-    ties = Ties.of(LabelCounts(100, torch.tensor([50, 50, 0]), pairs, torch.full((3,), 100)))
+    ties = Ties.of(LabelCounts(100, torch.tensor([50, 50, 0]), pairs, torch.full((3, 3), 100)))
     found = torch.tensor([[0.9, 0.4, 0.5]])
     torch.testing.assert_close(soft_ties(found, ties, 3.0), found)
 

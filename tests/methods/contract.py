@@ -207,6 +207,24 @@ class MethodContract:
         assert all(gradient.isfinite().all() for gradient in weighed.values())
         assert not same(usual, weighed)
 
+    def test_unknown_labels_can_be_held_to_the_servers_model(self, method: Method, features: FeatureSet) -> None:
+        if not method.is_trained:
+            return
+        labels = features.labels.index_fill(1, torch.tensor([1, 3]), UNKNOWN)
+        start, some = get_state(method), dataclasses.replace(features, labels=labels)
+
+        def after(weight: float, batch_size: int) -> State:
+            set_state(method, start)
+            training = LocalTraining(batch_size=batch_size, global_consistency=weight)
+            train_rounds(method, some, rounds=1, learning_rate=self.learning_rate, training=training)
+            return get_state(method)
+
+        assert not same(after(100, 8), after(0, 8))
+        usual = method.optimizer(learning_rate=1.0, momentum=0.0, weight_decay=0.0)
+        # In the first step the model is the server's, so nothing pulls. Adam would make a step of rounding errors.
+        if not sees_batches(method) and isinstance(usual, torch.optim.SGD):
+            torch.testing.assert_close(after(1, len(some)), after(0, len(some)), atol=1e-6, rtol=1e-4)
+
     def test_an_image_scores_the_same_in_any_company(self, method: Method, features: FeatureSet) -> None:
         self.train(method, features)
         together = probabilities(method, features)

@@ -60,6 +60,7 @@ def test_configs_of_before_there_was_a_choice_of_aggregation_are_read() -> None:
     config = preset("default", "promptfl", "voc:x")
     words = config.to_json()
     del words["aggregation"], words["training"]["proximal"], words["training"]["balance"]
+    del words["training"]["pseudo_labels"], words["training"]["global_consistency"]
     words["federation"]["weighting"] = "uniform"
     expected = replace(config, federation=replace(config.federation, weighting="uniform"))
     assert RunConfig.from_json(words, source="here") == expected
@@ -83,6 +84,18 @@ def test_learning_rate_and_balance_start_from_the_methods_own(monkeypatch: pytes
     [
         ({"training": LocalTraining(proximal=-1.0)}, r"^--proximal must not be negative, got -1\.0"),
         ({"training": LocalTraining(proximal=float("nan"))}, "^--proximal must not be negative, got nan"),
+        (
+            {"training": LocalTraining(pseudo_labels=0.5)},
+            r"^--pseudo-labels must be in \(0.5, 1\), or 0 for none; got 0.5",
+        ),
+        ({"training": LocalTraining(pseudo_labels=1.0)}, r"^--pseudo-labels must be in \(0.5, 1\)"),
+        ({"training": LocalTraining(pseudo_labels=float("nan"))}, r"^--pseudo-labels must be in \(0.5, 1\)"),
+        (
+            {"training": LocalTraining(pseudo_labels_after=5)},
+            "^--pseudo-labels-after has no effect without --pseudo-la",
+        ),
+        ({"training": LocalTraining(pseudo_labels=0.9, pseudo_labels_after=-1)}, "^--pseudo-labels-after must not be"),
+        ({"training": LocalTraining(global_consistency=-1.0)}, "^--global-consistency must not be negative"),
         ({"aggregation": Aggregation(trim=0.3)}, "^--trim goes with --aggregator trimmed-mean"),
         (
             {"aggregation": Aggregation(aggregator="krum"), "federation": Federation(weighting="data")},

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from fedmpt.data.partial_labels import annotated_classes
 from fedmpt.data.partition import save_partition
+from fedmpt.data.ties import TiesOptions, cut_ties
 from fedmpt.runs.config import RunConfig
 from fedmpt.runs.partition import held_out_rows, hide_labels, hold_out, partition_clients, setting_of
 from fedmpt.types import ABSENT, PRESENT, UNKNOWN, ImageData, InputError, Split
@@ -72,14 +74,46 @@ def test_natural_without_a_column_names_the_columns(data: ImageData) -> None:
 
 def test_hidden_labels_leave_files_and_other_labels_alone(data: ImageData) -> None:
     config = RunConfig(data="own", partial_labels="masked-negative", partial_fraction=0.5)
-    hidden, labels = hide_labels(config, data.train), data.train.labels
+    hidden, labels = hide_labels(config, data), data.train.labels
     assert hidden.files == data.train.files
     assert 0 < (hidden.labels == PRESENT).sum() < (labels == PRESENT).sum()
     assert (hidden.labels[labels == ABSENT] == ABSENT).all()
-    unknown = hide_labels(replace(config, partial_labels="masked-unknown"), data.train).labels
+    unknown = hide_labels(replace(config, partial_labels="masked-unknown"), data).labels
     assert 0.4 < (unknown == UNKNOWN).double().mean() < 0.6
     assert torch.equal(unknown[unknown != UNKNOWN], labels[unknown != UNKNOWN])
-    assert hide_labels(RunConfig(data="own"), data.train) is data.train
+    assert hide_labels(RunConfig(data="own"), data) is data.train
+
+
+def test_each_client_knows_the_labels_of_its_classes_alone(data: ImageData) -> None:
+    config = RunConfig(data="own", by="site", partial_labels="missing-classes", classes_per_client=2, seed=3)
+    config.check()
+    partition, labels = partition_clients(config, data), data.train.labels
+    hidden = hide_labels(config, data, partition)
+    assert hidden.files == data.train.files
+    annotated = annotated_classes(3, NUM_CLASSES, each=2, seed=3)
+    for rows, own in zip(partition.rows, annotated, strict=True):
+        assert torch.equal(hidden.labels[rows][:, own], labels[rows][:, own])
+        assert (hidden.labels[rows][:, ~own] == UNKNOWN).all()
+    assert not (labels == UNKNOWN).any(), "those given are left alone"
+    assert torch.equal(hide_labels(config, data).labels, hidden.labels), "without a partition it is made"
+    all_known = replace(config, classes_per_client=NUM_CLASSES)
+    assert torch.equal(hide_labels(all_known, data).labels, labels)
+    with pytest.raises(InputError, match="--classes-per-client 5 of 4 classes; give 1 to 4"):
+        hide_labels(replace(config, classes_per_client=5), data)
+
+
+def test_missing_classes_and_cut_ties_go_together(data: ImageData) -> None:
+    """The cut reads all labels, so it moves the same photos whoever annotates what."""
+    tied = cut_ties(data, TiesOptions(ties=1.0, ties_pairs="a:b"))
+    config = RunConfig(data="own", by="site", partial_labels="missing-classes", classes_per_client=3)
+    hidden = hide_labels(config, tied)
+    assert len(hidden) < NUM_IMAGES
+    assert hidden.files == tied.train.files
+    a, b = hidden.labels.T[:2]
+    assert ((a == PRESENT) & (b == PRESENT)).any()
+    assert not ((a == PRESENT) & (b == ABSENT)).any(), "no client learns a without b"
+    assert (b == UNKNOWN).any()
+    assert not (tied.test.labels == UNKNOWN).any()
 
 
 @pytest.mark.parametrize(
@@ -94,6 +128,14 @@ def test_hidden_labels_leave_files_and_other_labels_alone(data: ImageData) -> No
         ({"partition": "p.json", "setting": "iid"}, "leave --setting out"),
         ({"by": "site", "clients": 2}, "--clients goes with --setting iid or dirichlet; natural takes --by"),
         ({"partial_fraction": 0.3}, "--partial-fraction 0.3 needs --partial-labels"),
+        ({"partial_labels": "missing-classes"}, "missing-classes needs --classes-per-client, how many"),
+        (
+            {"partial_labels": "missing-classes", "classes_per_client": 2, "partial_fraction": 0.3},
+            "--partial-fraction 0.3 needs --partial-labels",
+        ),
+        ({"classes_per_client": 3}, "--classes-per-client 3 goes with --partial-labels missing-classes; give both"),
+        ({"classes_per_client": 0}, "--classes-per-client must be at least 1, got 0"),
+        ({"partial_labels": "masked-unknown", "classes_per_client": 3}, "--classes-per-client 3 goes with"),
         ({"partial_fraction": 1.0}, r"--partial-fraction must be in \[0, 1\), got 1.0"),
     ],
 )

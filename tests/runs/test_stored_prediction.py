@@ -25,7 +25,7 @@ def calibration(value: float) -> Calibration:
 
 def counts(images: int) -> LabelCounts:
     pairs = torch.tensor([[0, images // 2], [images // 2, 0]])
-    return LabelCounts(images, torch.tensor([images, images // 2]), pairs, torch.full((2,), images))
+    return LabelCounts(images, torch.tensor([images, images // 2]), pairs, torch.full((2, 2), images))
 
 
 def assert_stored(found: Stored, options: Prediction, value: float) -> None:

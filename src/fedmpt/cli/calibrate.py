@@ -79,9 +79,10 @@ def calibrate(arguments: list[str]) -> None:
     if options.mix not in (None, 1) and not trained.method.is_trained:
         raise InputError(f"--mix has no effect: {trained.config.method.name} trains nothing; leave it out")
     data = hold_out(trained.config, data)
-    split = hide_labels(trained.config, data.train)
+    partition = partition_clients(trained.config, data)
+    split = hide_labels(trained.config, data, partition)
     features = trained.features(split, data=options.data, cache=cache, skip_corrupt=options.skip_corrupt)
-    _, clients, held_out = shared_out(trained.config, partition_clients(trained.config, data), features)
+    _, clients, held_out = shared_out(trained.config, partition, features)
     record = load_checkpoint(options.checkpoint).record
     check_trained_on(record, clients, held_out, data=options.data, source=str(options.checkpoint))
     save_prediction(

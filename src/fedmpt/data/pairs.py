@@ -122,13 +122,14 @@ def count_pairs(train: Int8[Tensor, "train C"], test: Int8[Tensor, "test C"], pa
     )
 
 
-def candidate_pairs(singles: Int64[Tensor, "C"], pairs: Int64[Tensor, "C C"], known: Int64[Tensor, "C"]) -> BiasedPairs:
+def candidate_pairs(
+    singles: Int64[Tensor, "C"], pairs: Int64[Tensor, "C C"], known: Int64[Tensor, "C C"]
+) -> BiasedPairs:
     """The `MAX_CANDIDATES` pairs of largest lift by counts of training labels: of images with each class, with each two
-    classes, and with a known label of each class. Test images are not counted yet, so their numbers are 0.
+    classes, and with known labels of each two classes. Test images are not counted yet, so their numbers are 0.
 
-    Where no label is unknown, order and counts are those of `biased_pairs`. Otherwise two classes are taken to be known
-    together in as many images as can be, as where sites list different classes, and to be as frequent there as
-    elsewhere. If they are known together in fewer images, their lift is larger than is said here.
+    Where no label is unknown, order and counts are those of `biased_pairs`. Otherwise a class is taken to be as
+    frequent where the other one's label is known too as it is elsewhere.
     """
     trained = _Counts.summed(singles, pairs, known)
     is_biased = (trained.lift > 1) & (trained.joint >= MIN_JOINT)
@@ -183,9 +184,9 @@ class _Counts:
         return cls(*(table.round().to(torch.int64).numpy() for table in tables))
 
     @classmethod
-    def summed(cls, singles: Int64[Tensor, "C"], pairs: Int64[Tensor, "C C"], known: Int64[Tensor, "C"]) -> _Counts:
+    def summed(cls, singles: Int64[Tensor, "C"], pairs: Int64[Tensor, "C C"], known: Int64[Tensor, "C C"]) -> _Counts:
         """See `candidate_pairs`. Numbers that have to be guessed are whole all the same."""
-        one, both = known.numpy()[:, None], np.minimum(known.numpy()[:, None], known.numpy())
+        both, one = known.numpy(), known.diagonal().numpy()[:, None]
         return cls(both, singles.numpy()[:, None] * both // np.maximum(one, 1), pairs.numpy())
 
     @property

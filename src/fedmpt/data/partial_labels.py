@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Int8
+from jaxtyping import Bool, Int8
 from torch import Tensor
 
 from fedmpt.data.reading import check_choice
@@ -13,6 +13,7 @@ from fedmpt.seeding import generator
 from fedmpt.types import ABSENT, PRESENT, UNKNOWN, InputError
 
 Masking = Literal["masked-negative", "masked-unknown"]
+PartialLabels = Literal["masked-negative", "masked-unknown", "missing-classes"]
 
 
 def mask_labels(
@@ -34,3 +35,22 @@ def mask_labels(
     if kind == "masked-negative":
         return labels.masked_fill(hidden & (labels == PRESENT), ABSENT)
     return labels.masked_fill(hidden, UNKNOWN)
+
+
+def annotated_classes(num_clients: int, num_classes: int, *, each: int, seed: int) -> Bool[Tensor, "clients C"]:
+    """Which classes each client annotates: ``each`` of them, in [1, ``num_classes``].
+
+    The first clients divide all classes among them, in an order that ``seed`` decides, so that every class is annotated
+    where there are clients enough. All other classes of a client are drawn at random. A client's classes depend on its
+    number, not on how many clients there are.
+    """
+    if not 1 <= each <= num_classes:
+        raise InputError(f"--classes-per-client {each} of {num_classes} classes; give 1 to {num_classes}")
+    order = torch.randperm(num_classes, generator=generator(seed, "annotated classes"))
+    annotated = torch.zeros(num_clients, num_classes, dtype=torch.bool)
+    for client, own in enumerate(annotated):
+        dealt = order[client * each : (client + 1) * each]
+        drawn = torch.randperm(num_classes, generator=generator(seed, "annotated classes", client))
+        others = drawn[~torch.isin(drawn, dealt)]
+        own[torch.cat([dealt, others])[:each]] = True
+    return annotated

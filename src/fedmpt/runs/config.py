@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import torch
 import tyro
 
-from fedmpt.data.partial_labels import Masking
+from fedmpt.data.partial_labels import PartialLabels
 from fedmpt.data.partition import Setting
 from fedmpt.evaluation.final import Prediction
 from fedmpt.federated.aggregation import Aggregation
@@ -58,11 +58,13 @@ class RunConfig:
     """Column that says whose each image is, say hospital; only for natural, where it is the site unless given."""
     partition: str | None = None
     """File that `fedmpt data partition` wrote; says who has which images, so no setting is given."""
-    partial_labels: Masking | None = None
+    partial_labels: PartialLabels | None = None
     """Take labels from the training images: masked-negative makes present ones absent (as published), masked-unknown
-    makes any of them unknown (DualCoOp)."""
+    makes any of them unknown (DualCoOp), missing-classes lets each client know those of some classes only."""
     partial_fraction: float = DEFAULT_PARTIAL_FRACTION
-    """Share of the labels that --partial-labels takes, in [0, 1)."""
+    """Share of the labels that masked-negative and masked-unknown take, in [0, 1)."""
+    classes_per_client: int | None = None
+    """Classes whose labels each client knows; only for --partial-labels missing-classes."""
     validation: float = 0.0
     """Hold out this share of the training images and score on them: for choosing options, which must never see the
     test set. The same images whatever the seed."""
@@ -99,10 +101,11 @@ class RunConfig:
         check_options(federation, "[0, 1)", "held_out")
         check_options(training, "(0, inf)", "local_epochs", "batch_size")
         check_options(training, "[0, 1)", "momentum")
-        check_options(training, "[0, inf)", "weight_decay", "proximal")
+        check_options(training, "[0, inf)", "weight_decay", "proximal", "pseudo_labels_after", "global_consistency")
         if federation.keep == "best" and not federation.held_out_share:
             raise InputError("--keep best chooses by held-out images; give --held-out above 0, or leave it out for 0.1")
         self._check_setting()
+        self._check_partial_labels()
         self.prediction.check()
         self.aggregation.check()
         self.aggregation.check_weighting(federation.weighting)
@@ -118,6 +121,8 @@ class RunConfig:
             "dp-noise": self.privacy.is_on,
             "clip-norm": self.aggregation.clip_norm is not None,
             "proximal": self.training.proximal != 0,
+            "pseudo-labels": self.training.pseudo_labels != 0,
+            "global-consistency": self.training.global_consistency != 0,
             "balance": self.training.balance,
             "weighting": self.federation.weighting is not None,
             "keep": self.federation.keep != "last",
@@ -160,11 +165,29 @@ class RunConfig:
             raise InputError(f"--setting {setting} needs --clients, at least 1; {found}")
         if self.validation and self.partition is not None:
             raise InputError("--partition is of all training images; leave --validation out, or give a setting")
-        if self.partial_labels is None and self.partial_fraction != DEFAULT_PARTIAL_FRACTION:
+
+    def _check_partial_labels(self) -> None:
+        """What becomes of unknown labels, and which ones are made unknown."""
+        training = self.training
+        if training.pseudo_labels and not 0.5 < training.pseudo_labels < 1:
+            raise InputError(f"--pseudo-labels must be in (0.5, 1), or 0 for none; got {training.pseudo_labels}")
+        if training.pseudo_labels_after != LocalTraining.pseudo_labels_after and not training.pseudo_labels:
+            raise InputError("--pseudo-labels-after has no effect without --pseudo-labels; give one such as 0.9")
+        by_class, each = self.partial_labels == "missing-classes", self.classes_per_client
+        if (self.partial_labels is None or by_class) and self.partial_fraction != DEFAULT_PARTIAL_FRACTION:
             raise InputError(
                 f"--partial-fraction {self.partial_fraction} needs --partial-labels, which says what becomes of those "
                 "labels: masked-negative or masked-unknown"
             )
+        if by_class and each is None:
+            raise InputError(
+                "--partial-labels missing-classes needs --classes-per-client, how many of the classes each client "
+                "annotates"
+            )
+        if each is not None and each < 1:
+            raise InputError(f"--classes-per-client must be at least 1, got {each}")
+        if each is not None and not by_class:
+            raise InputError(f"--classes-per-client {each} goes with --partial-labels missing-classes; give both")
 
     def to_json(self) -> dict[str, Any]:
         words = dataclasses.asdict(self)

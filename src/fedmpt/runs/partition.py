@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from fedmpt.data.partial_labels import mask_labels
+from fedmpt.data.partial_labels import annotated_classes, mask_labels
 from fedmpt.data.partition import Partition, Setting, load_partition, partition_split
 from fedmpt.runs.config import RunConfig
 from fedmpt.seeding import generator
-from fedmpt.types import ImageData, InputError, Split
+from fedmpt.types import UNKNOWN, ImageData, InputError, Split
 
 DEFAULT_T, DEFAULT_ALPHA = 0.5, 0.5
 
@@ -90,10 +90,22 @@ def setting_of(config: RunConfig, data: ImageData) -> Setting:
     return "natural" if is_natural else "heterogeneous"
 
 
-def hide_labels(config: RunConfig, train: Split) -> Split:
-    """The training images with the labels that ``config`` leaves of them. The partition is by all labels before, so
-    that they are the same whatever share is hidden."""
-    if config.partial_labels is None:
+def hide_labels(config: RunConfig, data: ImageData, partition: Partition | None = None) -> Split:
+    """The training images with the labels that ``config`` leaves of them.
+
+    ``partition`` is that of `partition_clients`, which is called where it is needed and not given. It is by all labels
+    before, so it is the same whatever is hidden.
+    """
+    train, kind = data.train, config.partial_labels
+    if kind is None:
         return train
-    labels = mask_labels(train.labels, kind=config.partial_labels, fraction=config.partial_fraction, seed=config.seed)
+    if kind != "missing-classes":
+        labels = mask_labels(train.labels, kind=kind, fraction=config.partial_fraction, seed=config.seed)
+        return replace(train, labels=labels)
+    assert config.classes_per_client is not None, "see RunConfig.check"
+    rows = (partition or partition_clients(config, data)).rows
+    annotated = annotated_classes(len(rows), len(data.class_names), each=config.classes_per_client, seed=config.seed)
+    labels = train.labels.clone()
+    for own, known in zip(rows, annotated, strict=True):
+        labels[own] = labels[own].masked_fill(~known, UNKNOWN)
     return replace(train, labels=labels)

@@ -65,7 +65,7 @@ def save_prediction(
 
 def save_given_counts(folder: Path, counts: LabelCounts, class_names: Sequence[str]) -> str:
     """Write counts that were not the run's own; the name of the file, which no file of other counts has."""
-    parts = (torch.tensor([counts.num_images]), counts.singles, counts.pairs.flatten(), counts.known)
+    parts = (torch.tensor([counts.num_images]), counts.singles, counts.pairs.flatten(), counts.known.flatten())
     name = f"{GIVEN}{hashlib.sha256(torch.cat(parts).numpy().tobytes()).hexdigest()[:12]}.json"
     save_counts(folder / name, counts, class_names)
     return name

@@ -17,13 +17,14 @@ from fedmpt.data import load_data
 from fedmpt.data.features.store import FeatureSet, open_features
 from fedmpt.data.partition import Partition
 from fedmpt.federated.aggregate import check_fits
+from fedmpt.federated.client import LocalTraining
 from fedmpt.federated.rounds import cohort_size
 from fedmpt.methods import Method
 from fedmpt.runs.config import DTYPES, RunConfig
 from fedmpt.runs.partition import held_out_rows, hide_labels, hold_out, partition_clients
 from fedmpt.runs.records import digest_of
 from fedmpt.seeding import generator
-from fedmpt.types import PRESENT, Backbone, ImageData, InputError
+from fedmpt.types import PRESENT, UNKNOWN, Backbone, ImageData, InputError
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,8 @@ def prepare(config: RunConfig, *, cache: Path, show_progress: bool, must_train: 
         config.check_untrained()
     # Before the tower runs, since it catches a wrong --t.
     partition = partition_clients(config, data)
+    labelled = hide_labels(config, data, partition)
+    _check_unknown(config.training, labelled.labels)
     check_fits(
         method,
         config.aggregation,
@@ -122,7 +125,7 @@ def prepare(config: RunConfig, *, cache: Path, show_progress: bool, must_train: 
         progress=show_progress,
         data=config.data,
     )
-    train = opened(hide_labels(config, data.train), views={**method.views, **method.training_views})
+    train = opened(labelled, views={**method.views, **method.training_views})
     test = opened(data.test, views=method.views)
     if test.skipped:  # Asked again here: scores come after the training.
         _check_labels(data.name, f"{data.test.name} (as far as it can be read)", test.labels)
@@ -154,6 +157,12 @@ def _check_held_out(share: float, labels: Tensor) -> None:
             f"--held-out {share} holds out {len(labels)} images, and none shows any of the classes, so they cannot be "
             "scored; hold out more, or use --keep last"
         )
+
+
+def _check_unknown(training: LocalTraining, labels: Tensor) -> None:
+    for flag, value in (("pseudo-labels", training.pseudo_labels), ("global-consistency", training.global_consistency)):
+        if value and not (labels == UNKNOWN).any():
+            raise InputError(f"--{flag} {value} has no effect: no training label is unknown; leave it out")
 
 
 def _check_labels(data: str, split: str, labels: Tensor) -> None:

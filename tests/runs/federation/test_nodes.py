@@ -30,10 +30,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config_of(data: Path, backbone: Path, method: str) -> RunConfig:
-    """Five clients, for three nodes."""
+    """Five clients, for three nodes; each annotates two classes."""
     start = preset("default", method, f"clients:{data}")
     federation = Federation(rounds=2, learning_rate=0.1, wire="float16")
-    return replace(start, backbone=str(backbone), setting="iid", clients=5, federation=federation)
+    config = replace(start, backbone=str(backbone), setting="iid", clients=5, federation=federation)
+    return replace(config, partial_labels="missing-classes", classes_per_client=2)
 
 
 class Cluster:

@@ -128,7 +128,10 @@ def test_whatever_comes_is_answered_in_words(plan: Plan, handle: Handle) -> None
     ("name", "value"),
     [
         ("singles", torch.tensor([9, 1, 1])),
-        ("known", torch.tensor([9, 2, 2])),
+        ("known", torch.tensor([[9, 2, 2], [2, 2, 2], [2, 2, 2]])),
+        ("known", torch.tensor([[2, 2, 2], [1, 2, 2], [2, 2, 2]])),
+        ("known", torch.tensor([[2, 0, 2], [0, 2, 2], [2, 2, 2]])),
+        ("known", torch.tensor([[2, 2, 2], [2, 2, 2], [2, 2, 1]])),
         ("pairs", torch.ones(3, 3, dtype=torch.int64)),
         ("pairs", torch.tensor([[0, 1, 0], [0, 0, 0], [0, 0, 0]])),
         ("pairs", torch.tensor([[0, -1, 0], [-1, 0, 0], [0, 0, 0]])),
@@ -143,7 +146,7 @@ def test_counts_that_contradict_each_other_are_refused(name: str, value: torch.T
         "images": torch.tensor([2]),
         "singles": torch.tensor([2, 1, 0]),
         "pairs": pairs,
-        "known": torch.tensor([2, 2, 2]),
+        "known": torch.full((3, 3), 2),
     }
     assert counts_of(fine, 3, source="site a").num_images == 2
     with pytest.raises(InputError, match="site a: the counts of labels contradict each other"):

@@ -75,7 +75,7 @@ def scored_split(options: ScoreOptions, config: RunConfig, data: ImageData) -> S
     if options.split == "validation" and not config.validation:
         raise InputError("the run held no images out; use --split train, or train with --validation 0.2")
     data = hold_out(config, data)
-    return data.test if options.split == "validation" else hide_labels(config, data.train)
+    return data.test if options.split == "validation" else hide_labels(config, data)
 
 
 def _notes(options: ScoreOptions, run: RunConfig, method: FedMPTConfig, features: FeatureSet) -> list[str]:

@@ -1,9 +1,9 @@
 """How often classes occur alone and together: counted at each client, added up at the server, with noise if asked for.
 
-A client answers two questions: how many images it has, with each class, with each pair, and with a known label of each
-class (`count_labels`), and with each of the triples that the server names (`count_triples`). Without noise the server
-sees these numbers exactly: a one tells it that the client has one image with just this pair, which may be enough to
-point at a person.
+A client answers two questions: how many images it has, with each class, with each pair, and with known labels of each
+class and pair (`count_labels`), and with each of the triples that the server names (`count_triples`). Without noise the
+server sees these numbers exactly: a one tells it that the client has one image with just this pair, which may be enough
+to point at a person.
 
 With `Noise`, each question is epsilon-differentially private at the level of images: whatever a client sends is at most
 exp(epsilon) times as likely, and at least exp(-epsilon) times, as without any one of its images. Two questions add up,
@@ -38,8 +38,8 @@ EXAMPLE = (
 )
 """Pairs are ``[class, class, images]`` by places in the list of classes, the smaller first, those of no image aside.
 
-Where labels are unknown there is also ``"known": [90, 72]``, the images whose label of each class is known; without it,
-all labels are.
+Where labels are unknown there is also ``"known": [[90, 70], [70, 72]]``: dog's label is known in 72 images, both are
+in 70. Without it, all labels are known. Files of before have ``[90, 72]`` alone.
 """
 
 
@@ -69,15 +69,16 @@ class Noise:
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """Numbers of images: all, with each class, with each pair, and with a known label of each class.
+    """Numbers of images: all, with each class, with each pair, and where both labels of a pair are ``known``.
 
-    ``pairs`` is symmetric with a diagonal of zeros. With noise, numbers may be negative.
+    ``pairs`` is symmetric with a diagonal of zeros. ``known`` is symmetric, and has on its diagonal the images where a
+    class's own label is known. With noise, numbers may be negative.
     """
 
     num_images: int
     singles: Int64[Tensor, "C"]
     pairs: Int64[Tensor, "C C"]
-    known: Int64[Tensor, "C"]
+    known: Int64[Tensor, "C C"]
 
     def __add__(self, other: LabelCounts) -> LabelCounts:
         return LabelCounts(
@@ -106,14 +107,15 @@ def count_labels(labels: Int8[Tensor, "images C"], *, noise: Noise | None = None
     """
     present = _present(labels, noise).float()  # Sums of up to 2^24 images are exact.
     num_images, pairs = len(labels), (present.T @ present).long()
-    singles, known = pairs.diagonal().clone(), (labels.cpu() != UNKNOWN).sum(0)
+    is_known = (labels.cpu() != UNKNOWN).float()
+    singles, known = pairs.diagonal().clone(), (is_known.T @ is_known).long()
     if noise is not None:
         size = len(singles)
         drawn = torch.from_numpy(draw(1 + size + size * size, noise.labels_rate))
         num_images, singles = num_images + int(drawn[0]), singles + drawn[1 : size + 1]
         above = drawn[size + 1 :].reshape(size, size).triu(1)
         pairs += above + above.T  # A pair is one number, so both its places get the same noise.
-        known = torch.full_like(singles, num_images)
+        known = torch.full_like(pairs, num_images)
     return LabelCounts(num_images, singles, pairs.fill_diagonal_(0), known)
 
 
@@ -206,12 +208,21 @@ def read_counts(path: Path) -> SiteCounts:
         pairs = torch.zeros(len(names), len(names), dtype=torch.int64)
         pairs[low, high] = pairs[high, low] = images
         num_images = int(content["num_images"])
-        known = torch.tensor(content.get("known", [num_images] * len(names)), dtype=torch.int64).reshape(len(names))
+        known = _known(content.get("known", [num_images] * len(names)), num_images)
+        known = known.reshape(len(names), len(names))
         counts = LabelCounts(num_images, singles, pairs.fill_diagonal_(0), known)
         noise = None if content["epsilon"] is None else Noise(content["epsilon"], content["max_labels"])
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:  # An InputError is a ValueError.
         raise InputError(f"{path}: label counts cannot be used ({error}); expected a file like {EXAMPLE}") from error
     return SiteCounts(document["name"], names, counts, noise)
+
+
+def _known(values: Any, num_images: int) -> Int64[Tensor, "C C"]:
+    known = torch.tensor(values, dtype=torch.int64)
+    if known.dim() > 1:
+        return known
+    # Of classes alone: whether two labels are known is then taken to be independent.
+    return (known[:, None] * known // (num_images or 1)).diagonal_scatter(known)
 
 
 def _class_names(values: Any) -> tuple[str, ...]:

@@ -45,14 +45,13 @@ class Ties:
     def of(cls, counts: LabelCounts) -> Ties:
         """Ties in images of which some labels may be unknown; numbers that noise made negative count as 0.
 
-        Whether the labels of two classes are known is taken to be independent of each other and of what they are. Then
-        a share known(a) / N * known(b) / N of the N images shows both, and P(a, b) = pairs(a, b) N / (known(a)
-        known(b)). Sampling and noise can make it more, or less, than P(a) and P(b) allow; it is moved to the bound.
+        P(a) is a's share of the images where its label is known, and P(a, b) that of the pair where both are. Whether
+        labels are known is taken to be independent of what they are. Where it is not, and by sampling and noise,
+        P(a, b) can be more, or less, than P(a) and P(b) allow; it is moved to the bound.
         """
-        known = counts.known.clamp(min=1).float()
-        prior = (counts.singles.clamp(min=0) / known).clamp(max=1)
-        joint = counts.pairs * (max(counts.num_images, 0) / known[:, None])  # In float32, as all that is C x C.
-        joint /= known
+        known = counts.known.clamp(min=1).float()  # In float32, as all that is C x C.
+        prior = (counts.singles.clamp(min=0) / known.diagonal()).clamp(max=1)
+        joint = counts.pairs / known
         least, most = (prior[:, None] + prior).sub_(1).clamp_(min=0), torch.minimum(prior[:, None], prior)
         joint = torch.minimum(torch.maximum(joint, least, out=least), most, out=most)
         untied = (counts.pairs < MIN_JOINT) | (joint == 0)

@@ -89,6 +89,22 @@ def corrected_labels(
     return labels.masked_fill((labels == ABSENT) & (probabilities > threshold), PRESENT)
 
 
+def pseudo_labels(labels: Int8[Tensor, "n C"], found: Float[Tensor, "n C"], *, threshold: float) -> Int8[Tensor, "n C"]:
+    """Labels in which what is unknown, but ``found`` with at least ``threshold``, is present, and what is found with at
+    most one minus ``threshold`` is absent."""
+    is_unknown = labels == UNKNOWN
+    present, absent = found >= threshold, found <= 1 - threshold
+    return labels.masked_fill(is_unknown & present, PRESENT).masked_fill(is_unknown & absent, ABSENT)
+
+
+def squared_distance(
+    probabilities: Float[Tensor, "B C"], target: Float[Tensor, "B C"], labels: Int8[Tensor, "B C"]
+) -> Float[Tensor, ""]:
+    """Of the probabilities of unknown labels from ``target``: summed over classes, averaged over images."""
+    apart = (probabilities - target.to(probabilities.device)).square()
+    return apart.masked_fill(labels != UNKNOWN, 0).sum(-1).mean()
+
+
 def binary_cross_entropy(
     probabilities: Float[Tensor, "B C"], target: Float[Tensor, "B C"], counted: Bool[Tensor, " B"]
 ) -> Float[Tensor, ""]:

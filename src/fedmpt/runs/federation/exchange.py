@@ -132,21 +132,22 @@ def tensors_of_counts(counts: LabelCounts) -> dict[str, Tensor]:
 def counts_of(tensors: State, num_classes: int, *, source: str) -> LabelCounts:
     """The inverse of `tensors_of_counts`. Raises InputError naming ``source`` unless they can be counts of labels."""
     whole = torch.zeros(num_classes, dtype=torch.int64)
-    like = {"images": whole[:1], "singles": whole, "pairs": whole[:, None] + whole, "known": whole}
+    like = {"images": whole[:1], "singles": whole, "pairs": whole[:, None] + whole, "known": whole[:, None] + whole}
     check_state(tensors, like=like, source=f"{source}, counts of labels")
-    images, pairs = int(tensors["images"]), tensors["pairs"]
-    most = tensors["singles"].minimum(tensors["singles"][:, None])
+    images, pairs, known = int(tensors["images"]), tensors["pairs"], tensors["known"]
+    most, each = tensors["singles"].minimum(tensors["singles"][:, None]), known.diagonal()
     is_possible = (
         0 <= images < MAX_IMAGES
-        and bool((tensors["singles"] <= tensors["known"]).all())
-        and bool((tensors["known"] <= images).all())
-        and bool((pairs <= most).all() and (pairs >= 0).all())
+        and bool((tensors["singles"] <= each).all())
+        and bool((each <= images).all() and (known <= each.minimum(each[:, None])).all())
+        and bool((pairs <= most).all() and (pairs <= known).all() and (pairs >= 0).all())
         and torch.equal(pairs, pairs.T)
+        and torch.equal(known, known.T)
         and not pairs.diagonal().any()
     )
     if not is_possible:
         raise InputError(f"{source}: the counts of labels contradict each other; count anew")
-    return LabelCounts(images, tensors["singles"], pairs, tensors["known"])
+    return LabelCounts(images, tensors["singles"], pairs, known)
 
 
 def pairs_of(message: Message, num_classes: int, *, source: str) -> list[Pair]:
