@@ -118,7 +118,7 @@ class Membership:
         self.present()
         if self.counts is None and self._counted:
             self.counts = reduce(add, (self._counted[site] for site in sorted(self._counted)))
-            self._send_counts()
+            self.present()  # It sends them. A site that does not take them leaves.
 
     def present(self) -> list[int]:
         """Numbers of the sites that take part now, once they are enough.
