@@ -67,6 +67,7 @@ class Membership:
     _reasons: dict[str, str] = field(default_factory=dict)
     """Why sites wait outside that are to be told."""
     _told_reasons: dict[str, str] = field(default_factory=dict)
+    """What these sites were told since they were compared the last time."""
     _since: float = field(default_factory=time.monotonic)
     _seen: tuple[list[str], float] = ([], 0.0)
 
@@ -164,7 +165,6 @@ class Membership:
         for site, status in self.sites.status.sites.items():
             if site not in connected and status.state in ("here", "outside"):
                 self.members.pop(site, None)
-                self._told_reasons.pop(site, None)
                 self._not_before.pop(site, None)
                 self.sites.changed(site, "away", "not connected")
         for site in [site for site in self._described if site not in connected]:
@@ -180,7 +180,7 @@ class Membership:
             self._reasons[site] = why
 
     def _tell_reasons(self) -> None:
-        """Tell the sites that wait outside why they do, where that is new."""
+        """Tell the sites that wait outside why they do: once after each comparison, as ``join`` may be a new one."""
         new = {site: why for site, why in self._reasons.items() if self._told_reasons.get(site) != why}
         self._reasons.clear()
         messages = {site: Message("outside", {"reason": why}) for site, why in new.items()}
@@ -193,6 +193,7 @@ class Membership:
         answers = self.sites.asked(dict.fromkeys(new, message), timeout=ANSWER, limit=WORDS_LIMIT)
         fitting, began = [], time.monotonic()
         for site, answer, error, is_lost in answers:
+            self._told_reasons.pop(site, None)
             if is_lost and time.monotonic() < began + ANSWER:
                 self._not_before[site] = time.monotonic() + SOON
             try:
@@ -232,7 +233,6 @@ class Membership:
                 if answer is None:
                     raise InputError(error)
                 self._entered(site, answer)
-                self._told_reasons.pop(site, None)
                 self.sites.changed(site, "here")
             except InputError as wrong:
                 self._waits(site, str(wrong), is_lost=is_lost)
