@@ -77,6 +77,20 @@ def test_a_run_begins_with_sites_that_know_the_counts(place: Place, monkeypatch:
     assert lost == set(CLASSES)
 
 
+def test_a_site_that_keeps_its_counts_comes_in_once_those_of_the_others_are_summed(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "RETRY", 0.0)
+    (place.root / "birch").mkdir()
+    (place.root / "birch" / "policy.json").write_text('{"send_counts": false}')
+    said = "\n".join(place.run(place.link()))
+    assert "birch waits outside: it keeps its counts of labels to itself (send_counts in its policy.json), so" in said
+    assert said.endswith("site birch takes part")
+    counts = read_counts(place.root / "coordinator" / "run" / "checkpoint" / "counts.json").counts
+    assert counts.num_images == 2 * 8
+    assert sum("trained" in line for line in place.heard["birch"]) == 2
+
+
 def killed(monkeypatch: pytest.MonkeyPatch, *, stored: bool) -> None:
     """The coordinator's process ends when it stores its first checkpoint, before that or just after."""
 

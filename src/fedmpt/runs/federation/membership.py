@@ -251,8 +251,9 @@ class Membership:
         if self._needs_counts:
             if not (counts := part_of(answer.tensors, "counts/")):
                 raise InputError(
-                    "it keeps its counts of labels to itself (send_counts in its policy.json), and this federation "
-                    "needs them; begin one with --no-balance and --soft-ties 0"
+                    "it keeps its counts of labels to itself (send_counts in its policy.json), so it takes part only "
+                    "once those of the others are summed; if they are too few, begin a federation with --no-balance "
+                    "and --soft-ties 0"
                 )
             found = counts_of(counts, len(self.class_names), source="its labels")
             if found.num_images > (images := whole(words, "images")):
