@@ -78,7 +78,7 @@ class Coordinator:
         )
         self.last = start.rounds_done if start else 0
         self.best = start.best.index if start and start.best else 0
-        self._before = start or Progress(0, method.split(get_state(method))[0], {})
+        self._before = start or Progress(0, before, {})
         for done in loop.run(start):
             self._before = done.progress
             self.best = done.progress.best.index if done.progress.best else 0

@@ -91,7 +91,7 @@ class Membership:
             num = len(self._described) - len(self._odd)
             if num == len(plan.sites) or (waited >= rules.gather and num >= rules.min_sites):
                 break
-            self._check_patience(f"{num} of {len(plan.sites)} sites are there")
+            self.check_patience(f"{num} of {len(plan.sites)} sites are there")
             time.sleep(POLL)
         agreeing = {site: names for site, names in self._described.items() if site not in self._odd}
         return self.class_names or joined_classes(agreeing)
@@ -136,7 +136,7 @@ class Membership:
                 return [plan.sites.index(site) for site in sorted(self.members)]
             state = f"{len(self.members)} of {len(plan.sites)} sites take part, and a round needs {rules.min_sites}"
             self.sites.standing("waiting", note=state)
-            self._check_patience(state)
+            self.check_patience(state)
             time.sleep(POLL)
 
     def forget(self, site: str) -> None:
@@ -150,9 +150,6 @@ class Membership:
 
     def check_patience(self, what: str) -> None:
         """Raises FederationStoppedError if no round was complete for longer than the rules allow."""
-        self._check_patience(what)
-
-    def _check_patience(self, what: str) -> None:
         patience = self.sites.plan.rules.patience
         if time.monotonic() - self._since > patience:
             raise FederationStoppedError(
