@@ -38,6 +38,7 @@ def test_round_trip(method: str, name: str) -> None:
         ("aggregation", "aggregator", "mode", "^here: aggregator cannot be 'mode'"),
         ("aggregation", "num_faulty", 1.5, r"^here: num_faulty cannot be 1\.5"),
         ("aggregation", "trimm", 0.1, "^here: unknown field 'trimm' for Aggregation; did you mean 'trim'"),
+        ("aggregation", "new", 1, "^here: unknown field 'new' for Aggregation; if a newer version wrote it, update"),
         (None, "t", "half", "^here: t cannot be 'half'"),
         (None, "aggregation", 7, "^here: not the config of a run"),
         (None, "training", [], "^here: not the config of a run"),

@@ -274,7 +274,7 @@ def _construct(cls: type, words: Mapping[str, Any], source: str) -> Any:
     names = {item.name for item in dataclasses.fields(cls)}
     if unknown := sorted(words.keys() - names):
         close = get_close_matches(unknown[0], names, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = f"; did you mean {close[0]!r}?" if close else "; if a newer version wrote it, update fedmpt"
         raise InputError(f"{source}: unknown field {unknown[0]!r} for {cls.__name__}{hint}")
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in words.items()}
     for name, hint in get_type_hints(cls).items():

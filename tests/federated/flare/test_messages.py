@@ -60,6 +60,7 @@ NO_NUMBERS = {"dtype": "F32", "shape": [0, 2**62, 8], "data_offsets": [0, 0]}
         save({}, metadata={"kind": "train", "words": "{"}),
         save({}, metadata={"kind": "train", "words": '{"a": ' + "1" * 5000 + "}"}),
         save({}, metadata={"kind": "train", "words": "[" * 100_000}),
+        save({}, metadata={"kind": "train", "words": '{"a": ' + "[" * 200 + "]" * 200 + "}"}),
         with_header(json.dumps({**METADATA, "x": NO_NUMBERS}).encode()),
         GOOD[:-1],
         GOOD[:20],

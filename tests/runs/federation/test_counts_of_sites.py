@@ -15,6 +15,7 @@ from fedmpt.evaluation.final import Prediction
 from fedmpt.federated.checkpoint import load_checkpoint, save_checkpoint
 from fedmpt.federated.flare.messages import unpack
 from fedmpt.runs import run as runs
+from fedmpt.runs.federation import membership
 
 
 @pytest.fixture
@@ -54,6 +55,40 @@ def test_counts_of_labels_leave_a_site_where_they_are_still_needed(place: Place)
     is_again = True
     place.run(link)
     assert sorted(entered) == [("ash", False), ("birch", False), ("cedar", False)]
+
+
+def test_a_run_begins_with_sites_that_know_the_counts(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are lost when the sums come to them, and enter again."""
+    monkeypatch.setattr(membership, "RETRY", 0.0)
+    monkeypatch.setattr(membership, "POLL", 0.01)
+    link, lost = place.link(), set[str]()
+
+    def goes(site: str) -> Callable[[str, int, bytes], bytes | str]:
+        def answer(kind: str, index: int, answer: bytes) -> bytes | str:
+            if kind != "counts" or site in lost:
+                return answer
+            lost.add(site)
+            return "no answer"
+
+        return answer
+
+    link.faults = {site: goes(site) for site in CLASSES}
+    place.run(link)
+    assert lost == set(CLASSES)
+
+
+def test_a_site_that_keeps_its_counts_comes_in_once_those_of_the_others_are_summed(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "RETRY", 0.0)
+    (place.root / "birch").mkdir()
+    (place.root / "birch" / "policy.json").write_text('{"send_counts": false}')
+    said = "\n".join(place.run(place.link()))
+    assert "birch waits outside: it keeps its counts of labels to itself (send_counts in its policy.json), so" in said
+    assert said.endswith("site birch takes part")
+    counts = read_counts(place.root / "coordinator" / "run" / "checkpoint" / "counts.json").counts
+    assert counts.num_images == 2 * 8
+    assert sum("trained" in line for line in place.heard["birch"]) == 2
 
 
 def killed(monkeypatch: pytest.MonkeyPatch, *, stored: bool) -> None:

@@ -148,6 +148,14 @@ def test_a_site_that_goes_while_the_best_round_is_scored_anew_counts_for_neither
     assert found[2:] == [mean_average_precision(histograms(number)) for number in (4, 5)], "of cedar alone"
 
 
+def test_no_round_is_scored_anew_where_the_last_one_is_kept(plan: Plan, data: Path, tmp_path: Path) -> None:
+    federation = replace(plan.run.federation, keep="last")
+    plan = replace(plan, run=replace(plan.run, federation=federation))
+    held_out = HeldOut(sites(plan, data, tmp_path), (2, 3, 4, 5), 10)
+    assert run(plan, held_out.link, tmp_path)["kept_round"] == 4
+    assert held_out.scored == {"ash": [1, 2], "birch": [1, 2, 3, 4], "cedar": [1, 2, 3, 4]}
+
+
 def test_a_coordinator_that_starts_again_scores_the_best_round_once_more(
     plan: Plan, data: Path, tmp_path: Path
 ) -> None:

@@ -45,6 +45,16 @@ def test_its_engineer_reads_how_it_ends(place: Place) -> None:
     assert "unknown in the images here, since only other sites name them: cup, dog" in place.heard["birch"]
 
 
+def test_its_engineer_reads_a_reason_once(place: Place) -> None:
+    handle = place.link().handles["ash"]
+    words = {"class_names": list(CLASSES["ash"]), "rounds_done": 0}
+    for reason in ("one", "one", "two", "two", "one"):
+        handle(pack(Message("outside", {"reason": reason})))
+    handle(pack(Message("enter", words)))
+    handle(pack(Message("outside", {"reason": "one"})))
+    assert [line.split()[2] for line in outside(place.heard["ash"])] == ["one", "two", "one", "one"]
+
+
 def test_words_of_a_coordinator_change_no_terminal(place: Place) -> None:
     handle = place.link().handles["ash"]
     handle(pack(Message("outside", {"reason": "\x1b[2Jone\ntwo" + 10_000 * "x"})))

@@ -11,9 +11,6 @@ import tyro
 
 from fedmpt.cli.cache import cache_folder
 
-INTERRUPTED = 130
-"""The exit code after Ctrl-C."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class JoinOptions:

@@ -15,6 +15,8 @@ from fedmpt.types import InputError, State
 
 METADATA = "__metadata__"
 """The key of a safetensors header that is no tensor."""
+MAX_DEPTH = 20
+"""Levels of words within words, more than a message of ours has. Of thousands, who walks through them would fail."""
 HEADER = struct.Struct("<Q")
 
 
@@ -44,8 +46,13 @@ def unpack(content: bytes, *, source: str) -> Message:
         (length,) = HEADER.unpack_from(content)
         metadata = json.loads(content[HEADER.size : HEADER.size + length])[METADATA]
         kind, words = metadata["kind"], json.loads(metadata["words"])
-        if not (isinstance(kind, str) and isinstance(words, dict)):
+        if not (isinstance(kind, str) and isinstance(words, dict) and _is_shallow(words)):
             raise TypeError("kind or words are something else")
         return Message(kind, words, load(content))
     except (SafetensorError, struct.error, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
         raise InputError(f"{source} sent {len(content)} bytes that are no message of fedmpt ({error})") from error
+
+
+def _is_shallow(words: Any, most: int = MAX_DEPTH) -> bool:
+    parts = words.values() if isinstance(words, dict) else words if isinstance(words, list) else ()
+    return most > 0 and all(_is_shallow(part, most - 1) for part in parts)

@@ -78,7 +78,7 @@ class Coordinator:
         )
         self.last = start.rounds_done if start else 0
         self.best = start.best.index if start and start.best else 0
-        self._before = start or Progress(0, method.split(get_state(method))[0], {})
+        self._before = start or Progress(0, before, {})
         for done in loop.run(start):
             self._before = done.progress
             self.best = done.progress.best.index if done.progress.best else 0
@@ -172,7 +172,7 @@ class Coordinator:
         run = self.sites.plan.run
         found = self._histograms(state, "held_out") if run.federation.held_out_share else {}
         again: dict[str, Int64[Tensor, "2 C bins"]] = {}
-        if best is not None and found and found.keys() != self._held_out_by:
+        if run.federation.keep == "best" and best is not None and found and found.keys() != self._held_out_by:
             again = self._histograms(mix_states(best.state, before, run.prediction.mix), "held_out")
             found = {site: counts for site, counts in found.items() if site in again}
         mAP = mean_precision(found.values())

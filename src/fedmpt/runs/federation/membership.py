@@ -67,6 +67,7 @@ class Membership:
     _reasons: dict[str, str] = field(default_factory=dict)
     """Why sites wait outside that are to be told."""
     _told_reasons: dict[str, str] = field(default_factory=dict)
+    """What these sites were told since they were compared the last time."""
     _since: float = field(default_factory=time.monotonic)
     _seen: tuple[list[str], float] = ([], 0.0)
 
@@ -90,7 +91,7 @@ class Membership:
             num = len(self._described) - len(self._odd)
             if num == len(plan.sites) or (waited >= rules.gather and num >= rules.min_sites):
                 break
-            self._check_patience(f"{num} of {len(plan.sites)} sites are there")
+            self.check_patience(f"{num} of {len(plan.sites)} sites are there")
             time.sleep(POLL)
         agreeing = {site: names for site, names in self._described.items() if site not in self._odd}
         return self.class_names or joined_classes(agreeing)
@@ -118,7 +119,7 @@ class Membership:
         self.present()
         if self.counts is None and self._counted:
             self.counts = reduce(add, (self._counted[site] for site in sorted(self._counted)))
-            self._send_counts()
+            self.present()  # It sends them. A site that does not take them leaves.
 
     def present(self) -> list[int]:
         """Numbers of the sites that take part now, once they are enough.
@@ -135,7 +136,7 @@ class Membership:
                 return [plan.sites.index(site) for site in sorted(self.members)]
             state = f"{len(self.members)} of {len(plan.sites)} sites take part, and a round needs {rules.min_sites}"
             self.sites.standing("waiting", note=state)
-            self._check_patience(state)
+            self.check_patience(state)
             time.sleep(POLL)
 
     def forget(self, site: str) -> None:
@@ -149,9 +150,6 @@ class Membership:
 
     def check_patience(self, what: str) -> None:
         """Raises FederationStoppedError if no round was complete for longer than the rules allow."""
-        self._check_patience(what)
-
-    def _check_patience(self, what: str) -> None:
         patience = self.sites.plan.rules.patience
         if time.monotonic() - self._since > patience:
             raise FederationStoppedError(
@@ -164,7 +162,6 @@ class Membership:
         for site, status in self.sites.status.sites.items():
             if site not in connected and status.state in ("here", "outside"):
                 self.members.pop(site, None)
-                self._told_reasons.pop(site, None)
                 self._not_before.pop(site, None)
                 self.sites.changed(site, "away", "not connected")
         for site in [site for site in self._described if site not in connected]:
@@ -180,7 +177,7 @@ class Membership:
             self._reasons[site] = why
 
     def _tell_reasons(self) -> None:
-        """Tell the sites that wait outside why they do, where that is new."""
+        """Tell the sites that wait outside why they do: once after each comparison, as ``join`` may be a new one."""
         new = {site: why for site, why in self._reasons.items() if self._told_reasons.get(site) != why}
         self._reasons.clear()
         messages = {site: Message("outside", {"reason": why}) for site, why in new.items()}
@@ -193,6 +190,7 @@ class Membership:
         answers = self.sites.asked(dict.fromkeys(new, message), timeout=ANSWER, limit=WORDS_LIMIT)
         fitting, began = [], time.monotonic()
         for site, answer, error, is_lost in answers:
+            self._told_reasons.pop(site, None)
             if is_lost and time.monotonic() < began + ANSWER:
                 self._not_before[site] = time.monotonic() + SOON
             try:
@@ -232,7 +230,6 @@ class Membership:
                 if answer is None:
                     raise InputError(error)
                 self._entered(site, answer)
-                self._told_reasons.pop(site, None)
                 self.sites.changed(site, "here")
             except InputError as wrong:
                 self._waits(site, str(wrong), is_lost=is_lost)
@@ -251,8 +248,9 @@ class Membership:
         if self._needs_counts:
             if not (counts := part_of(answer.tensors, "counts/")):
                 raise InputError(
-                    "it keeps its counts of labels to itself (send_counts in its policy.json), and this federation "
-                    "needs them; begin one with --no-balance and --soft-ties 0"
+                    "it keeps its counts of labels to itself (send_counts in its policy.json), so it takes part only "
+                    "once those of the others are summed; if they are too few, begin a federation with --no-balance "
+                    "and --soft-ties 0"
                 )
             found = counts_of(counts, len(self.class_names), source="its labels")
             if found.num_images > (images := whole(words, "images")):

@@ -103,6 +103,7 @@ class Site:
         self._own, self._note = holdings, note
         self._personal = PersonalStore(holdings.folder / "personal")
         self._entered: Entered | None = None
+        self._outside_for = ""
         privacy, at_least = holdings.plan.run.privacy, holdings.plan.rules.min_sites
         self._noised = NoisedStore(holdings.folder / "noised", privacy, at_least=at_least)
         self._answers: Mapping[str, Callable[[Message], Message]] = {
@@ -142,12 +143,14 @@ class Site:
         )
 
     def _outside(self, message: Message) -> Message:
-        """Why the site takes no part; the coordinator says it once for each reason."""
+        """Why the site takes no part. The coordinator says it again and again; the site's engineer hears it once."""
         reason = plain(str(message.words.get("reason")))[:MAX_ERROR]
-        self._note(
-            f"waits outside: {reason} (start join again once it is mended here; the coordinator compares again every "
-            f"{RETRY:.0f} s)"
-        )
+        if reason != self._outside_for:
+            self._note(
+                f"waits outside: {reason} (start join again once it is mended here; the coordinator compares again "
+                f"every {RETRY:.0f} s)"
+            )
+        self._outside_for = reason
         return Message("told")
 
     def _enter(self, message: Message) -> Message:
@@ -163,6 +166,7 @@ class Site:
         test = None if own.test is None else relabelled(own.test, own.class_names, class_names)
         _, initial = method.split(get_state(method))
         self._personal.drop_after(int(number_in(message, "rounds_done")))
+        self._outside_for = ""
         self._entered = Entered(class_names, method, initial, every, train, held_out, test)
         others = [name for name in class_names if name not in own.class_names]
         self._note(f"takes part, with {len(class_names)} classes: {', '.join(class_names)}")
@@ -229,10 +233,9 @@ class Site:
         return replace(update, state=state)
 
     def _counts(self, message: Message) -> Message:
-        """The sites' summed counts of labels, which the coordinator sends when they have changed."""
+        """The sites' summed counts of labels, which the coordinator sends once."""
         entered = self._in_federation()
-        tensors = part_of(message.tensors, "counts/")
-        counts = counts_of(tensors, len(entered.class_names), source="the coordinator")
+        counts = counts_of(part_of(message.tensors, "counts/"), len(entered.class_names), source="the coordinator")
         entered.balance, entered.ties = Balance.of(counts), Ties.of(counts)
         return Message("counted")
 
