@@ -143,7 +143,10 @@ UNTRUSTED = (
 HEARTBEAT = "Communicator - INFO - Failed to send heartbeat. Will try again."
 OPENED = "Connection [CN00004 127.0.0.1:44318 => 127.0.0.1:44933 SSL localhost] is created: PID: 22229"
 CLOSED = "Connection [CN00004 Not Connected] is closed PID: 22229"
-UNREACHED = "cannot reach fl.example.org:8102 for 60 s; check address and firewall"
+UNREACHED = (
+    "cannot reach fl.example.org:8102 for 60 s: the coordinator has not started or has stopped, or check address and "
+    "firewall; tries on"
+)
 REFUSED = "the coordinator refuses this site's certificate: shut out or not approved; ask the coordinator"
 
 
@@ -211,6 +214,24 @@ def test_a_session_that_has_ended_asks_for_a_new_start() -> None:
     site.reads("Failed to send heartbeat. Exception: the session of site alpha has ended, it must register anew")
     assert site.news.must_restart
     site.news.begin()
+    assert not site.news.must_restart
+
+
+def test_a_client_that_has_lost_its_server_is_started_anew_once_and_leaves_no_job_behind() -> None:
+    site = Site()
+    for _ in range(20):
+        site.reads(RETRY, after=5.0)
+    assert not site.news.must_restart, "it never was there: it has no job"
+    site.reads(REGISTERED)
+    for _ in range(11):
+        site.reads(HEARTBEAT, after=5.0)
+    assert not site.news.must_restart, "it may be there again soon"
+    for _ in range(4):
+        site.reads(HEARTBEAT, after=5.0)
+    assert site.news.must_restart
+    site.news.begin()
+    for _ in range(20):
+        site.reads(HEARTBEAT, after=5.0)
     assert not site.news.must_restart
 
 
