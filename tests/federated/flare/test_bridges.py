@@ -16,8 +16,9 @@ from nvflare.apis.signal import Signal
 from fedmpt.federated.flare.controller import checked
 from fedmpt.federated.flare.executor import WORKER_SOCKET, BridgeExecutor
 from fedmpt.federated.flare.news import News
-from fedmpt.federated.flare.processes import remove_jobs
+from fedmpt.federated.flare.processes import Child, remove_jobs
 from fedmpt.federated.flare.sockets import is_listening, private_folder, serve
+from fedmpt.federated.flare.supervise import _Watched
 
 NUMBER = "0123456789abcdef" * 2
 
@@ -233,6 +234,16 @@ def test_a_client_that_has_lost_its_server_is_started_anew_once_and_leaves_no_jo
     for _ in range(20):
         site.reads(HEARTBEAT, after=5.0)
     assert not site.news.must_restart
+
+
+def test_a_process_that_is_started_anew_on_purpose_is_not_said_to_have_stopped() -> None:
+    said: list[str] = []
+    watched = _Watched("it", lambda: Child([sys.executable, "-c", "import time; time.sleep(999)"], env={}), said.append)
+    watched.look()
+    watched.end()
+    watched.look()
+    watched.end()
+    assert said == []
 
 
 def test_folders_of_jobs_are_removed_and_nothing_else(tmp_path: Path) -> None:
