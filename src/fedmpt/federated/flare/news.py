@@ -18,7 +18,7 @@ OPENED = re.compile(r"Connection \[(\S+) .* => .* SSL .*is created: (PID: \d+)")
 CLOSED = re.compile(r"Connection \[(\S+) .*is closed (PID: \d+)")
 TURNED_AWAY, AT_ONCE = 4, 1.0
 """Connections in a row that the coordinator closes within so many seconds: it does so with a refused certificate."""
-FAILED = re.compile(r"failed with exception (?P<why>.*)|re-challenge after|Failed to send heartbeat")
+FAILED = re.compile(r"failed with exception (?:\w+: )*(?P<why>.*)|re-challenge after|Failed to send heartbeat")
 
 
 class News:
