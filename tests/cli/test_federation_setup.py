@@ -186,6 +186,7 @@ def test_status_says_that_a_federation_that_is_begun_again_gathers(run: Command,
     set_up(here / "fed", plan.to_json(), address=(plan.host, plan.port), days=2, root_days=3, trial=False)
     words = ("federation", "status", "fed/coordinator", "--json")
     assert json.loads(run(*words).out)["state"] == "stopped"
+    assert "b: its request is not approved yet: fedmpt federation approve" in run(*words[:-1]).out
     with hold(here / "fed" / "coordinator" / LOCK):
         assert json.loads(run(*words).out)["state"] == "gathering"
 

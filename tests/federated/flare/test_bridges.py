@@ -16,8 +16,9 @@ from nvflare.apis.signal import Signal
 from fedmpt.federated.flare.controller import checked
 from fedmpt.federated.flare.executor import WORKER_SOCKET, BridgeExecutor
 from fedmpt.federated.flare.news import News
-from fedmpt.federated.flare.processes import remove_jobs
+from fedmpt.federated.flare.processes import Child, remove_jobs
 from fedmpt.federated.flare.sockets import is_listening, private_folder, serve
+from fedmpt.federated.flare.supervise import _Watched
 
 NUMBER = "0123456789abcdef" * 2
 
@@ -143,7 +144,10 @@ UNTRUSTED = (
 HEARTBEAT = "Communicator - INFO - Failed to send heartbeat. Will try again."
 OPENED = "Connection [CN00004 127.0.0.1:44318 => 127.0.0.1:44933 SSL localhost] is created: PID: 22229"
 CLOSED = "Connection [CN00004 Not Connected] is closed PID: 22229"
-UNREACHED = "cannot reach fl.example.org:8102 for 60 s; check address and firewall"
+UNREACHED = (
+    "cannot reach fl.example.org:8102 for 60 s: the coordinator has not started or has stopped, or check address and "
+    "firewall; tries on"
+)
 REFUSED = "the coordinator refuses this site's certificate: shut out or not approved; ask the coordinator"
 
 
@@ -155,7 +159,7 @@ def test_an_unreachable_coordinator_is_said_once_and_when_it_is_back() -> None:
     assert site.said == []
     for _ in range(30):
         site.reads(RETRY, after=2.0)
-    assert site.said == [f"{UNREACHED} (gaierror: gaierror: [Errno -2] Name unknown)"]
+    assert site.said == [f"{UNREACHED} ([Errno -2] Name unknown)"]
     site.reads(REGISTERED)
     assert site.said[1:] == ["connected to fl.example.org:8102"]
     for _ in range(20):
@@ -212,6 +216,34 @@ def test_a_session_that_has_ended_asks_for_a_new_start() -> None:
     assert site.news.must_restart
     site.news.begin()
     assert not site.news.must_restart
+
+
+def test_a_client_that_has_lost_its_server_is_started_anew_once_and_leaves_no_job_behind() -> None:
+    site = Site()
+    for _ in range(20):
+        site.reads(RETRY, after=5.0)
+    assert not site.news.must_restart, "it never was there: it has no job"
+    site.reads(REGISTERED)
+    for _ in range(11):
+        site.reads(HEARTBEAT, after=5.0)
+    assert not site.news.must_restart, "it may be there again soon"
+    for _ in range(4):
+        site.reads(HEARTBEAT, after=5.0)
+    assert site.news.must_restart
+    site.news.begin()
+    for _ in range(20):
+        site.reads(HEARTBEAT, after=5.0)
+    assert not site.news.must_restart
+
+
+def test_a_process_that_is_started_anew_on_purpose_is_not_said_to_have_stopped() -> None:
+    said: list[str] = []
+    watched = _Watched("it", lambda: Child([sys.executable, "-c", "import time; time.sleep(999)"], env={}), said.append)
+    watched.look()
+    watched.end()
+    watched.look()
+    watched.end()
+    assert said == []
 
 
 def test_folders_of_jobs_are_removed_and_nothing_else(tmp_path: Path) -> None:

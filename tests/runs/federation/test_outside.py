@@ -32,6 +32,7 @@ def test_its_engineer_reads_why_a_site_waits_outside(place: Place) -> None:
     said = place.run(link)
     differs = "its options differ: seed is 0 at the coordinator and 5 in the kit of birch"
     assert outside(said) == [f"site birch waits outside: {differs}"]
+    assert "begins without birch; a site that comes later takes part from then on" in said
     assert place.heard["birch"] == [
         f"waits outside: {differs} (start join again once it is mended here; the coordinator compares again every 30 s)"
     ]

@@ -105,7 +105,7 @@ def _reasons(state: str, row: Mapping[str, Any], *, is_approved: bool) -> list[s
     if row["state"] == "shut out":
         found.append("it comes back with a new key: request --renew there, approve --replace here")
     elif not is_approved:
-        found.append("no certificate of it counts; see fedmpt federation approve")
+        found.append("its request is not approved yet: fedmpt federation approve")
     if state == "finished" and not row["has_model"]:
         found.append("it does not have the final model; start once more when it is there")
     return found

@@ -18,7 +18,7 @@ OPENED = re.compile(r"Connection \[(\S+) .* => .* SSL .*is created: (PID: \d+)")
 CLOSED = re.compile(r"Connection \[(\S+) .*is closed (PID: \d+)")
 TURNED_AWAY, AT_ONCE = 4, 1.0
 """Connections in a row that the coordinator closes within so many seconds: it does so with a refused certificate."""
-FAILED = re.compile(r"failed with exception (?P<why>.*)|re-challenge after|Failed to send heartbeat")
+FAILED = re.compile(r"failed with exception (?:\w+: )*(?P<why>.*)|re-challenge after|Failed to send heartbeat")
 
 
 class News:
@@ -34,7 +34,8 @@ class News:
         self._opened: dict[tuple[str, str], float] = {}
         self._turned_away = 0
         self.must_restart = False
-        """Whether the server no longer listens to the client until it registers anew, which it does at its start."""
+        """Whether the server no longer listens to the client until it registers anew, which it does at its start. So it
+        is `UNREACHED` seconds after the server has gone, and else the process of a job would stay at the site."""
         self.is_refused = False
         """Whether the coordinator refuses the site's certificate."""
 
@@ -81,8 +82,13 @@ class News:
             if self._is_registered:
                 self._say(f"connected to {self._address}")
         elif now - self._first_failure > UNREACHED:
+            self.must_restart |= self._is_registered
             why = f" ({self._why})" if self._why else ""
-            self._say(f"cannot reach {self._address} for {UNREACHED:g} s; check address and firewall", more=why)
+            self._say(
+                f"cannot reach {self._address} for {UNREACHED:g} s: the coordinator has not started or has stopped, or "
+                "check address and firewall; tries on",
+                more=why,
+            )
 
     def _refused(self) -> None:
         self._is_registered, self._first_failure, self.is_refused = False, None, True

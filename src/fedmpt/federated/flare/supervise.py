@@ -98,11 +98,7 @@ class _Watched:
             self._child, self._born = self._start(), now
         if self._child is None or (code := self._child.poll()) is None:
             return None
-        self._child.stop()
-        self._child = None
-        self._deaths = 0 if now - self._born > STEADY else self._deaths
-        pause = PAUSES[min(self._deaths, len(PAUSES) - 1)]
-        self._deaths, self._next = self._deaths + 1, now + pause
+        pause = self._rest()
         if code != WRONG_INPUT:
             self._note(f"{self._name} has stopped ({how_it_ended(code)}); it is started again in {pause:g} s")
         return code
@@ -110,7 +106,17 @@ class _Watched:
     def end(self) -> None:
         """Let it be started again, after the pause."""
         if self._child is not None:
-            self._child.stop()
+            self._rest()
+
+    def _rest(self) -> float:
+        """End it and all that it has started. The seconds until it is due again."""
+        assert self._child is not None
+        self._child.stop()
+        now, self._child = time.monotonic(), None
+        self._deaths = 0 if now - self._born > STEADY else self._deaths
+        pause = PAUSES[min(self._deaths, len(PAUSES) - 1)]
+        self._deaths, self._next = self._deaths + 1, now + pause
+        return pause
 
 
 @contextmanager

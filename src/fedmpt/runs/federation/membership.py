@@ -94,6 +94,8 @@ class Membership:
             self.check_patience(f"{num} of {len(plan.sites)} sites are there")
             time.sleep(POLL)
         agreeing = {site: names for site, names in self._described.items() if site not in self._odd}
+        if late := [site for site in plan.sites if site not in agreeing]:
+            self.sites.note(f"begins without {', '.join(late)}; a site that comes later takes part from then on")
         return self.class_names or joined_classes(agreeing)
 
     def _compare_spellings(self, *, is_time: bool) -> None:
