@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=250, help="steps between two scores and stored states")
+    parser.add_argument("--probe-images", type=int, default=500, help="pictures outside training to score on")
     parser.add_argument("--stop-after", type=int, help="stop after this many steps of the schedule; to be continued")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -64,7 +65,9 @@ def main() -> None:
     optimizers = new_optimizers(model)
     done, earlier = restore(options.out / "state.pt", model, optimizers)
     objective = Objective(model, tokenizer)
-    probe = ExampleStream(0, 0, batch_size=1, styles=STYLES, spurious=0).examples(range(10**7, 10**7 + 500))
+    probe = ExampleStream(0, 0, batch_size=1, styles=STYLES, spurious=0).examples(
+        range(10**7, 10**7 + options.probe_images)
+    )
     began = time.perf_counter()
     last = min(options.steps, options.stop_after or options.steps)
     for step, batch in enumerate(loader(ExampleStream(done, last, batch_size=options.batch_size)), done):

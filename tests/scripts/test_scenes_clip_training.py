@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,8 +38,15 @@ def parts() -> Iterator[SimpleNamespace]:
 
 
 @pytest.fixture(scope="module")
-def tokenizer(parts: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return parts.train.prepared_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+def tokenizer_folder(parts: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    parts.train.prepared_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(parts: SimpleNamespace, tokenizer_folder: Path) -> Any:
+    return parts.train.prepared_tokenizer(tokenizer_folder)
 
 
 def test_patch_shares_count_the_pixels_of_each_concept(parts: SimpleNamespace) -> None:
@@ -111,10 +119,12 @@ def test_random_tokens_leave_the_words_and_the_end_in_place(parts: SimpleNamespa
     assert len(lengths) > 5
 
 
-@pytest.mark.slow
-def test_a_stopped_training_goes_on_with_the_same_numbers(tmp_path: Path) -> None:
+def test_a_stopped_training_goes_on_with_the_same_numbers(tokenizer_folder: Path, tmp_path: Path) -> None:
     def run(out: str, steps: int, stop_after: int | None = None) -> dict[str, object]:
+        if not (tmp_path / out).exists():
+            shutil.copytree(tokenizer_folder, tmp_path / out)
         words = ["--out", str(tmp_path / out), "--steps", str(steps), "--batch-size", "4", "--every", "2"]
+        words += ["--probe-images", "20"]
         command = [sys.executable, str(SCRIPTS / "train.py"), *words]
         if stop_after is not None:
             command += ["--stop-after", str(stop_after)]
