@@ -10,6 +10,7 @@ import pytest
 from command_line import Command, Place, assert_refused, read_results, snapshot
 
 from fedmpt.conditions.record import Condition, ConditionSet, find_conditions, names_hash, write_conditions
+from fedmpt.methods.fedmpt import FedMPTConfig
 
 NAMES = ("dog", "the pose")
 
@@ -69,6 +70,18 @@ def test_names_edited_in_a_checkpoint_are_noticed(run: Command, place: Place, tr
     config["method"]["conditions"][0] = "the o"
     write_record(trained, config=config)
     assert_refused(run(*evaluate_words(place, trained)), "'conditions' is not what the run was trained with")
+
+
+def test_a_method_that_has_changed_since_is_noticed(
+    run: Command, place: Place, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comes with tensors that meant something else gets no wrong numbers, neither here nor where it goes on."""
+    assert read_record(trained)["revision"] == 1
+    monkeypatch.setattr(FedMPTConfig, "revision", 2)
+    refused = "the tensors of fedmpt mean something else in this version of fedmpt; train again"
+    assert_refused(run(*evaluate_words(place, trained)), refused)
+    (trained / "results.json").unlink()
+    assert_refused(run("train", "--out", trained, "--resume", "--cache", place.cache), refused)
 
 
 def test_a_run_goes_on_with_the_same_file_and_refuses_another(run: Command, place: Place, tmp_path: Path) -> None:

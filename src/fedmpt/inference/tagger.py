@@ -24,7 +24,7 @@ from fedmpt.inference.new_classes import grown_calibration, grown_state, grown_t
 from fedmpt.methods import Method
 from fedmpt.runs.config import DTYPES, RunConfig
 from fedmpt.runs.prediction import load_prediction, load_ties
-from fedmpt.runs.records import check_record, check_sources
+from fedmpt.runs.records import check_record, check_revision, check_sources
 from fedmpt.seeding import generator
 from fedmpt.state import get_state, set_state
 from fedmpt.types import Backbone, Batch, InputError, Split
@@ -222,6 +222,7 @@ def load_trained(
     names = tuple(record["class_names"])
     frozen = load_backbone(backbone or config.backbone, device=device, dtype=DTYPES[config.dtype])
     check_record(record, frozen, class_names, source=str(checkpoint))
+    check_revision(record, config.method.revision, source=str(checkpoint))
     method = config.method.build(frozen, names, generator=generator(config.seed, "init"))
     check_sources(record, method.sources, source=str(checkpoint))
     stored = load_prediction(checkpoint, names, otherwise=config.prediction)

@@ -36,6 +36,8 @@ class MethodConfig:
     """Where ``--learning-rate`` starts from: what measured best of a few."""
     paper_learning_rate: ClassVar[float] = 0.001
     """The same with ``--preset paper``: FedMPT's comparison has one rate for all; others only where it cannot do."""
+    revision: ClassVar[int] = 1
+    """Goes up where the same tensors mean something else than before, so that a checkpoint of before is noticed."""
     mix: ClassVar[float] = 1.0
     """Where ``--mix`` starts from; 1 with ``--preset paper``."""
     balanced: ClassVar[bool] = False

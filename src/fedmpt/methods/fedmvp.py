@@ -46,6 +46,7 @@ class FedMVPConfig(MethodConfig):
     name: ClassVar[str] = "fedmvp"
     summary: ClassVar[str] = "image tokens made from the patches and class attributes, CSRA head"
     source: ClassVar[str] = "Singha et al., ICCV 2025 (FedMVP)"
+    revision: ClassVar[int] = 2
 
     form: Literal["original", "reduced"] = "original"
     """original: class attributes and a PromptFormer; reduced: learned prompts and one token, as in published tables."""

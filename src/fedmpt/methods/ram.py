@@ -176,6 +176,7 @@ class RAMConfig(MethodConfig):
     summary: ClassVar[str] = "local adapters in the image tower, transport to classes"
     source: ClassVar[str] = "Tan et al. 2025 (RAM), CVPR"
     method: ClassVar = RAM
+    revision: ClassVar[int] = 2
     learning_rate: ClassVar[float] = 5e-5
     paper_learning_rate: ClassVar[float] = 5e-5
 

@@ -110,6 +110,7 @@ class SCPNetConfig(PromptFLConfig):
     summary: ClassVar[str] = "one context, a graph over labels, pseudo-labels and consistency"
     source: ClassVar[str] = "Ding et al. 2023 (SCPNet), CVPR; Zhang et al. 2021 (SPLC)"
     method: ClassVar = SCPNet
+    revision: ClassVar[int] = 2
 
     num_context: int = 4
     """Learnable tokens before the class name."""

@@ -59,6 +59,7 @@ class TCPConfig(KgCoOpConfig):
     summary: ClassVar[str] = "KgCoOp with tokens made from each class's frozen text feature"
     source: ClassVar[str] = "Yao et al. 2024 (TCP), CVPR"
     method: ClassVar = TCP
+    revision: ClassVar[int] = 2
 
     context_init: str = ""
     """Words the context starts from; where they are too few, and if empty, tokens are drawn from N(0, 0.02^2)."""

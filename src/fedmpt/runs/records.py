@@ -128,6 +128,13 @@ def check_sources(record: Mapping[str, Any], sources: Mapping[str, str], *, sour
         )
 
 
+def check_revision(record: Mapping[str, Any], revision: int, *, source: str) -> None:
+    """Raises InputError if the method that made a checkpoint has changed since, see `MethodConfig.revision`."""
+    if record.get("revision", 1) != revision:
+        name = record["config"]["method"]["name"]
+        raise InputError(f"{source}: the tensors of {name} mean something else in this version of fedmpt; train again")
+
+
 def fingerprints(backbone: Backbone, class_names: Sequence[str]) -> dict[str, str]:
     """Of both sides of a backbone, as a checkpoint's record has them."""
     return {"fingerprint": fingerprint(backbone), "text_fingerprint": text_fingerprint(backbone, class_names)}

@@ -25,6 +25,7 @@ from fedmpt.runs.privacy import what_is_private
 from fedmpt.runs.records import (
     RoundLog,
     check_record,
+    check_revision,
     check_sources,
     check_unchanged,
     check_writable,
@@ -188,6 +189,7 @@ def check_goes_on(stored: Mapping[str, Any], now: Mapping[str, Any], ready: Read
     """Raises InputError if the ``stored`` record of a run, ``source``, is of another backbone, other classes, texts or
     data than the one that the same options have ``now``."""
     check_record(stored, ready.backbone, ready.class_names, source=source)
+    check_revision(stored, now["revision"], source=source)
     check_sources(stored, ready.method.sources, source=source)
     check_unchanged(stored, now, source=source)
 
@@ -200,6 +202,7 @@ def record_of(config: RunConfig, ready: Ready) -> dict[str, Any]:
         "config": config.to_json(),
         "class_names": list(names),
         "sources": dict(ready.method.sources),
+        "revision": config.method.revision,
         "clients": list(ready.client_names),
         "backbone": {"name": backbone.name, **fingerprints(backbone, names)},
         "data": dict(ready.digests),
