@@ -11,7 +11,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -78,7 +78,7 @@ class EmbeddedPatches(ImageView):
         return "image tower from block 0"
 
     def of(self, backbone: Backbone) -> Backbone:
-        return _EmbeddedPatchesOf(open_tower(backbone))
+        return _EmbeddedPatchesOf(open_tower(backbone), self)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class LocalPatches(ImageView):
         return "the image tower's local stream"
 
     def of(self, backbone: Backbone) -> Backbone:
-        return _LocalPatchesOf(open_tower(backbone))
+        return _LocalPatchesOf(open_tower(backbone), self)
 
 
 @dataclass(frozen=True)
@@ -123,15 +123,19 @@ def tokens_of(
     return torch.cat([first[:, None], others], dim=1).unflatten(1, (num_streams, -1))
 
 
-class _TowerTokensOf(Wrapped):
-    def __init__(self, backbone: ClipBackbone, view: TowerTokens) -> None:
+class _TowerViewOf(Wrapped):
+    """Of a fingerprint that the view is part of: the tokens are others than the features."""
+
+    def __init__(self, backbone: ClipBackbone, view: ImageView) -> None:
         super().__init__(backbone)
-        self.view = view
+        self.view: Any = view
 
     @property
     def fingerprint(self) -> str:
         return hashlib.sha256(f"{self.plugin.fingerprint} {self.view!r}".encode()).hexdigest()
 
+
+class _TowerTokensOf(_TowerViewOf):
     @torch.no_grad()
     def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B L V"], Float[Tensor, "B V"]]:
         view = self.view
@@ -152,22 +156,14 @@ def _streams(
     return [tokens, local] if with_local else [tokens]
 
 
-class _EmbeddedPatchesOf(Wrapped):
-    @property
-    def fingerprint(self) -> str:
-        return hashlib.sha256(f"{self.plugin.fingerprint} {EmbeddedPatches()!r}".encode()).hexdigest()
-
+class _EmbeddedPatchesOf(_TowerViewOf):
     @torch.no_grad()
     def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B M V"], Float[Tensor, "B V"]]:
         tokens = self.plugin.embed(pixels).float()
         return tokens[:, 1:], tokens[:, 0]
 
 
-class _LocalPatchesOf(Wrapped):
-    @property
-    def fingerprint(self) -> str:
-        return hashlib.sha256(f"{self.plugin.fingerprint} {LocalPatches()!r}".encode()).hexdigest()
-
+class _LocalPatchesOf(_TowerViewOf):
     @torch.no_grad()
     def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B D"]]:
         tower = self.plugin
