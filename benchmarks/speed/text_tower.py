@@ -139,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="fp32", choices=DTYPES)
-    parser.add_argument("--runs", type=int, default=5, help="counted steps of the fast way; the plain one runs 3 at most")
+    parser.add_argument("--runs", type=int, default=5, help="counted steps; the plain way runs 3 at most")
     parser.add_argument("--out", type=Path, help="write the measurements as JSON")
     options = parser.parse_args()
     method, model = build(options.device, DTYPES[options.dtype])
