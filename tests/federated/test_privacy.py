@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +92,14 @@ def test_wrong_options_name_their_flag(options: dict[str, Any], aggregation: Agg
         Privacy(**options).check(aggregation)
 
 
-def test_right_options() -> None:
-    Privacy().check(Aggregation(aggregator="median"))
-    Privacy(dp_noise=1.0, dp_budget=4.38, dp_at="sites").check(Aggregation(clip_norm=1.0, server="adam"))
+def test_right_options_are_taken_and_a_budget_up_to_the_first_rounds_epsilon() -> None:
+    off, enough = Privacy(), Privacy(dp_noise=1.0, dp_budget=4.38, dp_at="sites")
+    off.check(Aggregation(aggregator="median"))
+    enough.check(Aggregation(clip_norm=1.0, server="adam"))
+    assert (off.is_on, enough.is_on, enough.is_at_sites) == (False, True, True)
+    assert (enough.allows(1), enough.allows(2)) == (True, False)
+    with pytest.raises(InputError, match="is spent before the first round"):
+        replace(enough, dp_budget=4.37).check(Aggregation(clip_norm=1.0, server="adam"))
 
 
 REFUSED = {"fedawa": "FedAWA, which has an aggregation of its own", "ram": "RAM: it also sends 'adapters.0.point.norm"}

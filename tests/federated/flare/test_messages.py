@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from fedmpt.federated.flare.messages import Message, pack, unpack
+from fedmpt.federated.flare.messages import HEADER, Message, pack, unpack
 from fedmpt.types import InputError
 
 WORDS = {"round": 3, "rate": 0.1, "names": ["chair", "dining table"], "none": None, "umlaut": "\u00fc"}
@@ -86,10 +86,15 @@ def test_bytes_that_are_no_message_are_refused_by_name(content: bytes) -> None:
 
 def test_any_byte_may_be_wrong() -> None:
     """A message with one byte changed is another message or none, but no other failure."""
+    good, found, refused = unpack(GOOD, source="site a"), [], []
     for place in range(len(GOOD)):
         broken = bytearray(GOOD)
         broken[place] ^= 0x55
         try:
-            unpack(bytes(broken), source="site a")
-        except InputError:
-            continue
+            found.append(unpack(bytes(broken), source="site a"))
+        except InputError as error:
+            refused.append(str(error))
+    assert all(line.startswith(f"site a sent {len(GOOD)} bytes that are no message") for line in refused)
+    assert len(refused) >= HEADER.size
+    assert len(found) >= sum(tensor.nbytes for tensor in good.tensors.values()) > 0
+    assert all(isinstance(message.words, dict) for message in found)
